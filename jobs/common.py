@@ -1,0 +1,89 @@
+"""What every job shares: its command line, its exit codes, its pool of workers and its summary table.
+
+Exit codes: 0 done; 1 the stage failed; 2 the configuration is wrong; 3 an artifact is missing or of another make.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ray
+import ray.data
+
+from comem_ray.artifacts import ArtifactError, write_json
+from comem_ray.config import Config, ConfigError, Workers, load_config
+
+Summary = dict[str, int | float | str]
+
+
+def main(stage: str, run: Callable[[Config], Summary], description: str) -> None:
+    """Parses the command line, connects to Ray, runs the stage, prints its summary and exits."""
+    parser = argparse.ArgumentParser(prog=f"python -m jobs.{stage}", description=description)
+    parser.add_argument("--config", required=True, help="YAML configuration of the run")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    sys.exit(guarded(stage, run, args.config, args.overrides))
+
+
+def guarded(stage: str, run: Callable[[Config], Summary], path: str, overrides: Sequence[str]) -> int:
+    """Runs a stage and returns its exit code; what went wrong is one message on standard error."""
+    try:
+        config = load_config(path, overrides)
+        # Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts one for the length of the job.
+        ray.init(ignore_reinit_error=True, log_to_driver=False)
+        run_stage(stage, run, config)
+    except ConfigError as error:
+        print(f"configuration: {error}", file=sys.stderr)
+        return 2
+    except ArtifactError as error:
+        print(f"artifact: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+def run_stage(stage: str, run: Callable[[Config], Summary], config: Config) -> Summary:
+    """Runs one stage under the clock, saves `<stage>.summary.json` in the run's folder and prints it as a table."""
+    start = time.monotonic()
+    summary = run(config)
+    summary["seconds"] = round(time.monotonic() - start, 2)
+    write_json(config.folder("summaries") / f"{stage}.json", summary)
+    print(table(stage, summary), flush=True)
+    return summary
+
+
+def table(stage: str, summary: Summary) -> str:
+    """The summary as aligned lines under the stage's name."""
+    width = max(len(k) for k in summary)
+    return "\n".join([f"== {stage}", *(f"   {k.ljust(width)}  {_number(v)}" for k, v in summary.items())])
+
+
+def _number(value: int | float | str) -> str:
+    return f"{value:,}" if isinstance(value, (int, float)) else value
+
+
+def run_units(
+    units: Sequence[dict[str, Any]], worker: type, arguments: tuple[Any, ...], workers: Workers, name: str
+) -> int:
+    """Runs `worker(*arguments)` over `units` on an actor pool (Ray Data); a unit is one row and commits itself.
+
+    `worker.__call__` takes a batch of one row and returns a batch of one row. A worker that dies is started again and
+    its unit is done again. Returns the number of units done.
+    """
+    if not units:
+        return 0
+    dataset = ray.data.from_items(list(units), override_num_blocks=len(units)).map_batches(
+        worker,
+        batch_size=1,
+        fn_constructor_args=arguments,
+        concurrency=min(workers.count, len(units)),
+        num_cpus=workers.cpus,
+        num_gpus=workers.gpus,
+    )
+    dataset.set_name(name)
+    return sum(1 for _ in dataset.iter_rows())
