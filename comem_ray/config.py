@@ -231,15 +231,25 @@ def _override(data: dict[str, Any], override: str) -> None:
     *parents, last = key.strip().split(".")
     node: Any = data
     for name in parents:
-        node = node[int(name)] if isinstance(node, list) and name.isdecimal() and int(name) < len(node) else node
-        if isinstance(node, dict):
-            node = node.setdefault(name, {}) if not isinstance(node.get(name), (dict, list)) else node[name]
-    if not isinstance(node, dict):
-        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} is not a section")
+        node = _child(node, name)
+    if isinstance(node, list) and last.isdecimal() and int(last) < len(node):
+        last = int(last)  # type: ignore[assignment]
+    elif not isinstance(node, dict):
+        raise ConfigError(f"--set {override!r}: {'.'.join(parents)} has no field {last!r}")
     try:
         node[last] = yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ConfigError(f"--set {override!r}: the value is not YAML: {error}") from error
+
+
+def _child(node: Any, name: str) -> Any:
+    if isinstance(node, list):
+        return node[int(name)] if name.isdecimal() and int(name) < len(node) else None
+    if not isinstance(node, dict):
+        return None
+    if node.get(name) is None:
+        node[name] = {}
+    return node[name]
 
 
 def _sentence(error: Any) -> str:
