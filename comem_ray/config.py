@@ -38,7 +38,7 @@ class Pictures(_Section):
     """What a stored picture may be and becomes."""
 
     max_side: int = Field(512, ge=16, description="pixels of the longest side of a stored picture; more is dearer")
-    resize: Literal["keep_aspect", "square"] = Field("keep_aspect", description="'square' squashes, as the paper's code")
+    resize: Literal["keep_aspect", "square"] = Field("keep_aspect", description="'square' squashes (the paper's code)")
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of a source picture above which it is rejected")
     max_bytes: int = Field(30_000_000, ge=1, description="bytes of a source picture above which it is rejected")
     jpeg_quality: int = Field(90, ge=1, le=100, description="quality of re-encoded pictures; more is larger")

@@ -113,7 +113,9 @@ def _classes(family: Family) -> tuple[Any, Any]:
 
 
 def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
-    return tokenizer.convert_tokens_to_ids(token)
+    token_id = tokenizer.convert_tokens_to_ids(token)
+    assert isinstance(token_id, int)
+    return token_id
 
 
 def _make_loud(model: torch.nn.Module) -> None:

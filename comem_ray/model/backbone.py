@@ -1,0 +1,113 @@
+"""The backbone: a frozen Qwen2.5-VL or Qwen2-VL of any size, read through `inputs_embeds`.
+
+Knows token ids, pictures and positions; knows nothing of knowledge items, answers or files other than its checkpoint.
+No forward pass of the library is copied: embeddings are built here, positions come from the stock position code, and
+the stock language model does the rest.
+
+Shapes: B sequences, L tokens, D width, M memory vectors of the whole batch.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+
+from comem_ray.config import Backbone as BackboneConfig
+from comem_ray.config import ConfigError
+from comem_ray.model.checkpoint import checkpoint_folder
+from comem_ray.model.sequences import Batch, Sequencer
+
+log = logging.getLogger(__name__)
+
+FAMILIES = ("qwen2_5_vl", "qwen2_vl")
+
+
+@dataclass
+class Backbone:
+    """The stock model with its tokenizer and image processor."""
+
+    model: Any  # Qwen2_5_VLForConditionalGeneration or Qwen2VLForConditionalGeneration
+    sequencer: Sequencer
+    device: torch.device
+
+    @property
+    def width(self) -> int:
+        """D, the width of the language model."""
+        return self.model.config.text_config.hidden_size
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.dtype
+
+    def picture_features(self, batch: Batch) -> Tensor | None:
+        """Picture tokens of the whole batch (tokens, D), in order, or None where there is no picture."""
+        if batch.pixel_values is None:
+            return None
+        assert batch.grids is not None
+        pixels = batch.pixel_values.to(self.device, self.dtype)
+        return torch.cat(self.model.model.get_image_features(pixels, batch.grids.to(self.device)).pooler_output)
+
+    def embed(self, batch: Batch, pictures: Tensor | None, memory: Tensor | None = None) -> Tensor:
+        """Input embeddings (B, L, D): token embeddings, with picture tokens and memory (M, D) put in their places."""
+        embeds = self.model.get_input_embeddings()(batch.input_ids.to(self.device))
+        if pictures is not None:
+            embeds = _put(embeds, batch.token_types == 1, pictures, "picture tokens")
+        if memory is not None:
+            embeds = _put(embeds, batch.memory_mask, memory, "memory vectors")
+        return embeds
+
+    def positions(self, batch: Batch) -> Tensor:
+        """M-RoPE positions (3, B, L), int64, by the stock code: memory counts as text in front."""
+        positions, _ = self.model.model.get_rope_index(
+            input_ids=batch.input_ids,
+            mm_token_type_ids=batch.token_types,
+            image_grid_thw=batch.grids,
+            attention_mask=batch.attention_mask,
+        )
+        return positions.to(self.device)
+
+    def hidden_states(self, batch: Batch, embeds: Tensor) -> Tensor:
+        """Hidden states (B, L, D) of the last layer of the language model, after the final norm."""
+        return self.model.model.language_model(
+            inputs_embeds=embeds,
+            attention_mask=batch.attention_mask.to(self.device),
+            position_ids=self.positions(batch),
+            use_cache=False,
+        ).last_hidden_state
+
+
+def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
+    """Loads the checkpoint (safetensors), frozen and in evaluation mode.
+
+    Raises ConfigError where `config.model` is neither a folder nor a hub name that can be had, or another family.
+    """
+    folder = checkpoint_folder(config.model)
+    family = AutoConfig.from_pretrained(folder).model_type
+    if family not in FAMILIES:
+        raise ConfigError(f"backbone.model {config.model} is of type '{family}', want one of {', '.join(FAMILIES)}")
+    model = AutoModelForImageTextToText.from_pretrained(
+        folder,
+        dtype=getattr(torch, config.precision),
+        attn_implementation=config.attention,
+        use_safetensors=True,
+        device_map=device,
+    )
+    model.eval().requires_grad_(False)
+    tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
+    log.info("backbone %s: %s, %.1f M parameters, %s", config.model, family, model.num_parameters() / 1e6, device)
+    limits = {"item": config.item_pixels, "question": config.question_pixels}
+    sequencer = Sequencer(tokenizer, processor, model.config.image_token_id, limits)
+    return Backbone(model, sequencer, torch.device(device))
+
+
+def _put(embeds: Tensor, mask_BL: Tensor, rows: Tensor, what: str) -> Tensor:
+    wanted = int(mask_BL.sum())
+    if wanted != len(rows):
+        raise ValueError(f"the prompt has places for {wanted} {what}, {len(rows)} were given")
+    mask = mask_BL[..., None].to(embeds.device)
+    return embeds.masked_scatter(mask, rows.to(embeds.device, embeds.dtype))

@@ -1,0 +1,74 @@
+"""The memory encoder: knowledge items in, memory out, Q vectors of width D an item.
+
+The backbone reads an item's turn with the adapter on; the Q-Former compresses the hidden states after the final norm.
+Items never see each other: memory can be computed ahead of time and reused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from comem_ray.config import Config
+from comem_ray.model.backbone import Backbone, load_backbone
+from comem_ray.model.checkpoint import Adapter, attach_adapter
+from comem_ray.model.lora import switched_on
+from comem_ray.model.sequences import TokenSequence
+from comem_ray.prompts import item_turn
+
+
+class MemoryEncoder:
+    """Backbone with the adapter on, then the Q-Former.
+
+    `backbone` and `adapter` may be given to share one copy of the weights with a Reasoner in the same process.
+    """
+
+    def __init__(
+        self, config: Config, device: str = "cpu", backbone: Backbone | None = None, adapter: Adapter | None = None
+    ):
+        self.backbone = backbone or load_backbone(config.backbone, device)
+        self.adapter = adapter or attach_adapter(config.adapter, self.backbone)
+        self.batch_tokens = config.memory.batch_tokens
+
+    def sequence(self, text: str, picture: Image) -> TokenSequence:
+        """The tokenised turn of one item."""
+        return self.backbone.sequencer.sequence(item_turn(text, picture))
+
+    def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Memory (items, Q, D) of items encoded together, with gradients where they are enabled."""
+        batch = self.backbone.sequencer.batch(sequences, padding="right")
+        with switched_on(self.adapter.lora):
+            embeds = self.backbone.embed(batch, self.backbone.picture_features(batch))
+            hidden = self.backbone.hidden_states(batch, embeds)
+        return self.adapter.qformer(hidden, batch.attention_mask.bool().to(hidden.device))
+
+    @torch.inference_mode()
+    def encode_sequences(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Memory (items, Q, D), bfloat16 on the CPU, in the order given; batches hold items of like length."""
+        queries, width = self.adapter.qformer.queries.shape
+        memory = torch.empty(len(sequences), queries, width, dtype=torch.bfloat16)
+        for places in length_buckets([len(s) for s in sequences], self.batch_tokens):
+            memory[places] = self.forward([sequences[i] for i in places]).to("cpu", torch.bfloat16)
+        return memory
+
+    def encode(self, items: Sequence[tuple[str, Image]]) -> Tensor:
+        """Memory (items, Q, D), bfloat16 on the CPU, of items given as (text, picture)."""
+        return self.encode_sequences([self.sequence(text, picture) for text, picture in items])
+
+
+def length_buckets(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
+    """Places of sequences grouped by like length, so that a padded group has at most `batch_tokens` tokens.
+
+    A sequence longer than that makes a group of its own. The longest come first, so memory runs out early or never.
+    """
+    group: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if group and lengths[group[0]] * (len(group) + 1) > batch_tokens:
+            yield group
+            group = []
+        group.append(place)
+    if group:
+        yield group

@@ -1,0 +1,193 @@
+"""The reasoner: the frozen backbone answers questions in one of three modes.
+
+none: the question alone. rag: the retrieved items' texts and pictures in the prompt. memory: the items' memory in front
+of the whole prompt, as embeddings. A batch may mix modes, numbers of items and lengths. Decoding is the library's
+`generate`; positions come from the stock position code (int64) and go on from where the prompt ended.
+
+Shapes: B questions, K items, Q memory vectors an item, L prompt tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from comem_ray.config import Config
+from comem_ray.model.backbone import Backbone, load_backbone
+from comem_ray.model.checkpoint import Adapter, attach_adapter
+from comem_ray.model.lora import switched_on
+from comem_ray.model.sequences import Batch, TokenSequence
+from comem_ray.prompts import MODES, Mode, question_prompt
+
+OnText = Callable[[int, str], None]
+
+
+class PromptTooLong(ValueError):
+    """A prompt, memory included, that exceeds `reasoner.max_prompt_tokens`."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question, and what its mode puts before it: `items` (text, picture) in rag, `memory` (K, Q, D) in memory mode.
+
+    Both are best first; the configured item order is applied by the reasoner.
+    """
+
+    text: str
+    picture: Image | None = None
+    mode: Mode = "none"
+    items: Sequence[tuple[str, Image]] = field(default_factory=tuple)
+    memory: Tensor | None = None
+    max_new_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    text: str
+    prompt_tokens: int  # picture tokens included, memory not
+    memory_vectors: int
+    completion_tokens: int
+    finish_reason: Literal["stop", "length"]
+
+
+class Reasoner:
+    """The frozen backbone with memory, items or nothing before the question.
+
+    `backbone` and `adapter` may be given to share one copy of the weights with a MemoryEncoder in the same process. The
+    adapter is needed (and loaded) only where `reasoner.question_vision` is "adapter".
+    """
+
+    def __init__(
+        self, config: Config, device: str = "cpu", backbone: Backbone | None = None, adapter: Adapter | None = None
+    ):
+        self.config = config.reasoner
+        self.backbone = backbone or load_backbone(config.backbone, device)
+        self.vision_lora = None
+        if self.config.question_vision == "adapter":
+            self.vision_lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
+
+    def sequence(self, question: Question) -> TokenSequence:
+        """The tokenised prompt. Raises ValueError for a mode without what it needs, PromptTooLong for its length."""
+        if question.mode not in MODES:
+            raise ValueError(f"mode {question.mode!r} is none of {', '.join(MODES)}")
+        if question.mode == "memory" and question.memory is None:
+            raise ValueError("mode 'memory' needs the memory of the items")
+        items = self._ordered(list(question.items)) if question.mode == "rag" else []
+        memory = question.memory.shape[0] * question.memory.shape[1] if question.mode == "memory" else 0  # type: ignore[union-attr]
+        parts = question_prompt(question.text, question.picture, items)
+        sequence = self.backbone.sequencer.sequence(parts, memory)
+        if len(sequence) > self.config.max_prompt_tokens:
+            raise PromptTooLong(
+                f"the prompt has {len(sequence)} tokens, the limit is {self.config.max_prompt_tokens}: "
+                "ask a shorter question, ask for fewer items (top_k), or use mode 'memory'"
+            )
+        return sequence
+
+    def _ordered(self, items: list[Any]) -> list[Any]:
+        return items if self.config.item_order == "best_first" else items[::-1]
+
+    def inputs(self, questions: Sequence[Question], sequences: Sequence[TokenSequence]) -> tuple[Batch, Tensor]:
+        """The left-padded batch and its input embeddings (B, L, D)."""
+        batch = self.backbone.sequencer.batch(sequences, padding="left")
+        given = [q.memory for q in questions if q.mode == "memory" and q.memory is not None]
+        memory = [torch.cat(self._ordered(list(m.to(self.backbone.device)))) for m in given if len(m)]
+        if self.vision_lora is None:
+            pictures = self.backbone.picture_features(batch)
+        else:
+            with switched_on(self.vision_lora):
+                pictures = self.backbone.picture_features(batch)
+        return batch, self.backbone.embed(batch, pictures, torch.cat(memory) if memory else None)
+
+    @torch.inference_mode()
+    def answer(self, questions: Sequence[Question], on_text: OnText | None = None) -> list[Answer]:
+        """Answers a batch. `on_text(i, piece)` is called with each piece of text of question i as it is decoded."""
+        sequences = [self.sequence(q) for q in questions]
+        batch, embeds = self.inputs(questions, sequences)
+        limits = [q.max_new_tokens or self.config.max_new_tokens for q in questions]
+        stop_ids = _stop_ids(self.backbone.model.generation_config)
+        decoder = _Decoder(self.backbone.sequencer.tokenizer, stop_ids, limits, on_text)
+        self.backbone.model.generate(
+            inputs_embeds=embeds,
+            attention_mask=batch.attention_mask.to(embeds.device),
+            position_ids=self.backbone.positions(batch),
+            max_new_tokens=max(limits),
+            stopping_criteria=StoppingCriteriaList([_OwnLimit(limits)]),
+            streamer=decoder,
+            pad_token_id=self.backbone.sequencer.pad_id,
+            **self._sampling(),
+        )
+        return [
+            Answer(decoder.text(i), len(s.ids), s.memory, len(decoder.ids[i]), decoder.reason(i))
+            for i, s in enumerate(sequences)
+        ]
+
+    def _sampling(self) -> dict[str, Any]:
+        # All of them, always: a checkpoint's generation_config would fill in what is left out.
+        sample = self.config.temperature > 0
+        return {
+            "do_sample": sample,
+            "temperature": self.config.temperature if sample else None,
+            "top_p": self.config.top_p if sample else None,
+            "top_k": None,
+            "repetition_penalty": self.config.repetition_penalty,
+        }
+
+
+class _Decoder(BaseStreamer):
+    """Collects the tokens of a batch as `generate` makes them, and hands text on in whole characters."""
+
+    def __init__(self, tokenizer: Any, stop_ids: set[int], limits: Sequence[int], on_text: OnText | None):
+        self.tokenizer, self.stop_ids, self.limits, self.on_text = tokenizer, stop_ids, limits, on_text
+        self.ids: list[list[int]] = [[] for _ in limits]
+        self.done = [False for _ in limits]
+        self.stopped = [False for _ in limits]
+        self._said = [0 for _ in limits]
+
+    def put(self, value: Tensor) -> None:
+        if value.ndim != 1:  # the prompt, empty since it went in as embeddings
+            return
+        for i, token in enumerate(value.tolist()):
+            if not self.done[i]:
+                self._take(i, token)
+
+    def _take(self, i: int, token: int) -> None:
+        self.ids[i].append(token)
+        self.stopped[i] = token in self.stop_ids
+        self.done[i] = self.stopped[i] or len(self.ids[i]) >= self.limits[i]
+        if self.on_text is not None:
+            text = self.text(i)
+            # A character may take several tokens; until then it decodes as U+FFFD.
+            if (self.done[i] or not text.endswith("\ufffd")) and len(text) > self._said[i]:
+                self.on_text(i, text[self._said[i] :])
+                self._said[i] = len(text)
+
+    def end(self) -> None:
+        pass
+
+    def text(self, i: int) -> str:
+        return self.tokenizer.decode(self.ids[i], skip_special_tokens=True)
+
+    def reason(self, i: int) -> Literal["stop", "length"]:
+        return "stop" if self.stopped[i] else "length"
+
+
+class _OwnLimit(StoppingCriteria):
+    """Ends each question of a batch at its own number of new tokens (the prompt went in as embeddings: it has none)."""
+
+    def __init__(self, limits: Sequence[int]):
+        self.limits = torch.tensor(limits)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        return (self.limits <= input_ids.shape[1]).to(input_ids.device)
+
+
+def _stop_ids(generation_config: Any) -> set[int]:
+    eos = generation_config.eos_token_id
+    return set(eos) if isinstance(eos, list) else {eos}

@@ -1,0 +1,121 @@
+"""From the parts of a prompt to the tensors a backbone reads.
+
+Text of others is tokenised by a copy of the tokenizer that knows no added tokens at all, so nothing that stands in an
+item or a question can become a control token. Each part is tokenised on its own.
+
+Shapes: B sequences, L tokens of the longest, P patches of all pictures.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedTokenizerBase
+
+from comem_ray.config import PixelLimits
+from comem_ray.prompts import Control, Part, Plain, Shown
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One tokenised prompt. `memory` is the number of placeholder tokens in front of it."""
+
+    ids: list[int]
+    pixels: list[Tensor]  # a picture each: (patches, channels * 2 * patch * patch) float32
+    grids: list[list[int]]  # a picture each: [1, patch rows, patch columns]
+    memory: int = 0
+
+    def __len__(self) -> int:
+        return self.memory + len(self.ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded sequences, ready for the backbone."""
+
+    input_ids: Tensor  # (B, L) int64
+    attention_mask: Tensor  # (B, L) int64, 1 on real tokens
+    token_types: Tensor  # (B, L) int32, 1 on picture tokens
+    memory_mask: Tensor  # (B, L) bool, true on the placeholders of memory
+    pixel_values: Tensor | None  # (P, ...) float32
+    grids: Tensor | None  # (pictures, 3) int64
+
+
+class Sequencer:
+    """Tokenises prompts and turns their pictures into patches."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        image_processor: Any,
+        image_token_id: int,
+        limits: Mapping[str, PixelLimits],
+    ):
+        self.tokenizer, self.image_processor, self.image_token_id = tokenizer, image_processor, image_token_id
+        self.limits = limits  # "item" and "question"
+        backend = json.loads(tokenizer.backend_tokenizer.to_str())
+        self._plain = Tokenizer.from_str(json.dumps(backend | {"added_tokens": []}))
+        # Any text token will do: its embedding is replaced, and its position is that of text.
+        self.placeholder_id = self.pad_id = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
+
+    def plain_ids(self, text: str) -> list[int]:
+        """Token ids of text of others; control tokens never occur among them."""
+        return self._plain.encode(text, add_special_tokens=False).ids
+
+    def control_ids(self, text: str) -> list[int]:
+        """Token ids of our own text, control tokens included."""
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def sequence(self, parts: Sequence[Part], memory: int = 0) -> TokenSequence:
+        """Tokenises `parts`, pictures resized within the limits of their role. `memory` placeholders come in front."""
+        ids: list[int] = []
+        pixels: list[Tensor] = []
+        grids: list[list[int]] = []
+        for part in parts:
+            if isinstance(part, Control):
+                ids += self.control_ids(part.text)
+            elif isinstance(part, Plain):
+                ids += self.plain_ids(part.text)
+            else:
+                patches, grid = self._picture(part)
+                ids += [self.image_token_id] * (patches.shape[0] // self.image_processor.merge_size**2)
+                pixels.append(patches)
+                grids.append(grid)
+        return TokenSequence(ids, pixels, grids, memory)
+
+    def _picture(self, shown: Shown) -> tuple[Tensor, list[int]]:
+        limits, own = self.limits[shown.role], self.image_processor.size  # null limits leave the checkpoint's own
+        size = {
+            "shortest_edge": limits.min or own["shortest_edge"],
+            "longest_edge": limits.max or own["longest_edge"],
+        }
+        done = self.image_processor(images=[shown.picture], size=size, return_tensors="pt")
+        return done["pixel_values"], done["image_grid_thw"][0].tolist()
+
+    def batch(self, sequences: Sequence[TokenSequence], padding: Literal["left", "right"]) -> Batch:
+        """Pads sequences to one length: on the left for decoding, on the right for encoding."""
+        rows = [torch.tensor([self.placeholder_id] * s.memory + s.ids) for s in sequences]
+        input_ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_id, padding_side=padding)
+        lengths = torch.tensor([len(s) for s in sequences])[:, None]
+        place = torch.arange(input_ids.shape[1])[None]
+        if padding == "left":
+            place = place - (input_ids.shape[1] - lengths)
+        real = (place >= 0) & (place < lengths)
+        memory = real & (place < torch.tensor([s.memory for s in sequences])[:, None])
+        pixels = [p for s in sequences for p in s.pixels]
+        grids = [g for s in sequences for g in s.grids]
+        return Batch(
+            input_ids=input_ids,
+            attention_mask=real.long(),
+            token_types=((input_ids == self.image_token_id) & real).int(),
+            memory_mask=memory,
+            pixel_values=torch.cat(pixels) if pixels else None,
+            grids=torch.tensor(grids) if grids else None,
+        )

@@ -1,0 +1,74 @@
+"""Every word of a prompt: the chat turns of a knowledge item, of a retrieved item in rag mode, and of a question.
+
+A prompt is a list of parts. `Control` is ours and may hold control tokens; `Plain` is the text of an item or a question
+and is tokenised as text whatever stands in it; a picture stands for itself. Knows no tokenizer and no model.
+
+The item turn is that of the paper's code (Qwen chat format, no system turn); questions put the picture first, in
+training and inference alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from PIL.Image import Image
+
+from comem_ray.schema import MAX_TEXT_CHARS
+
+Mode = Literal["none", "rag", "memory"]
+MODES: tuple[Mode, ...] = ("none", "rag", "memory")
+
+SYSTEM = "You are a helpful assistant."
+ITEM_CAPTION = " Similar image and text knowledge for reference"
+
+
+@dataclass(frozen=True)
+class Control:
+    """Text of ours, tokenised with control tokens."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Text of others, tokenised as text alone."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture. Its role chooses the pixel limits it is resized within."""
+
+    picture: Image
+    role: Literal["item", "question"]
+
+
+Part = Control | Plain | Shown
+
+USER = Control("<|im_start|>user\n")
+ASSISTANT = Control("<|im_end|>\n<|im_start|>assistant\n")
+END = Control("<|im_end|>\n")
+
+
+def item_turn(text: str, picture: Image) -> list[Part]:
+    """What the memory encoder reads of one item: the picture as the user's, the text as the assistant's."""
+    return [USER, *_shown(picture, "item"), Control(ITEM_CAPTION), ASSISTANT, Plain(text[:MAX_TEXT_CHARS]), END]
+
+
+def question_prompt(text: str, picture: Image | None, items: Sequence[tuple[str, Image]] = ()) -> list[Part]:
+    """The reasoner's prompt up to where the answer begins. `items` (rag mode) come as user turns, text then picture.
+
+    Memory is not a part: it stands in front of the whole prompt, before the system turn, as embeddings.
+    """
+    parts: list[Part] = [Control(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
+    for item_text, item_picture in items:
+        parts += [USER, Plain(item_text[:MAX_TEXT_CHARS]), *_shown(item_picture, "item"), END]
+    shown = _shown(picture, "question") if picture is not None else []
+    return [*parts, USER, *shown, Plain(text), ASSISTANT]
+
+
+def _shown(picture: Image, role: Literal["item", "question"]) -> list[Part]:
+    return [Control("<|vision_start|>"), Shown(picture, role), Control("<|vision_end|>")]

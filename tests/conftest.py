@@ -1,0 +1,62 @@
+"""A tiny world for all tests: random backbones of both families and a configuration that runs on them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# No test may reach for a model hub; a name that is not on disk fails at once.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
+
+
+@pytest.fixture(scope="session")
+def backbones(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders of a tiny random backbone of each family (width 64, float32)."""
+    from comem_ray.model.random_backbone import write_random_backbone
+
+    folders = {}
+    for family in FAMILIES:
+        folders[family] = tmp_path_factory.mktemp(family)
+        write_random_backbone(folders[family], family)  # type: ignore[arg-type]
+    return folders
+
+
+@pytest.fixture(scope="session")
+def make_config(backbones: dict[str, Path]):
+    """A function (family, section overrides) -> Config over a tiny backbone, float32 on the CPU."""
+    from comem_ray.config import Config
+
+    def make(family: str = "qwen2_5_vl", **sections: dict[str, Any]) -> Config:
+        data: dict[str, Any] = {
+            "name": "tiny",
+            "root": "tiny",
+            "ingest": {"sources": [{"path": "items.tsv"}]},
+            "clip": {"model": "ViT-B-32"},
+            "backbone": {
+                "model": str(backbones[family]),
+                "precision": "float32",
+                "item_pixels": {"min": 784, "max": 3136},
+                "question_pixels": {"min": 784, "max": 6272},
+            },
+            "adapter": {"qformer_layers": 3, "qformer_heads": 4},
+            "reasoner": {"max_new_tokens": 8, "max_prompt_tokens": 4096},
+        }
+        for name, fields in sections.items():
+            data[name] = {**data.get(name, {}), **fields} if isinstance(fields, dict) else fields
+        return Config.model_validate(data)
+
+    return make
+
+
+def picture(seed: int, width: int = 60, height: int = 44) -> Image.Image:
+    """A seeded picture of noise blocks."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
