@@ -6,14 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
+from tiny import FAMILIES
 
 # No test may reach for a model hub; a name that is not on disk fails at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
-FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
 
 
 @pytest.fixture(scope="session")
@@ -53,10 +50,3 @@ def make_config(backbones: dict[str, Path]):
         return Config.model_validate(data)
 
     return make
-
-
-def picture(seed: int, width: int = 60, height: int = 44) -> Image.Image:
-    """A seeded picture of noise blocks."""
-    rng = np.random.default_rng(seed)
-    blocks = rng.integers(0, 256, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
-    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)

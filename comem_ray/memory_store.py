@@ -1,0 +1,103 @@
+"""The memory store: (Q, D) bfloat16 vectors an item, read at random by `item_id` without loading the store.
+
+One safetensors file a shard of items, memory-mapped, rows in the order of the item shard: `memory` (n, Q, D) bfloat16
+and `item_ids` (n, 24) uint8 (the hex digits). Why safetensors: the figures are in BENCHMARKS.md.
+
+Knows the fingerprint of the encoder that made it, nothing of how memory is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from comem_ray.artifacts import ArtifactError, load_manifest, write_atomic
+
+STAGE = "encode_memory"
+ID_CHARS = 24
+OPEN_SHARDS = 4_096  # a mapping costs address space, not memory
+
+
+def write_memory(path: Path, item_ids: Sequence[str], memory: Tensor) -> None:
+    """Writes a shard atomically: `memory` (n, Q, D) bfloat16 of the n `item_ids`."""
+    if memory.dtype != torch.bfloat16 or memory.ndim != 3 or len(memory) != len(item_ids):
+        raise ValueError(
+            f"want (items, Q, D) bfloat16 of {len(item_ids)} items, got {tuple(memory.shape)} {memory.dtype}"
+        )
+    ids = torch.from_numpy(_id_bytes(item_ids).view(np.uint8).reshape(len(item_ids), ID_CHARS).copy())
+    tensors = {"memory": memory.contiguous(), "item_ids": ids}
+    write_atomic(path, lambda p: save_file(tensors, p))
+
+
+class MemoryStore:
+    """Memory by `item_id` over a finished stage `encode_memory`.
+
+    Raises ArtifactError where the store was made by an encoder of another fingerprint.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str):
+        manifest = load_manifest(folder, STAGE)
+        made_by = manifest.identity["encoder"]
+        if made_by != fingerprint:
+            raise ArtifactError(
+                f"the memory in {folder} was made by encoder {made_by[:12]}, this one is {fingerprint[:12]} "
+                "(another backbone, adapter, pixel limit or prompt): run jobs.encode_memory with this configuration "
+                "into another root, or use the configuration that made it"
+            )
+        paths = [folder / s.name for s in manifest.shards(".safetensors")]
+        tables = [_read_ids(path) for path in paths]
+        ids = np.concatenate(tables) if tables else np.empty(0, f"S{ID_CHARS}")
+        shard = np.repeat(np.arange(len(tables), dtype=np.int32), [len(t) for t in tables])
+        row = np.concatenate([np.arange(len(t), dtype=np.int32) for t in tables] or [np.empty(0, np.int32)])
+        order = np.argsort(ids, kind="stable")
+        self._ids, self._shard, self._row = ids[order], shard[order], row[order]
+        self._memory = lru_cache(OPEN_SHARDS)(lambda i: _slice(paths[i]))
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __contains__(self, item_id: str) -> bool:
+        return bool(self._places([item_id])[0] >= 0)
+
+    def missing(self, item_ids: Sequence[str]) -> list[str]:
+        """Those of `item_ids` that the store does not hold, in their order."""
+        return [i for i, place in zip(item_ids, self._places(item_ids), strict=True) if place < 0]
+
+    def get(self, item_ids: Sequence[str]) -> Tensor:
+        """Memory (K, Q, D), bfloat16, in the order asked. Raises KeyError naming an item it does not hold."""
+        places = self._places(item_ids)
+        if (places < 0).any():
+            raise KeyError(f"no memory of item {item_ids[int(np.argmax(places < 0))]!r} in the store")
+        rows = [self._memory(int(self._shard[p]))[int(self._row[p])] for p in places]
+        return torch.stack(rows) if rows else torch.empty(0, 0, 0, dtype=torch.bfloat16)
+
+    def _places(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Place of each id in the sorted table, -1 where it is not there."""
+        asked = _id_bytes(item_ids)
+        places = np.searchsorted(self._ids, asked)
+        found = np.zeros(len(asked), bool)
+        inside = places < len(self._ids)
+        found[inside] = self._ids[places[inside]] == asked[inside]
+        return np.where(found, places, -1)
+
+
+def _id_bytes(item_ids: Sequence[str]) -> np.ndarray:
+    # An id of another length cannot be there; encoded longer than ID_CHARS it would be cut and might match.
+    return np.array([i.encode() if len(i) == ID_CHARS else b"" for i in item_ids], dtype=f"S{ID_CHARS}")
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    with safe_open(path, framework="np") as f:
+        return f.get_tensor("item_ids").reshape(-1).view(f"S{ID_CHARS}")
+
+
+def _slice(path: Path) -> Any:
+    return safe_open(path, framework="pt").get_slice("memory")

@@ -1,0 +1,62 @@
+"""Where LoRA sits, and that it acts only where it is switched on."""
+
+import pytest
+import torch
+from tiny import FAMILIES
+from torch import nn
+
+from comem_ray.model.backbone import load_backbone
+from comem_ray.model.lora import add_lora, load_lora, switched_on
+
+IDS = torch.arange(20)[None]
+
+
+@pytest.fixture(params=FAMILIES)
+def config(request, make_config):
+    return make_config(request.param)
+
+
+def linears(model: nn.Module) -> set[str]:
+    return {name for name, m in model.named_modules() if isinstance(m, nn.Linear)}
+
+
+def test_on_every_linear_but_lm_head(config):
+    model = load_backbone(config.backbone).model
+    wanted = linears(model) - {"lm_head"}
+    add_lora(model, config.adapter)
+    lora_on = {n.removesuffix(".lora_A") for n, m in model.named_modules() if n.endswith(".lora_A")}
+    assert lora_on == wanted
+    assert any(n.startswith("model.visual.merger") for n in wanted)
+
+
+def test_trainable_set_is_the_lora(config):
+    model = load_backbone(config.backbone).model
+    lora = add_lora(model, config.adapter)
+    assert not any(p.requires_grad for p in model.parameters())
+    with switched_on(lora):
+        trainable = {n for n, p in model.named_parameters() if p.requires_grad}
+    assert trainable == {n for n, _ in model.named_parameters() if ".lora_" in n}
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_off_is_the_untouched_backbone_bit_for_bit(config):
+    model = load_backbone(config.backbone).model
+    before = model(input_ids=IDS).logits
+    lora = add_lora(model, config.adapter)
+    for name, parameter in model.named_parameters():
+        if ".lora_B." in name:
+            nn.init.normal_(parameter, std=0.1)
+    assert torch.equal(model(input_ids=IDS).logits, before)
+    with switched_on(lora):
+        assert not torch.allclose(model(input_ids=IDS).logits, before)
+    with pytest.raises(RuntimeError, match="inside"), switched_on(lora):
+        raise RuntimeError("inside")
+    assert torch.equal(model(input_ids=IDS).logits, before)
+
+
+def test_an_adapter_in_a_pickle_is_not_loaded(config, tmp_path):
+    model = load_backbone(config.backbone).model
+    add_lora(model, config.adapter).save_pretrained(str(tmp_path))
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ValueError, match=r"adapter_model\.safetensors"):
+        load_lora(load_backbone(config.backbone).model, tmp_path)
