@@ -85,6 +85,7 @@ class Clip(_Section):
     precision: Precision = Field("float32", description="float16 or bfloat16 on a GPU")
     batch_size: int = Field(64, ge=1, description="pictures a forward pass; more needs more memory")
     decode_threads: int = Field(1, ge=1, description="threads that decode the next batches meanwhile")
+    texts: bool = Field(True, description="embed the items' texts too; false saves their time, retrieves by picture only")
     workers: Workers = Workers()
 
 
@@ -97,12 +98,16 @@ class Index(_Section):
     max_memory_gb: float = Field(4, gt=0, description="refuses an index whose vectors would take more, in GB")
     gpu: bool = Field(False, description="train and add on a GPU (needs faiss-gpu); the file is a CPU index")
     recall_queries: int = Field(200, ge=1, description="held-out queries of the recall and latency figures")
+    workers: Workers = Field(Workers(), description="one actor builds; its FAISS threads follow cpus; gpu needs gpus: 1")
 
 
 class Retrieval(_Section):
     top_k: int = Field(10, ge=1, description="items a question gets by default")
     by: Literal["picture", "text", "both"] = Field("picture", description="what of a question is compared")
     text_weight: float = Field(0.5, ge=0, le=1, description="late fusion ('both'): weight of the text's score")
+    language: str | None = Field(
+        None, description="items of this language only unless a question names another; null searches all"
+    )
 
 
 class PixelLimits(_Section):

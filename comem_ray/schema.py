@@ -39,16 +39,12 @@ REJECTED_SCHEMA = pa.schema(
 )
 
 
-def embedding_schema(width: int) -> pa.Schema:
+def embedding_schema(width: int, texts: bool = True) -> pa.Schema:
     """Schema of a shard of CLIP embeddings, rows in the order of the item shard of the same name.
 
-    `width` is C, the width of the CLIP space. Vectors are L2-normalised and stored as float16.
+    `width` is C, the width of the CLIP space. Vectors are L2-normalised and stored as float16. Without `texts` there is
+    no column of text embeddings.
     """
-    vector = pa.list_(pa.float16(), width)
-    return pa.schema(
-        [
-            pa.field("item_id", pa.string(), nullable=False),
-            pa.field("picture_embedding", vector, nullable=False),
-            pa.field("text_embedding", vector, nullable=False),
-        ]
-    )
+    columns = ["picture_embedding", "text_embedding"] if texts else ["picture_embedding"]
+    vectors = [pa.field(column, pa.list_(pa.float16(), width), nullable=False) for column in columns]
+    return pa.schema([pa.field("item_id", pa.string(), nullable=False), *vectors])
