@@ -112,7 +112,10 @@ def load_manifest(folder: Path, stage: str) -> Manifest:
     path = folder / "manifest.json"
     if not path.exists():
         raise ArtifactError(f"{folder} has no manifest.json: run the stage '{stage}' to its end first")
-    data = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged ({error}): run the stage '{stage}' again") from error
     if data.get("format") != FORMAT or data.get("stage") != stage:
         raise ArtifactError(
             f"{path} is stage '{data.get('stage')}' in format {data.get('format')}, wanted '{stage}' in format {FORMAT}"
@@ -149,6 +152,7 @@ class StageFolder:
 
     def commit(self, unit: str, inputs: str, files: Mapping[str, int], counts: Mapping[str, int]) -> Record:
         """Declares `unit` finished. `files` maps names of files already written here to their row counts."""
+        self._withdraw_manifest()
         shards = [
             Shard(name, rows, (self.path / name).stat().st_size, file_sha256(self.path / name))
             for name, rows in sorted(files.items())
@@ -157,12 +161,24 @@ class StageFolder:
         write_json(self.path / "records" / f"{unit}.json", asdict(record))
         return record
 
+    def withdraw(self, unit: str) -> None:
+        """Takes back the record of `unit`, whose files are about to be replaced."""
+        self._withdraw_manifest()
+        (self.path / "records" / f"{unit}.json").unlink(missing_ok=True)
+
     def finished(self, inputs: Mapping[str, str]) -> dict[str, Record]:
         """Records of the units in `inputs` (unit -> digest of its inputs) that need no more work.
 
-        A unit made from other inputs, or whose files are gone or cut short, is not among them.
+        A unit made from other inputs, or whose files are gone or cut short, is not among them. Where work is left, the
+        manifest of an earlier run is withdrawn, for the files will no longer be those it lists.
         """
-        return {r.unit: r for r in self.records() if inputs.get(r.unit) == r.inputs and self._whole(r)}
+        kept = {r.unit: r for r in self.records() if inputs.get(r.unit) == r.inputs and self._whole(r)}
+        if kept.keys() != inputs.keys():
+            self._withdraw_manifest()
+        return kept
+
+    def _withdraw_manifest(self) -> None:
+        (self.path / "manifest.json").unlink(missing_ok=True)
 
     def records(self) -> list[Record]:
         """All commit records, in unit order."""
@@ -176,14 +192,14 @@ class StageFolder:
     def close(self, units: Iterable[str], extra: Mapping[str, Any] | None = None) -> Manifest:
         """Writes the manifest over exactly `units`; drops records and files of any other unit and temporary files.
 
-        Raises ArtifactError where a unit has no record.
+        Raises ArtifactError where a unit has no record or its files are gone or cut short.
         """
         wanted = set(units)
         records = self.records()
-        if missing := sorted(wanted - {r.unit for r in records}):
+        kept = [r for r in records if r.unit in wanted and self._whole(r)]
+        if missing := sorted(wanted - {r.unit for r in kept}):
             raise ArtifactError(f"{self.path}: {len(missing)} of {len(wanted)} units unfinished, first {missing[0]}")
-        kept = [r for r in records if r.unit in wanted]
-        self._drop([r for r in records if r.unit not in wanted], {s.name for r in kept for s in r.shards})
+        self._drop(records, kept)
         counts = Counter[str]()
         for record in kept:
             counts.update(record.counts)
@@ -191,12 +207,18 @@ class StageFolder:
         write_json(self.path / "manifest.json", asdict(manifest))
         return manifest
 
-    def _drop(self, stale: list[Record], kept_names: set[str]) -> None:
-        for record in stale:
-            (self.path / "records" / f"{record.unit}.json").unlink(missing_ok=True)
-            for shard in record.shards:
-                if shard.name not in kept_names:
-                    (self.path / shard.name).unlink(missing_ok=True)
+    def _drop(self, records: list[Record], kept: list[Record]) -> None:
+        """Leaves no file that no unit claims: of a unit dropped, of one redone, of one killed before its record."""
+        units = {r.unit for r in kept}
+        for record in records:
+            if record.unit not in units:
+                (self.path / "records" / f"{record.unit}.json").unlink(missing_ok=True)
+        names = {s.name for r in kept for s in r.shards} | {"stage.json", "manifest.json"}
+        kinds = {(Path(s.name).parent, Path(s.name).suffix) for r in records for s in r.shards if Path(s.name).suffix}
+        for parent, suffix in kinds:
+            for path in (self.path / parent).glob(f"*{suffix}"):
+                if path.is_file() and str(parent / path.name) not in names:
+                    path.unlink(missing_ok=True)
         for leftover in self.path.rglob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 

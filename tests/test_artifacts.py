@@ -1,0 +1,357 @@
+"""Numbered shards: whatever kills a stage, finished units stay, unfinished ones are none, and the end is the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from comem_ray.artifacts import (
+    ArtifactError,
+    StageFolder,
+    file_sha256,
+    fingerprint,
+    load_manifest,
+    write_atomic,
+    write_json,
+    write_parquet,
+)
+
+IDENTITY = {"model": "tiny", "width": 4}
+
+
+def rows_of(unit: str, inputs: str) -> pa.Table:
+    """What this little stage makes of a unit: a function of the unit and its inputs, as in every real stage."""
+    return pa.table({"unit": [unit] * 3, "digest": [fingerprint([unit, inputs, i]) for i in range(3)]})
+
+
+def work(stage: StageFolder, inputs: Mapping[str, str]) -> list[str]:
+    """Does every unit that is not finished, as a job does. Returns the units it did."""
+    todo = [unit for unit in inputs if unit not in stage.finished(inputs)]
+    for unit in todo:
+        table = rows_of(unit, inputs[unit])
+        write_parquet(stage.path / f"{unit}.parquet", table)
+        stage.commit(unit, inputs[unit], {f"{unit}.parquet": table.num_rows}, {"items": table.num_rows})
+    return todo
+
+
+def begin(path: Path, identity: Mapping[str, Any] = IDENTITY) -> StageFolder:
+    return StageFolder(path, "items", identity)
+
+
+def tree(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+INPUTS = {f"part-0000-{i:06d}": f"digest{i}" for i in range(4)}
+
+
+@pytest.fixture
+def uninterrupted(tmp_path: Path) -> dict[str, bytes]:
+    """The folder that a run without accident leaves."""
+    stage = begin(tmp_path / "uninterrupted")
+    work(stage, INPUTS)
+    stage.close(INPUTS)
+    return tree(stage.path)
+
+
+def test_a_stage_lists_its_files_and_adds_up_its_counts(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    assert work(stage, INPUTS) == list(INPUTS)
+    closed = stage.close(INPUTS, {"width": 4})
+    manifest = load_manifest(tmp_path, "items")
+    assert manifest == closed
+    assert manifest.counts == {"items": 12}
+    assert manifest.extra == {"width": 4}
+    assert manifest.identity == IDENTITY
+    assert [s.name for s in manifest.shards(".parquet")] == [f"{unit}.parquet" for unit in sorted(INPUTS)]
+    assert manifest.shards(".safetensors") == []
+    for shard in manifest.shards():
+        data = (tmp_path / shard.name).read_bytes()
+        assert (shard.bytes, shard.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert pq.read_metadata(tmp_path / shard.name).num_rows == shard.rows
+
+
+def test_a_finished_stage_has_nothing_left_to_do_and_keeps_its_bytes(
+    tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    stage = begin(tmp_path / "again")
+    work(stage, INPUTS)
+    stage.close(INPUTS)
+    again = begin(tmp_path / "again")
+    assert work(again, INPUTS) == []
+    again.close(INPUTS)
+    assert tree(again.path) == uninterrupted
+
+
+@pytest.mark.parametrize("done", range(len(INPUTS) + 1))
+def test_stopped_after_any_unit_and_run_again_it_ends_with_the_same_bytes(
+    tmp_path: Path, uninterrupted: dict[str, bytes], done: int
+) -> None:
+    stopped = begin(tmp_path / "stopped")
+    work(stopped, dict(list(INPUTS.items())[:done]))
+    rerun = begin(tmp_path / "stopped")
+    assert work(rerun, INPUTS) == list(INPUTS)[done:]
+    rerun.close(reversed(list(INPUTS)))  # the order of the units given does not matter
+    assert tree(rerun.path) == uninterrupted
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from comem_ray import artifacts
+sys.path.insert(0, sys.argv[2])
+from test_artifacts import INPUTS, begin, work
+
+real, calls = os.replace, 0
+def replace(source, target):
+    # The process dies before or after the `at`-th file is moved into place: between two files, or file and record.
+    global calls
+    calls += 1
+    if calls > int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(source, target)
+artifacts.os.replace = replace
+stage = begin(Path(sys.argv[1]))
+work(stage, INPUTS)
+stage.close(INPUTS)
+"""
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2, 5, 9])
+def test_killed_before_any_file_or_record_is_in_place_it_ends_with_the_same_bytes(
+    tmp_path: Path, uninterrupted: dict[str, bytes], moved: int
+) -> None:
+    """10 files are moved into place in a run: stage.json, 4 times a shard and its record, the manifest."""
+    here = Path(__file__).parent
+    folder = tmp_path / "killed"
+    child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(here), str(moved)], check=False)
+    assert child.returncode == -signal.SIGKILL
+    assert not (folder / "manifest.json").exists()
+    assert len(list(folder.rglob(".*.tmp"))) == 1
+    stage = begin(folder)
+    assert work(stage, INPUTS) == list(INPUTS)[max(0, moved - 1) // 2 :]
+    stage.close(INPUTS)
+    assert tree(folder) == uninterrupted
+
+
+def test_a_file_without_its_record_is_not_a_finished_unit(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    unit = next(iter(INPUTS))
+    write_parquet(tmp_path / f"{unit}.parquet", rows_of(unit, INPUTS[unit]))
+    assert stage.finished(INPUTS) == {}
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+def test_a_unit_whose_file_is_cut_or_gone_is_done_again(
+    tmp_path: Path, uninterrupted: dict[str, bytes], harm: str
+) -> None:
+    stage = begin(tmp_path / "harmed")
+    work(stage, INPUTS)
+    unit = list(INPUTS)[2]
+    file = stage.path / f"{unit}.parquet"
+    if harm == "cut":
+        os.truncate(file, file.stat().st_size - 1)
+    else:
+        file.unlink()
+    with pytest.raises(ArtifactError, match=f"1 of 4 units unfinished, first {unit}"):
+        stage.close(INPUTS)
+    assert work(stage, INPUTS) == [unit]
+    stage.close(INPUTS)
+    assert tree(stage.path) == uninterrupted
+
+
+def test_only_the_unit_whose_inputs_changed_is_done_again(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    work(stage, INPUTS)
+    before = stage.close(INPUTS)
+    unit = list(INPUTS)[1]
+    changed = {**INPUTS, unit: "other"}
+    assert work(stage, changed) == [unit]
+    after = stage.close(changed)
+    differing = [old.unit for old, new in zip(before.records, after.records, strict=True) if old != new]
+    assert differing == [unit]
+    assert after.fingerprint != before.fingerprint
+
+
+def test_a_manifest_never_stands_over_files_it_does_not_list(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    work(stage, INPUTS)
+    stage.close(INPUTS)
+    assert set(stage.finished(INPUTS)) == set(INPUTS)
+    load_manifest(tmp_path, "items")  # asking whether work is left changes nothing where none is
+    stage.finished({**INPUTS, "part-0000-000004": "new"})
+    with pytest.raises(ArtifactError, match="has no manifest"):
+        load_manifest(tmp_path, "items")
+
+
+def test_a_unit_taken_back_is_unfinished_though_its_file_is_whole(
+    tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    stage = begin(tmp_path / "back")
+    work(stage, INPUTS)
+    stage.close(INPUTS)
+    unit = list(INPUTS)[2]
+    stage.withdraw(unit)
+    with pytest.raises(ArtifactError, match="has no manifest"):
+        load_manifest(stage.path, "items")
+    assert work(stage, INPUTS) == [unit]
+    stage.close(INPUTS)
+    assert tree(stage.path) == uninterrupted
+
+
+def test_units_no_longer_wanted_leave_no_record_and_no_file(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
+    stage = begin(tmp_path / "shrunk")
+    more = {**INPUTS, "part-0009-000000": "x"}
+    work(stage, more)
+    stage.close(more)
+    assert work(stage, INPUTS) == []
+    stage.close(INPUTS)
+    assert tree(stage.path) == uninterrupted
+
+
+def test_files_of_a_unit_killed_before_its_record_and_never_redone_are_dropped(
+    tmp_path: Path, uninterrupted: dict[str, bytes]
+) -> None:
+    stage = begin(tmp_path / "orphan")
+    write_parquet(stage.path / "part-0009-000000.parquet", rows_of("part-0009-000000", "x"))
+    work(stage, INPUTS)
+    stage.close(INPUTS)
+    assert tree(stage.path) == uninterrupted
+
+
+def test_a_unit_redone_with_fewer_files_leaves_none_of_the_old(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    table = rows_of("u", "x")
+    for name in ("u.parquet", "rejected/u.parquet"):
+        write_parquet(tmp_path / name, table)
+    stage.commit("u", "x", {"u.parquet": 3, "rejected/u.parquet": 3}, {})
+    (tmp_path / "README.txt").write_text("a file of the user's", encoding="utf-8")
+    stage.commit("v", "x", {"rejected/u.parquet": 3}, {})
+    (tmp_path / "rejected" / "old.parquet").write_bytes(b"orphan")
+    stage.close(["v"])
+    assert sorted(tree(tmp_path)) == [
+        "README.txt",
+        "manifest.json",
+        "records/v.json",
+        "rejected/u.parquet",
+        "stage.json",
+    ]
+
+
+def test_closing_with_a_unit_unfinished_names_it_and_writes_no_manifest(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    work(stage, dict(list(INPUTS.items())[:3]))
+    with pytest.raises(ArtifactError, match="1 of 4 units unfinished, first part-0000-000003"):
+        stage.close(INPUTS)
+    assert not (tmp_path / "manifest.json").exists()
+
+
+def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: Path) -> None:
+    begin(tmp_path, {"model": "tiny", "width": 4, "seed": 0})
+    with pytest.raises(ArtifactError) as refused:
+        begin(tmp_path, {"model": "large", "width": 4, "queries": 8})
+    said = str(refused.value)
+    assert "model: there 'tiny', now 'large'" in said
+    assert "seed: there 0, now None" in said
+    assert "queries: there None, now 8" in said
+    assert "width" not in said
+    assert str(tmp_path) in said
+
+
+def test_another_stage_is_refused(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(ArtifactError, match="stage: there 'items', now 'memory'"):
+        StageFolder(tmp_path, "memory", IDENTITY)
+
+
+def test_the_same_configuration_in_other_python_types_is_the_same(tmp_path: Path) -> None:
+    begin(tmp_path, {"limits": (1, 2), "width": 4})
+    begin(tmp_path, {"width": 4, "limits": [1, 2]})
+
+
+def test_a_worker_commits_for_the_driver(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    worker = pickle.loads(pickle.dumps(stage))
+    assert work(worker, INPUTS) == list(INPUTS)
+    assert set(stage.finished(INPUTS)) == set(INPUTS)
+
+
+def test_reading_a_stage_that_never_closed_says_what_to_run(tmp_path: Path) -> None:
+    begin(tmp_path)
+    with pytest.raises(ArtifactError, match="run the stage 'items' to its end first"):
+        load_manifest(tmp_path, "items")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"stage": "memory", "format": 1}', "is stage 'memory' in format 1, wanted 'items' in format 1"),
+        ('{"stage": "items", "format": 99}', "is stage 'items' in format 99, wanted 'items' in format 1"),
+        ('{"stage": "it', "is damaged"),
+    ],
+)
+def test_a_manifest_of_another_make_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=said):
+        load_manifest(tmp_path, "items")
+
+
+def test_the_fingerprint_follows_files_identity_and_extra(tmp_path: Path) -> None:
+    def closed(name: str, identity: Mapping[str, Any], inputs: Mapping[str, str], extra: Mapping[str, Any]) -> str:
+        stage = begin(tmp_path / name, identity)
+        work(stage, inputs)
+        return stage.close(inputs, extra).fingerprint
+
+    same: Sequence[str] = [closed(name, IDENTITY, INPUTS, {"a": 1}) for name in ("one", "two")]
+    other = [
+        closed("identity", {**IDENTITY, "width": 8}, INPUTS, {"a": 1}),
+        closed("files", IDENTITY, {**INPUTS, "part-0000-000003": "other"}, {"a": 1}),
+        closed("extra", IDENTITY, INPUTS, {"a": 2}),
+    ]
+    assert same[0] == same[1]
+    assert len({same[0], *other}) == 4
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    write_atomic(path, lambda p: p.write_text("old", encoding="utf-8") and None)
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half", encoding="utf-8")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        write_atomic(path, fail)
+    assert tree(tmp_path) == {"deep/file": b"old"}
+
+
+def test_parquet_of_the_same_rows_has_the_same_bytes_however_they_were_chunked(tmp_path: Path) -> None:
+    table = rows_of("u", "x")
+    write_parquet(tmp_path / "a", table)
+    write_parquet(tmp_path / "b", pa.concat_tables([table.slice(0, 1), table.slice(1)]))
+    assert file_sha256(tmp_path / "a") == file_sha256(tmp_path / "b")
+
+
+def test_json_is_readable_sorted_and_keeps_its_letters(tmp_path: Path) -> None:
+    write_json(tmp_path / "f.json", {"b": "Österreich", "a": 1})
+    text = (tmp_path / "f.json").read_text(encoding="utf-8")
+    assert text == '{\n  "a": 1,\n  "b": "Österreich"\n}\n'
+    assert json.loads(text) == {"a": 1, "b": "Österreich"}
+
+
+def test_the_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
+    assert (
+        fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1}) != fingerprint({"a": 1, "b": [2, 1]})
+    )
