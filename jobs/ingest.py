@@ -1,0 +1,133 @@
+"""Knowledge base: the rows of WIT files, wit_base parquet or JSONL become numbered shards of knowledge items.
+
+    ray job submit --working-dir . -- python -m jobs.ingest --config configs/demo.yaml
+
+Two passes. The scan streams every file once, one task a file, to cut it into units and to find rows that repeat earlier
+ones. Then one reader a file streams the unfinished units to a pool of workers, which fetch and normalise the pictures
+and commit the units. Ray Data holds the readers back when the workers are behind, so memory stays bounded.
+A rerun keeps the finished units; with ingest.retry_failed it does again those with rows that may succeed now, and
+only these rows of them. The result is the same after any number of kills.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import ray.data
+
+from comem_ray.artifacts import Manifest, Record, StageFolder
+from comem_ray.config import Config, Ingest
+from comem_ray.ingest import PictureMaker, ingest_unit
+from comem_ray.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
+from comem_ray.sources.files import SourceFile, source_files
+from comem_ray.sources.scan import Scan, Unit, scan, units
+from jobs.common import Summary, main
+
+STAGE = "ingest"
+
+
+def run(config: Config) -> Summary:
+    """Makes the items of `config`. Raises ConfigError where a source names no file, ArtifactError for another make."""
+    ingest = config.ingest
+    files = source_files(ingest.sources)
+    identity = {"rules": RULES, "rows_per_shard": ingest.rows_per_shard, "pictures": ingest.pictures.model_dump()}
+    stage = StageFolder(config.folder("items"), STAGE, identity)
+    plan = units(files, scan_files(files, ingest.rows_per_shard, stage.path / "scan"))
+    inputs = {unit.name: unit.inputs for of_file in plan for unit in of_file}
+    kept = {name for name, record in stage.finished(inputs).items() if not _worth_retrying(record, ingest)}
+    todo = [[unit for unit in of_file if unit.name not in kept] for of_file in plan]
+    ingest_files(files, todo, stage, ingest)
+    manifest = stage.close(inputs, {"sources": [file.name for file in files]})
+    return _summary(manifest, done=sum(len(of_file) for of_file in todo))
+
+
+def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
+    """Scans all files on the cluster, then reads what the tasks saved in `folder`."""
+
+    def task(row: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": len(scan(row["file"], rows, folder).identities)}
+
+    items = [{"file": file} for file in files]
+    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(task, num_cpus=1)
+    dataset.set_name("scan")
+    for _ in dataset.iter_rows():
+        pass
+    return [scan(file, rows, folder) for file in files]
+
+
+def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: Ingest) -> None:
+    """Makes the units of `todo`, which holds a list of units for each file."""
+    items: list[dict[str, Any]] = [{"file": f, "units": u} for f, u in zip(files, todo, strict=True) if u]
+    if not items:
+        return
+
+    def read(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        wanted = {unit.chunk: unit for unit in row["units"]}
+        for chunk in read_chunks(row["file"], ingest.rows_per_shard):
+            if chunk.number in wanted:
+                job = pickle.dumps((row["file"], wanted.pop(chunk.number)))
+                yield {"job": job, "payload": to_bytes(chunk.batch)}
+            if not wanted:
+                return
+
+    dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
+    dataset.context.target_max_block_size = 1  # bytes: each unit is a block of its own, for any worker to take
+    # Readers reserve no core: the workers may hold all of them for the length of the job.
+    dataset = dataset.flat_map(read, num_cpus=0, concurrency=min(len(items), ingest.workers.count))
+    dataset = dataset.map_batches(
+        _Worker,
+        batch_size=1,
+        batch_format="pyarrow",
+        fn_constructor_args=(stage, ingest),
+        concurrency=min(ingest.workers.count, sum(map(len, todo))),
+        num_cpus=ingest.workers.cpus,
+    )
+    dataset.set_name(STAGE)
+    for _ in dataset.iter_rows():
+        pass
+
+
+class _Worker:
+    """Makes one unit a call."""
+
+    def __init__(self, stage: StageFolder, ingest: Ingest):
+        self._stage, self._maker = stage, PictureMaker(ingest, decoders=math.ceil(ingest.workers.cpus))
+
+    def __call__(self, batch: pa.Table) -> dict[str, list[str]]:
+        file, unit = pickle.loads(batch["job"][0].as_py())
+        record = ingest_unit(file, unit, from_bytes(batch["payload"][0].as_buffer()), self._stage, self._maker)
+        return {"unit": [record.unit]}
+
+
+def _worth_retrying(record: Record, ingest: Ingest) -> bool:
+    """Whether some rows of a finished unit may succeed under the present configuration."""
+    hopeless = 0 if ingest.fetch.enabled else record.counts.get("rejected.fetch_disabled", 0)
+    hopeless += 0 if ingest.fetch.allow_private else record.counts.get("rejected.fetch_private", 0)
+    return ingest.retry_failed and record.counts["retryable"] > hopeless
+
+
+def _summary(manifest: Manifest, done: int) -> Summary:
+    counts = manifest.counts
+    assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
+    reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
+    shards = manifest.shards()
+    return {
+        "rows": counts["rows"],
+        "items": counts["items"],
+        "rejected": counts["rejected"],
+        **reasons,
+        "duplicates": counts["duplicates"],
+        "retryable": counts["retryable"],
+        "shards": len(manifest.records),
+        "shards made now": done,
+        "bytes": sum(shard.bytes for shard in shards),
+    }
+
+
+if __name__ == "__main__":
+    main(STAGE, run, __doc__)
