@@ -1,0 +1,243 @@
+"""A configuration is complete and checked, or refused in a sentence that names each wrong field."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from comem_ray.config import Config, ConfigError, load_config, local_or_name, resolve
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
+
+SMALL: dict[str, Any] = {
+    "name": "small",
+    "root": "small",
+    "ingest": {"sources": [{"path": "a.tsv"}, {"path": "b.tsv"}]},
+    "clip": {"model": "ViT-B-32"},
+    "backbone": {"model": "backbone"},
+}
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return written(tmp_path, SMALL)
+
+
+def written(folder: Path, data: Any) -> Path:
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_every_configuration_of_the_repository_is_valid(path: Path) -> None:
+    config = load_config(path)
+    assert config.name == path.stem.replace("-", "_")
+
+
+def test_what_is_not_said_has_a_default(small: Path) -> None:
+    config = load_config(small)
+    assert config.retrieval.top_k == 10
+    assert config.adapter.queries == 8
+    assert config.ingest.fetch.allow_private is False
+    assert (config.backbone.item_pixels.min, config.backbone.item_pixels.max) == (16 * 28 * 28, 64 * 28 * 28)
+
+
+def test_a_configuration_does_not_change(small: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load_config(small).retrieval.top_k = 3  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "said"),
+    [
+        ("root", None, "field root: Input should be a valid string, got None"),
+        ("name", "", "field name: String should have at least 1 character, got ''"),
+        ("ingest.sources", [], "field ingest.sources: List should have at least 1 item"),
+        ("ingest.sources.0.path", "", "field ingest.sources.0.path: String should have at least 1 character"),
+        ("ingest.sources.1.format", "csv", "field ingest.sources.1.format: Input should be 'auto', "),
+        ("ingest.pictures.jpeg_quality", 101, "field ingest.pictures.jpeg_quality: Input should be less than or equal"),
+        ("ingest.workers.count", 0, "field ingest.workers.count: Input should be greater than or equal to 1, got 0"),
+        ("clip.precision", "int8", "field clip.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
+        ("index.search.nprobe", "many", "field index.search.nprobe: Input should be a valid integer"),
+        ("retrieval.by", "sound", "field retrieval.by: Input should be 'picture', 'text' or 'both', got 'sound'"),
+        ("retrieval.text_weight", 1.5, "field retrieval.text_weight: Input should be less than or equal to 1"),
+        ("reasoner.top_p", 0, "field reasoner.top_p: Input should be greater than 0, got 0"),
+        ("backbone.item_pixels", {"min": 9, "max": 4}, "field backbone.item_pixels: Value error, min (9) must not"),
+        ("index.factroy", "Flat", "field index.factroy: there is no such field"),
+        ("indexes", {}, "field indexes: there is no such field"),
+        ("clip", "ViT-B-32", "field clip: "),
+    ],
+)
+def test_a_wrong_field_is_named_in_file_and_override(tmp_path: Path, field: str, value: Any, said: str) -> None:
+    data = copy.deepcopy(SMALL)
+    *parents, last = field.split(".")
+    node: Any = data
+    for name in parents:
+        node = node[int(name)] if name.isdecimal() else node.setdefault(name, {})
+    node[last] = value
+    path = written(tmp_path, data)
+    with pytest.raises(ConfigError) as in_file:
+        load_config(path)
+    assert f"{path}: " in str(in_file.value)
+    assert said in str(in_file.value)
+    with pytest.raises(ConfigError) as overridden:
+        load_config(written(tmp_path, SMALL), [f"{field}={yaml.safe_dump(value, default_flow_style=True)}"])
+    assert said in str(overridden.value)
+
+
+def test_a_missing_field_is_named(tmp_path: Path) -> None:
+    data = copy.deepcopy(SMALL)
+    del data["backbone"]["model"], data["clip"]
+    with pytest.raises(ConfigError) as refused:
+        load_config(written(tmp_path, data))
+    assert "field backbone.model: is missing" in str(refused.value)
+    assert "field clip: is missing" in str(refused.value)
+
+
+def test_all_wrong_fields_are_named_at_once(small: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(small, ["seed=-1", "retrieval.top_k=0", "api.speed=9"])
+    assert [name in str(refused.value) for name in ("seed", "retrieval.top_k", "api.speed")] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"name: [unclosed", "is not YAML"),
+        (b"\xff\xfe\x00", "is not YAML"),
+        (b"- a\n- b\n", "must hold a mapping of sections, it holds list"),
+        (b"", "must hold a mapping of sections, it holds NoneType"),
+        (b"1: 2\n", "field 1: "),
+    ],
+)
+def test_a_file_that_is_no_configuration_is_refused_by_name(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as refused:
+        load_config(path)
+    assert said in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*nowhere\.yaml: No such file"):
+        load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"cannot read the configuration .*: Is a directory"):
+        load_config(tmp_path)
+
+
+def test_overrides_reach_every_kind_of_field(small: Path) -> None:
+    config = load_config(
+        small,
+        [
+            "index.factory=IVF16,PQ8",  # a comma and no quotes
+            "index.search={nprobe: 4, efSearch: 64}",
+            "index.search.nprobe=8",  # a later one wins, and keeps its neighbours
+            "ingest.fetch.cache=null",
+            "ingest.workers.cpus=0.5",
+            "ingest.sources.1.path=c=d.tsv",  # only the first sign of equality parts
+            " seed = 7",
+            "adapter.path='01'",
+            "ingest.pictures.max_pixels=1_000_000",
+        ],
+    )
+    assert config.index.factory == "IVF16,PQ8"
+    assert config.index.search == {"nprobe": 8, "efSearch": 64}
+    assert config.ingest.fetch.cache is None
+    assert config.ingest.workers.cpus == 0.5
+    assert [source.path for source in config.ingest.sources] == ["a.tsv", "c=d.tsv"]
+    assert config.seed == 7
+    assert config.adapter.path == "01"
+    assert config.ingest.pictures.max_pixels == 1_000_000
+
+
+def test_overrides_replace_a_whole_list(small: Path) -> None:
+    config = load_config(small, ["ingest.sources=[{path: only.jsonl, format: jsonl}]"])
+    assert [(source.path, source.format) for source in config.ingest.sources] == [("only.jsonl", "jsonl")]
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("retrieval.top_k", "want section.field=value"),
+        ("=3", "want section.field=value"),
+        ("", "want section.field=value"),
+        ("ingest.sources.2.path=x", "ingest.sources.2 has no field 'path'"),
+        ("ingest.sources.2=x", "ingest.sources has no field '2'"),
+        ("ingest.sources.path=x", "ingest.sources has no field 'path'"),
+        ("name.first=x", "name has no field 'first'"),
+        ("name.a.b=1", "name.a has no field 'b'"),
+        ("index.factory=[1", "the value is not YAML"),
+        ("index..factory=Flat", "there is no such field"),
+    ],
+)
+def test_an_override_that_reaches_nothing_is_quoted(small: Path, override: str, said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load_config(small, [override])
+    assert said in str(refused.value)
+
+
+def test_an_override_does_not_touch_the_file(small: Path) -> None:
+    before = small.read_bytes()
+    load_config(small, ["seed=9"])
+    assert small.read_bytes() == before
+
+
+def test_relative_paths_are_below_comem_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: Path) -> None:
+    monkeypatch.setenv("COMEM_HOME", str(tmp_path / "shared"))
+    assert resolve("wit/a.tsv") == tmp_path / "shared" / "wit" / "a.tsv"
+    assert resolve(str(tmp_path / "absolute")) == tmp_path / "absolute"
+    assert load_config(small).folder("items") == tmp_path / "shared" / "small" / "items"
+
+
+def test_home_is_the_default_and_a_tilde_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("COMEM_HOME", raising=False)
+    assert resolve("a") == tmp_path / "comem" / "a"
+    monkeypatch.setenv("COMEM_HOME", "")
+    assert resolve("a") == tmp_path / "comem" / "a"
+    monkeypatch.setenv("COMEM_HOME", "~/elsewhere")
+    assert resolve("a") == tmp_path / "elsewhere" / "a"
+    assert resolve("~/b") == tmp_path / "b"
+
+
+def test_a_relative_comem_home_starts_from_where_the_process_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COMEM_HOME", "runs")
+    assert resolve("a") == tmp_path / "runs" / "a"
+
+
+def test_a_model_is_a_folder_where_there_is_one_and_else_a_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COMEM_HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    assert local_or_name("models") == str(tmp_path / "models")
+    assert local_or_name("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
+
+
+def test_every_number_says_its_unit_or_trade_off() -> None:
+    """Each numeric field has a description, apart from those whose name says it all (`seed`, LoRA's own words)."""
+    plain = {"seed", "lora_rank", "lora_alpha", "lora_dropout", "qformer_heads"}
+    silent = [
+        f"{section}.{name}"
+        for section, fields in sections(Config).items()
+        for name, field in fields.items()
+        if field.annotation in (int, float) and not field.description and name not in plain
+    ]
+    assert silent == []
+
+
+def sections(model: Any) -> dict[str, Any]:
+    found = {model.__name__: model.model_fields}
+    for field in model.model_fields.values():
+        if hasattr(field.annotation, "model_fields"):
+            found |= sections(field.annotation)
+    return found
