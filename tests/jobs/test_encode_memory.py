@@ -1,0 +1,117 @@
+"""jobs.encode_memory on a real local Ray: right memory, resumed after kill -9 with identical files."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tiny import item_row, picture, write_items
+
+from comem_ray.artifacts import ArtifactError
+from comem_ray.config import load_config
+from comem_ray.memory_store import MemoryStore
+from comem_ray.model.checkpoint import encoder_fingerprint
+from comem_ray.model.memory_encoder import MemoryEncoder
+
+SIZES = [40, 0, 33, 50, 25, 30]
+
+
+@pytest.fixture(scope="module")
+def run_file(make_config, tmp_path_factory):
+    """A function name -> configuration file of a run of its own, over the same items."""
+    home = tmp_path_factory.mktemp("home")
+
+    def make(name: str) -> Path:
+        config = make_config(root=str(home / name), memory={"batch_tokens": 600, "workers": {"count": 2, "cpus": 0.5}})
+        write_items(config.folder("items"), SIZES)
+        path = home / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        return path
+
+    return make
+
+
+def start_job(path: Path, *more: str) -> subprocess.Popen:
+    # A cluster of its own, and a process group of its own: the whole job can be killed.
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "jobs.encode_memory", "--config", str(path), *more]
+    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run_file):
+    path = run_file("uninterrupted")
+    job = start_job(path)
+    output = job.communicate(timeout=300)[0].decode()
+    assert job.returncode == 0, output
+    return path, output
+
+
+def test_summary_and_memory(uninterrupted):
+    path, output = uninterrupted
+    assert "items    178" in output
+    config = load_config(path)
+    store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
+    assert len(store) == sum(SIZES)
+    rows = [item_row(i) for i in (0, 39, 40, 177)]
+    fresh = MemoryEncoder(config).encode(
+        [(str(r["text"]), picture(int(r["source_row"]), int(r["width"]))) for r in rows]
+    )
+    stored = store.get([r["item_id"] for r in rows])
+    # Stored memory is fresh memory, up to the rounding of other batch companions.
+    torch.testing.assert_close(stored.float(), fresh.float(), atol=0.03, rtol=0.01)
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_killed_then_rerun_equals_uninterrupted(uninterrupted, run_file, victim):
+    path = run_file(f"killed-{victim}")
+    memory = load_config(path).folder("memory")
+    job = start_job(path)
+    wait_for(lambda: len(list((memory / "records").glob("*.json"))) >= 1, job)
+    if victim == "driver":
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        assert not (memory / "manifest.json").exists()
+        job = start_job(path)
+    else:
+        os.kill(worker_pid(job), signal.SIGKILL)
+    output = job.communicate(timeout=300)[0].decode()
+    assert job.returncode == 0, output
+    assert contents(memory) == contents(load_config(uninterrupted[0]).folder("memory"))
+
+
+def wait_for(condition, job: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert job.poll() is None, job.communicate()[0].decode()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def worker_pid(job: subprocess.Popen) -> int:
+    """A Ray worker of this job that runs an actor of the stage."""
+    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines()[1:]:
+        pid, session, args = line.split(None, 2)
+        if int(session) == job.pid and args.startswith("ray::") and "EncodeShard" in args:
+            return int(pid)
+    raise AssertionError(listing)
+
+
+def test_a_store_begun_by_another_encoder_is_refused(uninterrupted):
+    job = start_job(uninterrupted[0], "--set", "adapter.seed=5")
+    output = job.communicate(timeout=120)[0].decode()
+    assert job.returncode == 3
+    assert "begun with another configuration" in output
+    config = load_config(uninterrupted[0], ["adapter.seed=5"])
+    with pytest.raises(ArtifactError, match="made by encoder"):
+        MemoryStore(config.folder("memory"), encoder_fingerprint(config))

@@ -1,0 +1,160 @@
+"""The reasoner: modes, positions and decoding, checked against full forward passes of the stock model."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import FAMILIES, picture
+from torch import nn
+
+from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.model.reasoner import PromptTooLong, Question, Reasoner
+
+ITEMS = [(f"Item {i}: " + "words " * i, picture(i, 50 + 9 * i, 44)) for i in range(4)]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def world(request, make_config):
+    """One copy of the weights: the encoder (adapter on) and the reasoner (adapter off)."""
+    config = make_config(request.param)
+    encoder = MemoryEncoder(config)
+    torch.manual_seed(1)
+    for name, parameter in encoder.backbone.model.named_parameters():
+        if ".lora_B." in name:
+            nn.init.normal_(parameter, std=0.1)
+    return config, encoder, Reasoner(config, backbone=encoder.backbone), encoder.encode(ITEMS)
+
+
+def questions(memory) -> list[Question]:
+    return [
+        Question("What is this?", picture(20)),
+        Question("And this one, please?", picture(21, 100, 40), "memory", memory=memory[:3]),
+        Question("No picture", None, "memory", memory=memory[3:], max_new_tokens=3),
+        Question("In the prompt?", picture(22), "rag", items=ITEMS[:2]),
+        Question("Nothing was retrieved", picture(22), "memory", memory=memory[:0]),
+    ]
+
+
+def full_forward_greedy(reasoner: Reasoner, question: Question, steps: int) -> list[int]:
+    """Greedy decoding without a cache: the whole sequence anew for each token, positions by the stock code."""
+    sequence = reasoner.sequence(question)
+    done: list[int] = []
+    for _ in range(steps):
+        longer = dataclasses.replace(sequence, ids=sequence.ids + done)
+        batch, embeds = reasoner.inputs([question], [longer])
+        hidden = reasoner.backbone.hidden_states(batch, embeds)
+        done.append(int(reasoner.backbone.model.lm_head(hidden[0, -1]).argmax()))
+        if done[-1] == reasoner.backbone.sequencer.tokenizer.eos_token_id:
+            break
+    return done
+
+
+def test_cached_decoding_of_a_mixed_batch_equals_full_forwards(world):
+    _, _, reasoner, memory = world
+    asked = questions(memory)
+    answers = reasoner.answer(asked)
+    for question, answer in zip(asked, answers, strict=True):
+        with torch.no_grad():
+            ids = full_forward_greedy(reasoner, question, question.max_new_tokens or 8)
+        assert answer.text == reasoner.backbone.sequencer.tokenizer.decode(ids, skip_special_tokens=True)
+        assert answer.completion_tokens == len(ids)
+    assert [a.memory_vectors for a in answers] == [0, 24, 8, 0, 0]
+    assert answers[2].completion_tokens <= 3
+
+
+def test_mode_none_is_the_stock_model(world):
+    """No memory: the same logits as the stock model gives for token ids and pixels."""
+    _, _, reasoner, _ = world
+    question = Question("What is this?", picture(20, 120, 60))
+    batch, embeds = reasoner.inputs([question], [reasoner.sequence(question)])
+    model = reasoner.backbone.model
+    with torch.no_grad():
+        logits = model(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            pixel_values=batch.pixel_values,
+            image_grid_thw=batch.grids,
+            mm_token_type_ids=batch.token_types,
+        ).logits
+        ours = model.lm_head(reasoner.backbone.hidden_states(batch, embeds))
+    torch.testing.assert_close(ours, logits)
+
+
+def test_memory_is_read_and_its_order_counts(world):
+    _, _, reasoner, memory = world
+
+    def logits(given):
+        question = Question("What?", picture(5), "memory", memory=given)
+        batch, embeds = reasoner.inputs([question], [reasoner.sequence(question)])
+        with torch.no_grad():
+            return reasoner.backbone.model.lm_head(reasoner.backbone.hidden_states(batch, embeds)[0, -1])
+
+    assert not torch.allclose(logits(memory[:2]), logits(memory[2:4]), atol=1e-3)
+    assert not torch.allclose(logits(memory[:2]), logits(memory[:2].flip(0)), atol=1e-3)
+
+
+def test_item_order_is_a_field_of_the_configuration(world, make_config):
+    config, encoder, reasoner, memory = world
+    reversed_ = Reasoner(
+        config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"item_order": "best_last"})}),
+        backbone=encoder.backbone,
+    )
+    for forward, backward in [
+        (
+            Question("Q", picture(1), "memory", memory=memory),
+            Question("Q", picture(1), "memory", memory=memory.flip(0)),
+        ),
+        (Question("Q", picture(1), "rag", items=ITEMS), Question("Q", picture(1), "rag", items=ITEMS[::-1])),
+    ]:
+        ours, theirs = (Question("Q", picture(1), **fields) for fields in (forward, backward))
+        assert reversed_.answer([ours]) == reasoner.answer([theirs])
+
+
+def test_question_vision_adapter(world):
+    """The adapter's vision tower for the question's picture, the frozen language model for the rest."""
+    config, encoder, reasoner, _ = world
+    tuned = Reasoner(
+        config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"question_vision": "adapter"})}),
+        backbone=encoder.backbone,
+        adapter=encoder.adapter,
+    )
+    with_picture, without = Question("Q", picture(1)), Question("Q")
+    with torch.no_grad():
+        same, other = (r.inputs([with_picture], [r.sequence(with_picture)])[1] for r in (reasoner, tuned))
+        assert not torch.allclose(same, other, atol=1e-3)
+        assert torch.equal(*(r.inputs([without], [r.sequence(without)])[1] for r in (reasoner, tuned)))
+    assert reasoner.answer([with_picture]) == reasoner.answer([with_picture])  # and the adapter is off again
+
+
+def test_streamed_pieces_add_up(world):
+    _, _, reasoner, memory = world
+    asked = questions(memory)
+    pieces: list[tuple[int, str]] = []
+    answers = reasoner.answer(asked, lambda i, text: pieces.append((i, text)))
+    for i, answer in enumerate(answers):
+        assert "".join(text for j, text in pieces if j == i) == answer.text
+    assert [i for i, _ in pieces] != sorted(i for i, _ in pieces)  # they came in turns, not one answer after another
+
+
+def test_refusals(world, make_config):
+    config, encoder, reasoner, _ = world
+    short = Reasoner(
+        config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"max_prompt_tokens": 50})}),
+        backbone=encoder.backbone,
+    )
+    with pytest.raises(PromptTooLong, match=r"has \d+ tokens, the limit is 50"):
+        short.answer([Question("why? " * 20)])
+    with pytest.raises(ValueError, match="'magic' is none of none, rag, memory"):
+        reasoner.answer([Question("Q", mode="magic")])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="needs the memory"):
+        reasoner.answer([Question("Q", mode="memory")])
+
+
+def test_sampling_settings_of_the_paper_run(world):
+    config, encoder, _, memory = world
+    paper = {"temperature": 0.1, "top_p": 0.001, "repetition_penalty": 1.05}
+    reasoner = Reasoner(
+        config.model_copy(update={"reasoner": config.reasoner.model_copy(update=paper)}), backbone=encoder.backbone
+    )
+    question = Question("What?", picture(5), "memory", memory=memory)
+    assert reasoner.answer([question]) == reasoner.answer([question])  # top_p 0.001 leaves one token to draw
