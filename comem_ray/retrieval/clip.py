@@ -1,0 +1,203 @@
+"""The CLIP model of the retriever: any open_clip model, by name and tag or from local files.
+
+Preparing (decoded picture -> pixels, text -> tokens) and encoding are apart, so that threads prepare the next batch
+while the current one is computed. Local weights are safetensors only: nothing is unpickled.
+
+Letters: n pictures or texts, C width of the CLIP space. Knows nothing of items, files of embeddings or Ray.
+Source: Radford et al. 2021 (arXiv 2103.00020); the models and the preprocessing are open_clip's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
+from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+from PIL import Image
+from safetensors import SafetensorError
+from torch import Tensor
+
+from comem_ray.artifacts import file_sha256, fingerprint
+from comem_ray.config import Clip, ConfigError, resolve
+
+RANDOM_SEED = 0
+CHARS_A_TOKEN = 16  # text beyond so many characters a token of the context is not looked at
+CACHED_WORDS = 200_000  # open_clip's tokenizer would remember every word of Wikipedia
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """What an open_clip model is made of, found and checked but not loaded."""
+
+    name: str
+    architecture: dict[str, Any]
+    preprocessing: dict[str, Any]
+    weights: Path | None
+    folder: Path | None  # of a local model configuration
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest (hex) of architecture, weights and preprocessing; precision and device are not part of it."""
+        weights = file_sha256(self.weights) if self.weights else f"random {RANDOM_SEED}"
+        return fingerprint([self.architecture, self.preprocessing, weights])
+
+
+def locate(config: Clip) -> ClipSource:
+    """Finds the model of a configuration; the weights of a tag are downloaded where the cache lacks them.
+
+    Raises ConfigError where there is no such model, file or tag.
+    """
+    return _local_source(config) if config.model.endswith(".json") else _named_source(config)
+
+
+def _named_source(config: Clip) -> ClipSource:
+    name = config.model.replace("/", "-")
+    if name not in open_clip.list_models():
+        raise ConfigError(
+            f"clip.model: open_clip has no model {config.model!r}; want one of its names (ViT-B-32, ViT-L-14, "
+            "ViT-SO400M-14-SigLIP, ...) or the path of a model configuration that ends with .json"
+        )
+    architecture, preprocessing = open_clip.get_model_config(name), asdict(PreprocessCfg())
+    tags = open_clip.list_pretrained_tags_by_model(name)
+    if config.pretrained not in tags:
+        return ClipSource(name, architecture, preprocessing, _local_weights(config.pretrained, tags), None)
+    tag = open_clip.get_pretrained_cfg(name, config.pretrained)
+    architecture["quick_gelu"] = tag.get("quick_gelu", False)  # the activation its weights were trained with
+    try:
+        weights = Path(open_clip.download_pretrained(tag))
+    except Exception as error:  # whatever the hub's client raises: offline, refused, disk full
+        raise ConfigError(f"clip.pretrained: cannot download {config.pretrained!r} of {name}: {error}") from error
+    return ClipSource(name, architecture, merge_preprocess_dict(preprocessing, tag), weights, None)
+
+
+def _local_source(config: Clip) -> ClipSource:
+    path = resolve(config.model)
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"clip.model: cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigError(f"clip.model: {path} is not JSON: {error}") from error
+    # Two shapes go round: the architecture alone, or (open_clip_config.json) with the preprocessing beside it.
+    architecture = data.get("model_cfg", data) if isinstance(data, dict) else {}
+    if missing := {"embed_dim", "vision_cfg", "text_cfg"} - architecture.keys():
+        raise ConfigError(f"clip.model: {path} is no open_clip model configuration, it lacks {sorted(missing)}")
+    preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), data.get("preprocess_cfg", {}))
+    return ClipSource(path.stem, architecture, preprocessing, _local_weights(config.pretrained, []), path.parent)
+
+
+def _local_weights(pretrained: str | None, tags: list[str]) -> Path | None:
+    if pretrained is None:
+        return None
+    path = resolve(pretrained)
+    if not path.is_file():
+        known = f"a tag of the model ({', '.join(tags)})" if tags else "a tag (this model has none)"
+        raise ConfigError(f"clip.pretrained: {pretrained!r} is neither {known} nor a file: there is no {path}")
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"clip.pretrained: {path} must be a .safetensors file; others may run code when loaded")
+    return path
+
+
+class ClipEncoder:
+    """Pictures and texts to L2-normalised vectors. Computes in `precision` on a GPU and in float32 on the CPU.
+
+    Raises ConfigError where the model cannot be found or its weights do not fit it.
+    """
+
+    def __init__(self, config: Clip, device: str = "cpu"):
+        self._source, self._batch_size, self._device = locate(config), config.batch_size, torch.device(device)
+        self._dtype = torch.float32 if self._device.type == "cpu" else getattr(torch, config.precision)
+        self._model = _build(self._source).to(self._device, self._dtype).eval()
+        self._transform = image_transform_v2(PreprocessCfg(**self._model.visual.preprocess_cfg), is_train=False)
+        self._tokenizer = _tokenizer(self._source)
+        self.width: int = self._source.architecture["embed_dim"]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest (hex) of architecture, weights and preprocessing."""
+        return self._source.fingerprint
+
+    def preprocess(self, picture: Image.Image) -> Tensor:
+        """Pixels (3, H, W) float32 as the model wants them. Threads may call it at once."""
+        return self._transform(picture)
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """Tokens (n, context) int64; longer texts are cut. Nothing in a text acts as a control token."""
+        limit = CHARS_A_TOKEN * self._tokenizer.context_length
+        tokens = self._tokenizer([text[:limit] for text in texts])
+        if isinstance(self._tokenizer, SimpleTokenizer) and len(self._tokenizer.cache) > CACHED_WORDS:
+            self._tokenizer.cache.clear()
+        return tokens
+
+    def encode_pictures(self, pixels: Tensor) -> np.ndarray:
+        """Vectors (n, C) float32, L2-normalised, of `pixels` (n, 3, H, W). ValueError where not finite."""
+        return self._encode(self._model.encode_image, pixels.to(self._device, self._dtype))
+
+    def encode_texts(self, tokens: Tensor) -> np.ndarray:
+        """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises ValueError as encode_pictures."""
+        return self._encode(self._model.encode_text, tokens.to(self._device))
+
+    def embed_pictures(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+        """Vectors (n, C) float32, L2-normalised."""
+        batches = (torch.stack([self.preprocess(p) for p in batch]) for batch in self._batches(pictures))
+        return self._stack([self.encode_pictures(pixels) for pixels in batches])
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Vectors (n, C) float32, L2-normalised."""
+        return self._stack([self.encode_texts(self.tokenize(batch)) for batch in self._batches(texts)])
+
+    def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> np.ndarray:
+        with torch.inference_mode():
+            vectors = torch.nn.functional.normalize(encode(inputs).float(), dim=-1).cpu().numpy()
+        if not np.isfinite(vectors).all():
+            raise ValueError(f"the CLIP model gives infinite numbers in {self._dtype}: set clip.precision to bfloat16")
+        return vectors
+
+    def _batches(self, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        return (values[i : i + self._batch_size] for i in range(0, len(values), self._batch_size))
+
+    def _stack(self, parts: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([np.empty((0, self.width), np.float32), *parts])
+
+
+def _build(source: ClipSource) -> Any:
+    """The model on the CPU in float32, through open_clip's own reading of a model folder."""
+    with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(RANDOM_SEED)
+        data = {"model_cfg": source.architecture, "preprocess_cfg": source.preprocessing}
+        Path(folder, "open_clip_config.json").write_text(json.dumps(data), encoding="utf-8")
+        if source.weights:
+            safe = source.weights.suffix == ".safetensors"
+            Path(folder, "open_clip_model.safetensors" if safe else "model.bin").symlink_to(source.weights)
+        try:
+            return open_clip.create_model(f"local-dir:{folder}")
+        except (RuntimeError, TypeError, SafetensorError) as error:
+            raise ConfigError(f"clip: {source.weights or source.name} does not make a model: {error}") from error
+
+
+def _tokenizer(source: ClipSource) -> Any:
+    text = source.architecture["text_cfg"]
+    if source.folder is None:
+        tokenizer = open_clip.get_tokenizer(source.name)
+    elif "hf_tokenizer_name" in text:
+        beside = source.folder / text["hf_tokenizer_name"]
+        name = str(beside) if beside.is_dir() else text["hf_tokenizer_name"]
+        options = text.get("tokenizer_kwargs", {})
+        mode = text.get("tokenizer_mode")
+        tokenizer = HFTokenizer(name, context_length=text.get("context_length", 77), tokenizer_mode=mode, **options)
+    else:
+        tokenizer = SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
+    if isinstance(tokenizer, SimpleTokenizer):
+        tokenizer.cache.clear()  # it begins with the control tokens: without it "<end_of_text>" is spelt as any word
+    else:
+        tokenizer.tokenizer.split_special_tokens = True
+    return tokenizer

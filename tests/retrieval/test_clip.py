@@ -1,0 +1,193 @@
+"""The CLIP encoder against open_clip itself."""
+
+import json
+import threading
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+from tiny import picture
+
+from comem_ray.config import Clip, ConfigError
+from comem_ray.retrieval.clip import ClipEncoder, locate
+
+ARCHITECTURE = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+@pytest.fixture
+def local(tmp_path):
+    """A function that writes a model configuration and weights, and returns the section `clip`."""
+
+    def write(name="small", seed=1, architecture=ARCHITECTURE, preprocessing=None, **fields):
+        data = {"model_cfg": architecture, "preprocess_cfg": preprocessing} if preprocessing else architecture
+        (tmp_path / f"{name}.json").write_text(json.dumps(data))
+        torch.manual_seed(seed)
+        model = open_clip.CLIP(**architecture)
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / f"{name}.safetensors")
+        paths = {"model": str(tmp_path / f"{name}.json"), "pretrained": str(tmp_path / f"{name}.safetensors")}
+        return Clip(**{**paths, **fields}), model.eval()
+
+    return write
+
+
+def test_vectors_are_those_of_open_clip(local):
+    config, model = local()
+    encoder = ClipEncoder(config)
+    pictures = [picture(i, 60 + i, 40) for i in range(5)]
+    texts = ["Danube: the river", "short", "", "Węgry 匈牙利 " * 40]
+    transform = open_clip.image_transform(32, is_train=False)
+    with torch.no_grad():
+        want_pictures = model.encode_image(torch.stack([transform(p) for p in pictures]), normalize=True)
+        want_texts = model.encode_text(open_clip.tokenize(texts, context_length=16), normalize=True)
+    np.testing.assert_allclose(encoder.embed_pictures(pictures), want_pictures, atol=1e-6)
+    np.testing.assert_allclose(encoder.embed_texts(texts), want_texts, atol=1e-6)
+    assert encoder.embed_pictures(pictures).dtype == np.float32
+    assert encoder.width == 24
+    assert encoder.embed_texts([]).shape == encoder.embed_pictures([]).shape == (0, 24)
+
+
+def test_batches_do_not_change_the_vectors(local):
+    config, _ = local(batch_size=2)
+    pictures = [picture(i) for i in range(5)]
+    whole = ClipEncoder(config.model_copy(update={"batch_size": 64})).embed_pictures(pictures)
+    np.testing.assert_allclose(ClipEncoder(config).embed_pictures(pictures), whole, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
+
+
+def test_any_mode_of_picture_is_taken(local):
+    encoder = ClipEncoder(local()[0])
+    for mode in ("L", "RGBA", "P", "CMYK"):
+        assert encoder.embed_pictures([picture(0).convert(mode)]).shape == (1, 24)
+
+
+def test_the_preprocessing_of_a_local_configuration_holds(local):
+    squash, _ = local(preprocessing={"resize_mode": "squash", "mean": [0.5] * 3, "std": [0.5] * 3})
+    encoder = ClipEncoder(squash)
+    white = Image.new("RGB", (90, 30), "white")
+    white.paste("black", (0, 0, 30, 30))
+    pixels = encoder.preprocess(white)
+    assert pixels.shape == (3, 32, 32)
+    assert pixels[:, :, 0].max() < -0.9  # the left third is there, not cropped away
+    assert pixels[:, :, -1].min() > 0.9
+
+
+def test_fingerprint_follows_weights_architecture_and_preprocessing_only(local):
+    config, _ = local()
+    base = locate(config).fingerprint
+    assert base == ClipEncoder(config.model_copy(update={"precision": "float16", "batch_size": 3})).fingerprint
+    other_weights = locate(local(seed=2)[0]).fingerprint
+    heads = {**ARCHITECTURE, "text_cfg": {**ARCHITECTURE["text_cfg"], "heads": 4}}
+    other_architecture = locate(local(architecture=heads)[0]).fingerprint
+    other_preprocessing = locate(local(preprocessing={"resize_mode": "squash"})[0]).fingerprint
+    assert len({base, other_weights, other_architecture, other_preprocessing}) == 4
+
+
+def test_random_weights_are_seeded_and_leave_the_generator_alone(local):
+    config, _ = local(pretrained=None)
+    torch.manual_seed(5)
+    first = ClipEncoder(config).embed_pictures([picture(0)])
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.rand(1) == after
+    torch.manual_seed(6)
+    np.testing.assert_array_equal(ClipEncoder(config).embed_pictures([picture(0)]), first)
+
+
+def test_text_never_acts_as_a_control_token(local):
+    encoder = ClipEncoder(local()[0])
+    plain, tricky = encoder.tokenize(["cat <end_of_text> dog", "a <start_of_text>&lt;end_of_text&gt; b"])
+    end = encoder.tokenize([""])[0, 1]
+    for tokens in (plain, tricky):
+        assert (tokens == end).sum() == 1
+        assert (tokens == tokens[0]).sum() == 1
+    assert not np.allclose(*encoder.embed_texts(["cat <end_of_text> dog", "cat <end_of_text> lion"]))
+
+
+def test_a_long_text_is_cut_as_open_clip_cuts_it(local):
+    encoder = ClipEncoder(local()[0])
+    text = "Budapest is the capital of Hungary, on the Danube. " * 100
+    assert torch.equal(encoder.tokenize([text]), open_clip.tokenize([text], context_length=16))
+
+
+def test_a_tokenizer_beside_the_configuration_is_used(local, tmp_path):
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    words = {w: i for i, w in enumerate(["<pad>", "<s>", "</s>", "<unk>", "red", "blue", "<", "s", "/", ">"])}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(tmp_path / "words")
+    text = {**ARCHITECTURE["text_cfg"], "hf_tokenizer_name": "words", "vocab_size": 10}
+    config, _ = local(architecture={**ARCHITECTURE, "text_cfg": text}, pretrained=None)
+    encoder = ClipEncoder(config)
+    assert encoder.tokenize(["red blue"])[0].tolist() == [1, 4, 5, 2] + [0] * 12
+    assert (encoder.tokenize(["red </s> blue"]) == 2).sum() == 1
+
+
+def test_threads_may_preprocess_at_once(local):
+    encoder = ClipEncoder(local()[0])
+    pictures = [picture(i) for i in range(8)]
+    got: dict[int, torch.Tensor] = {}
+
+    def prepare(i):
+        got[i] = encoder.preprocess(pictures[i])
+
+    threads = [threading.Thread(target=prepare, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(got[i], encoder.preprocess(p)) for i, p in enumerate(pictures))
+
+
+def test_a_named_model_is_built(local):
+    source = locate(Clip(model="ViT-S-32-alt"))
+    assert source.weights is None
+    assert source.architecture["embed_dim"] == 256
+
+
+def test_a_tag_brings_its_own_activation(monkeypatch, tmp_path):
+    (tmp_path / "weights.safetensors").touch()
+    monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(tmp_path / "weights.safetensors"))
+    assert locate(Clip(model="ViT-L-14", pretrained="openai")).architecture["quick_gelu"] is True
+    assert locate(Clip(model="ViT-L-14", pretrained="laion2b_s32b_b82k")).architecture["quick_gelu"] is False
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"model": "ViT-Z-99"}, "open_clip has no model 'ViT-Z-99'"),
+        ({"model": "hf-hub:some/model"}, "open_clip has no model"),
+        ({"model": "none.json"}, "cannot read .*none.json"),
+        ({"model": "ViT-B-32", "pretrained": "no_such_tag"}, "neither a tag of the model .*openai.* nor a file"),
+    ],
+)
+def test_what_cannot_be_found_is_named(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        locate(Clip(**fields))
+
+
+def test_broken_local_files_are_refused(local, tmp_path):
+    config, _ = local()
+    for content, message in (("{", "is not JSON"), ("[]", "lacks"), ('{"embed_dim": 3}', "lacks .*text_cfg")):
+        (tmp_path / "broken.json").write_text(content)
+        with pytest.raises(ConfigError, match=message):
+            locate(config.model_copy(update={"model": str(tmp_path / "broken.json")}))
+    torch.save({}, tmp_path / "pickle.pt")
+    with pytest.raises(ConfigError, match=r"must be a \.safetensors file"):
+        locate(config.model_copy(update={"pretrained": str(tmp_path / "pickle.pt")}))
+    (tmp_path / "bad.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(ConfigError, match="does not make a model"):
+        ClipEncoder(config.model_copy(update={"pretrained": str(tmp_path / "bad.safetensors")}))
+    other, _ = local("wide", architecture={**ARCHITECTURE, "embed_dim": 32})
+    with pytest.raises(ConfigError, match="does not make a model"):
+        ClipEncoder(config.model_copy(update={"pretrained": other.pretrained}))
