@@ -1,0 +1,88 @@
+"""Writes the demo's knowledge base: a WIT-format TSV of all countries and a folder with their pictures.
+
+One picture a country (its map, upright, PNG), one row a country and language. The English rows come first: where two
+items have the same picture and so the same score, the earlier one is found first. Same bytes on every run.
+Format: the 17 columns of WIT (https://github.com/google-research-datasets/wit), with a header, tab-separated.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from pathlib import Path
+
+from comem_ray.artifacts import write_atomic
+from comem_ray.demo.countries import Country, load_countries
+from comem_ray.demo.maps import country_map
+from comem_ray.demo.outlines import PICTURE_SIZE, draw, upright_view
+from comem_ray.demo.sentences import LANGUAGES, name_in, summary_in_english, text_in
+
+COLUMNS = (
+    "language",
+    "page_url",
+    "image_url",
+    "page_title",
+    "section_title",
+    "hierarchical_section_title",
+    "caption_reference_description",
+    "caption_attribution_description",
+    "caption_alt_text_description",
+    "mime_type",
+    "original_height",
+    "original_width",
+    "is_main_image",
+    "attribution_passes_lang_id",
+    "page_changed_recently",
+    "context_page_description",
+    "context_section_description",
+)
+
+
+def picture_name(country: Country) -> str:
+    """File name of a country's picture, which is also its `image_url`."""
+    return f"{country.code}.png"
+
+
+def write_knowledge_base(folder: Path) -> int:
+    """Writes `countries.tsv` and `pictures/` into `folder`; a picture that is there stays. Returns the rows written."""
+    for country in load_countries():
+        path = folder / "pictures" / picture_name(country)
+        if not path.exists():
+            picture = draw(country_map(country), upright_view(random.Random(country.code)))
+            write_atomic(path, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
+    rows = [_row(c, language) for language in LANGUAGES for c in load_countries() if name_in(c, language)]
+    write_atomic(folder / "countries.tsv", lambda p: p.write_text(_tsv(rows), encoding="utf-8") and None)
+    return len(rows)
+
+
+def _row(country: Country, language: str) -> dict[str, str]:
+    name = name_in(country, language)
+    assert name is not None
+    width, height = PICTURE_SIZE
+    drawn = "Outline map of" if country.coast else "Locator map of"
+    row = {
+        "language": language,
+        "page_url": country.wiki,
+        "image_url": picture_name(country),
+        "page_title": name,
+        "hierarchical_section_title": name,
+        "caption_attribution_description": f"{drawn} {country.name}",
+        "mime_type": "image/png",
+        "original_height": str(height),
+        "original_width": str(width),
+        "is_main_image": "true",
+        "attribution_passes_lang_id": "true",
+        "page_changed_recently": "false",
+        "context_page_description": summary_in_english(country) if language == "en" else "",
+        "context_section_description": text_in(country, language),
+    }
+    return {column: row.get(column, "") for column in COLUMNS}
+
+
+def _tsv(rows: list[dict[str, str]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
