@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import email.utils
 import hashlib
-import ipaddress
 import os
 import random
 import socket
@@ -38,6 +37,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, Url, parse_url
 
+from comem_ray.addresses import resolved
 from comem_ray.artifacts import write_atomic
 from comem_ray.config import Fetch, resolve
 from comem_ray.images import PictureError
@@ -48,8 +48,6 @@ MAX_WAIT_S = 60.0  # a host that asks for a longer pause is left to a later run
 SLOWEST = 10  # a download may take this many times the time-out in all
 _PIECE = 65_536
 _AGAIN = {408, 425, 429, 500, 502, 503, 504}  # 425: too early
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class FetchError(PictureError):
@@ -144,18 +142,16 @@ class Fetcher:
     def _addresses(self, url: Url) -> list[str]:
         host = (url.host or "").strip("[]")
         try:
-            found = socket.getaddrinfo(host, _port(url), type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
+            addresses = resolved(host, _port(url), self._settings.allow_private)
+        except OSError as error:
             raise FetchError("fetch_dns", f"the host {host} is not known", True, again=True) from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        allowed = [a for a in addresses if self._settings.allow_private or is_public(ipaddress.ip_address(a))]
-        if not allowed:
+        if not addresses:
             raise FetchError(
                 "fetch_private",
                 f"the host {host} is at a private or reserved address; ingest.fetch.allow_private would permit it",
                 retryable=True,
             )
-        return allowed[:MAX_ADDRESSES]
+        return addresses[:MAX_ADDRESSES]
 
     def _request_at(self, address: str, url: Url) -> BaseHTTPResponse:
         named = {"server_hostname": url.host, "assert_hostname": url.host} if url.scheme == "https" else None
@@ -204,19 +200,6 @@ class Fetcher:
         return bytes(body)
 
 
-def is_public(address: IPAddress) -> bool:
-    """Whether an address belongs to the public internet; IPv4 addresses carried inside IPv6 ones are judged too."""
-    if isinstance(address, ipaddress.IPv6Address):
-        carried = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
-        if address in _NAT64:
-            carried.append(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
-        if any(inner is not None and not is_public(inner) for inner in carried):
-            return False
-        if address.ipv4_mapped is not None:
-            return True
-    return address.is_global and not address.is_multicast and not address.is_reserved
-
-
 def _parsed(url: str) -> Url:
     try:
         parsed = parse_url(url)
@@ -255,6 +238,8 @@ def _plain_errors() -> Iterator[None]:
     """Turns urllib3's errors into FetchErrors whose sentences are the same in every run (no object addresses)."""
     try:
         yield
+    except urllib3.exceptions.NewConnectionError as error:  # a kind of TimeoutError to urllib3
+        raise FetchError("fetch_connection", "the host takes no connection", True, again=True) from error
     except urllib3.exceptions.TimeoutError as error:
         raise FetchError("fetch_timeout", "the host does not answer in time", True, again=True) from error
     except urllib3.exceptions.SSLError as error:
@@ -265,23 +250,27 @@ def _plain_errors() -> Iterator[None]:
         raise FetchError("fetch_connection", "the connection failed or broke", True, again=True) from error
 
 
-def _shut(sock: socket.socket) -> None:
-    with suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
-
-
 class _Patient:
     """A connection whose headers must come in time as a whole, not byte by byte (mixed into urllib3's)."""
 
     def getresponse(self) -> Any:
         sock, seconds = self.sock, self.timeout  # type: ignore[attr-defined]
-        guard = threading.Timer((seconds or 60) * SLOWEST, _shut, [sock])
+        late = threading.Event()
+
+        def hang_up() -> None:
+            late.set()
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+        guard = threading.Timer(seconds * SLOWEST, hang_up)
         guard.daemon = True
         guard.start()
         try:
             return super().getresponse()  # type: ignore[misc]
         finally:
             guard.cancel()
+            if late.is_set():  # the headers so far would pass for all of them
+                raise TimeoutError
 
 
 class _HTTPConnection(_Patient, HTTPConnection):

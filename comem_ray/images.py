@@ -54,11 +54,6 @@ class StoredPicture:
     height: int
 
 
-def check_header(data: bytes, max_pixels: int) -> None:
-    """Checks all that can be told without decoding: format, size in pixels, frames. Raises PictureError."""
-    _header(data, max_pixels)
-
-
 def open_picture(data: bytes, max_pixels: int) -> Image.Image:
     """Decodes `data` to an upright RGB picture of at most `max_pixels` pixels. Raises PictureError."""
     image = check_header(data, max_pixels)
