@@ -1,0 +1,121 @@
+"""The HTTP API: paths, documents and error replies over a Flow. Knows nothing of Ray and of models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import ASGIApp
+
+from comem_ray import __version__
+from comem_ray.config import Api
+from serve.bodies import (
+    AnswerReply,
+    AnswerRequest,
+    ItemReply,
+    RetrieveReply,
+    RetrieveRequest,
+    StatusReply,
+    error_docs,
+)
+from serve.body_limit import BodyLimit
+from serve.errors import Outermost, api_error, overloaded
+from serve.flow import Flow, Json, image_url
+
+_DESCRIPTION = """
+Questions about pictures, answered by a frozen vision-language model that is helped by retrieved knowledge items.
+Every error has the shape `{"error": {"type", "message", "field"}}`.
+"""
+_STREAMED = {
+    "description": "The answer; with `stream` as server-sent events: `sources`, `token` ..., `done` (or `error`)",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+}
+_PICTURE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'",
+    "Cache-Control": "public, max-age=86400",  # an item's id is a digest of what makes it
+}
+
+
+def build_api(flow: Flow, limits: Api) -> ASGIApp:
+    """The API as an ASGI application, its guards in front."""
+    app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION)
+    _questions(app, flow)
+    _items(app, flow)
+    _health(app, flow)
+    for kind in (HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _on_error)
+    return Outermost(BodyLimit(app, limits.max_body_bytes))
+
+
+async def _on_error(_: Request, error: Exception) -> Response:
+    return api_error(error).response()
+
+
+def _questions(app: FastAPI, flow: Flow) -> None:
+    errors = error_docs(400, 413, 415, 422, 500, 503)
+
+    @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
+    async def answer(body: AnswerRequest, request: Request) -> Response:
+        """Answers a question, with a picture or (mode `none`) without."""
+        prepared = await flow.prepare(body)
+        if body.stream:
+            headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+            return StreamingResponse(_sse(flow.stream(prepared)), media_type="text/event-stream", headers=headers)
+        return _timed(request, await flow.answer(prepared))
+
+    @app.post("/v1/retrieve", response_model=RetrieveReply, responses=errors)
+    async def retrieve(body: RetrieveRequest, request: Request) -> Response:
+        """The items nearest to a picture, to a text, or to both."""
+        return _timed(request, await flow.retrieve(body))
+
+
+def _items(app: FastAPI, flow: Flow) -> None:
+    @app.get("/v1/items/{item_id}", response_model=ItemReply, responses=error_docs(404, 500))
+    async def item(item_id: str) -> Response:
+        """A knowledge item."""
+        i = await flow.item(item_id)
+        fields = ("item_id", "language", "title", "text", "page_url", "width", "height")
+        return JSONResponse({**{f: getattr(i, f) for f in fields}, "image_url": image_url(i)})
+
+    picture = {"description": "The picture", "content": {"image/jpeg": {}, "image/png": {}}}
+
+    @app.get("/v1/items/{item_id}/image", response_class=Response, responses={200: picture, **error_docs(404, 500)})
+    async def image(item_id: str) -> Response:
+        """The picture of a knowledge item."""
+        data = (await flow.item(item_id, picture=True)).picture
+        assert data is not None
+        return Response(data, media_type=_media_type(data), headers=_PICTURE_HEADERS)
+
+
+def _health(app: FastAPI, flow: Flow) -> None:
+    @app.get("/healthz", response_model=StatusReply)
+    async def healthz() -> Response:
+        """The process is up."""
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/readyz", response_model=StatusReply, responses=error_docs(503))
+    async def readyz() -> Response:
+        """Every deployment answers."""
+        if unready := await flow.unready():
+            said = ", ".join(f"{name} ({why})" for name, why in unready.items())
+            raise overloaded(f"no answer from {said}")
+        return JSONResponse({"status": "ready"})
+
+
+def _timed(request: Request, body: Json) -> Response:
+    request.state.timings_ms = body["timings_ms"]  # for the log
+    return JSONResponse(body)
+
+
+async def _sse(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[str]:
+    async for name, data in events:
+        yield f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def _media_type(data: bytes) -> str:
+    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"

@@ -1,0 +1,176 @@
+"""The bodies of the HTTP API, as models: what a request may hold, what a reply holds, with the examples of the docs.
+
+Limits that the configuration sets (characters of a question, top_k, ...) are checked in `serve.checks`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from comem_ray.prompts import Mode
+from serve.messages import By
+
+# A grey square of 8 x 8 pixels.
+EXAMPLE_PICTURE = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAE0lEQVR4nGNoaGjAihiGlgR2BADxIE4B2ETfjAAA"
+    "AABJRU5ErkJggg=="
+)
+EXAMPLE_ID = "5f0c1e9a7b3d4c2e8a6f1b09"
+
+Image = Annotated[
+    str | None, Field(description="JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF of one frame, as base64 or as a data URI")
+]
+TopK = Annotated[int | None, Field(ge=1, description="items to retrieve; the configuration sets default and maximum")]
+Language = Annotated[
+    str | None,
+    Field(
+        pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$",
+        max_length=35,
+        description="only items of this language (BCP 47, as in the source: en, pt-BR, ...)",
+    ),
+]
+
+
+class _Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class AnswerRequest(_Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"question": "Which country is this?", "image": EXAMPLE_PICTURE},
+                {"question": "What is its capital?", "image": EXAMPLE_PICTURE, "mode": "rag", "top_k": 2},
+                {"question": "What is the capital of Peru?", "mode": "none", "max_new_tokens": 16, "stream": True},
+            ]
+        }
+    )
+    question: str
+    image: Image = None
+    mode: Mode = Field("memory", description="what the reasoner sees besides: nothing, items in the prompt, or memory")
+    top_k: TopK = None
+    language: Language = None
+    max_new_tokens: int | None = Field(None, ge=1, description="tokens of the answer at most")
+    stream: bool = Field(False, description="answer as server-sent events: sources, token ..., done (or error)")
+
+
+class RetrieveRequest(_Request):
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"image": EXAMPLE_PICTURE, "top_k": 5},
+                {"text": "a long country by the sea", "language": "en"},
+                {"image": EXAMPLE_PICTURE, "text": "a long country by the sea", "by": "both", "text_weight": 0.3},
+            ]
+        }
+    )
+    image: Image = None
+    text: str | None = None
+    by: By | None = Field(None, description="what is compared; by default all that is given")
+    top_k: TopK = None
+    language: Language = None
+    text_weight: float | None = Field(None, ge=0, le=1, description="weight of the text's score where by is both")
+
+
+class Source(BaseModel):
+    item_id: str
+    title: str
+    text: str
+    score: float = Field(description="cosine similarity, for `both` the weighted mean of two")
+    image_url: str = Field(description="the source's own URL, else the path of the picture in this API")
+
+
+class Usage(BaseModel):
+    prompt_tokens: int = Field(description="tokens of question, pictures and items; memory is counted apart")
+    memory_vectors: int
+    completion_tokens: int
+
+
+Timings = Annotated[dict[str, float], Field(description="milliseconds a stage, and of the whole request (`total`)")]
+
+
+class AnswerReply(BaseModel):
+    answer: str
+    mode: Mode
+    sources: list[Source]
+    timings_ms: Timings
+    usage: Usage
+
+
+class RetrieveReply(BaseModel):
+    sources: list[Source]
+    timings_ms: Timings
+
+
+class ItemReply(BaseModel):
+    item_id: str
+    language: str
+    title: str
+    text: str
+    page_url: str | None
+    image_url: str
+    width: int
+    height: int
+
+
+class StatusReply(BaseModel):
+    status: str
+    deployments: dict[str, str] = {}
+
+
+class ErrorDetail(BaseModel):
+    type: str = Field(description="a code that stays the same between versions")
+    message: str = Field(description="a sentence that says what to change")
+    field: str | None = Field(description="the field of the request it is about")
+
+
+class ErrorReply(BaseModel):
+    error: ErrorDetail
+
+
+def error_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error replies of a path for the OpenAPI document."""
+    return {s: _error_doc(*_ERRORS[s]) for s in statuses}
+
+
+def _error_doc(title: str, type: str, message: str, field: str | None) -> dict[str, Any]:
+    example = {"error": {"type": type, "message": message, "field": field}}
+    return {"model": ErrorReply, "description": title, "content": {"application/json": {"example": example}}}
+
+
+_ERRORS: dict[int, tuple[str, str, str, str | None]] = {
+    400: ("The body is not JSON", "invalid_json", "the body is not JSON: Expecting value at character 12", None),
+    404: ("Not there", "unknown_item", "there is no item 'abc'", "item_id"),
+    413: (
+        "The body is too large",
+        "body_too_large",
+        "the body has 104,857,600 bytes, the limit is 20,000,000: send a smaller picture",
+        None,
+    ),
+    415: (
+        "The body is declared as something else than JSON",
+        "unsupported_media_type",
+        "want Content-Type: application/json, got text/plain",
+        None,
+    ),
+    422: (
+        "A field cannot be used",
+        "picture_too_many_pixels",
+        "the picture cannot be used: 20000x20000 pixels, the limit is 50,000,000 pixels",
+        "image",
+    ),
+    500: (
+        "A fault of the server; the log holds it under the X-Request-ID of the response",
+        "internal",
+        "something failed on our side: the log has it under this response's X-Request-ID",
+        None,
+    ),
+    503: (
+        "No room, or a part is being restarted; Retry-After says when to come again",
+        "overloaded",
+        "too many requests are waiting for the reasoner: send the same request again in a few seconds",
+        None,
+    ),
+}

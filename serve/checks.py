@@ -1,0 +1,105 @@
+"""What is checked of a request before any model works on it: the configured limits, and the picture by its header.
+
+Raises ApiError, naming the field and what would be right. A picture is decoded later, where its pixels are needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+
+from comem_ray.config import Config
+from comem_ray.images import PictureError, check_header
+from serve.bodies import AnswerRequest, RetrieveRequest
+from serve.errors import ApiError
+from serve.messages import By, Refusal, Search
+
+_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.ASCII)
+_HEAD = 200  # characters in which a data URI's prefix must end
+
+
+def refused_picture(error: PictureError) -> Refusal:
+    return Refusal(error.reason, f"the picture cannot be used: {error.detail}", "image")
+
+
+class Checks:
+    """The limits of a configuration."""
+
+    def __init__(self, config: Config):
+        self.limits, self.retrieval = config.api, config.retrieval
+
+    def picture(self, image: str | None) -> bytes | None:
+        """The encoded picture of a base64 string or data URI, of a known format and size by its header."""
+        if image is None:
+            return None
+        data = _decoded(image)
+        try:
+            check_header(data, self.limits.max_picture_pixels)
+        except PictureError as error:
+            refusal = refused_picture(error)
+            raise ApiError(422, refusal.type, refusal.message, refusal.field) from error
+        return data
+
+    def text(self, text: str, field: str) -> str:
+        if not text.strip():
+            raise ApiError(422, "empty_text", f"{field} is empty: write one", field)
+        if len(text) > self.limits.max_question_chars:
+            limit = self.limits.max_question_chars
+            raise ApiError(
+                422, "text_too_long", f"{field} has {len(text):,} characters, the limit is {limit:,}: shorten it", field
+            )
+        return text
+
+    def top_k(self, top_k: int | None) -> int:
+        k = self.retrieval.top_k if top_k is None else top_k
+        if k > self.limits.max_top_k:
+            limit = self.limits.max_top_k
+            raise ApiError(422, "invalid_field", f"top_k is {k:,}, want 1 to {limit}", "top_k")
+        return k
+
+    def max_new_tokens(self, tokens: int | None) -> int | None:
+        if tokens is not None and tokens > self.limits.max_new_tokens:
+            limit = self.limits.max_new_tokens
+            raise ApiError(422, "invalid_field", f"max_new_tokens is {tokens:,}, want 1 to {limit:,}", "max_new_tokens")
+        return tokens
+
+    def answer_search(self, ask: AnswerRequest, picture: bytes | None) -> Search | None:
+        """The search of a question; None in mode 'none'."""
+        k = self.top_k(ask.top_k)
+        if ask.mode == "none":
+            return None
+        by = self.retrieval.by
+        _want_picture(picture, by, f"mode {ask.mode!r}", "or use mode 'none'")
+        return Search(picture, ask.question, k, by, ask.language, None)
+
+    def search(self, ask: RetrieveRequest, picture: bytes | None) -> Search:
+        """The search of a retrieve request; by all that is given where it does not say."""
+        text = None if ask.text is None else self.text(ask.text, "text")
+        if picture is None and text is None:
+            raise ApiError(422, "missing_field", "give an image, a text, or both", "image")
+        given: By = "both" if picture and text else "picture" if picture else "text"
+        by = ask.by or given
+        _want_picture(picture, by, f"by {by!r}", "or search by 'text'")
+        if by in ("text", "both") and text is None:
+            raise ApiError(422, "missing_field", f"by {by!r} needs a text: add one, or search by 'picture'", "text")
+        return Search(picture, text, self.top_k(ask.top_k), by, ask.language, ask.text_weight)
+
+
+def _want_picture(picture: bytes | None, by: By, what: str, other: str) -> None:
+    if picture is None and by in ("picture", "both"):
+        raise ApiError(422, "missing_field", f"{what} compares pictures: add an image, {other}", "image")
+
+
+def _decoded(image: str) -> bytes:
+    prefix = _DATA_URI.match(image[:_HEAD])
+    if prefix is None and image.startswith("data:"):
+        raise ApiError(422, "invalid_image", "want a data URI such as data:image/jpeg;base64,...", "image")
+    try:
+        data = base64.b64decode(image[prefix.end() :] if prefix else image, validate=True)
+    except (binascii.Error, ValueError) as error:
+        hint = ": this is a URL, send the picture itself" if image.startswith(("http://", "https://")) else ""
+        raise ApiError(422, "invalid_image", f"image is not base64{hint}", "image") from error
+    if not data:
+        raise ApiError(422, "picture_empty", "image holds no bytes: send a picture, or leave the field out", "image")
+    return data

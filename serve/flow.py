@@ -1,0 +1,177 @@
+"""The road of a request through the deployments: checks, retrieval, memory (from the store, or fresh), answer.
+
+Runs in the ingress. Files are read in threads, models work elsewhere; nothing here computes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import torch
+from ray.serve.handle import DeploymentHandle
+from torch import Tensor
+
+from comem_ray.config import Config
+from comem_ray.items import Item, ItemStore, UnknownItem
+from comem_ray.memory_store import MemoryStore
+from comem_ray.model.checkpoint import encoder_fingerprint
+from serve.bodies import AnswerRequest, RetrieveRequest
+from serve.checks import Checks
+from serve.clock import Clock
+from serve.errors import ApiError, api_error, asked, unavailable
+from serve.messages import Ask, Hits, Refusal, Reply, Search, packed, unpacked
+
+READY_TIMEOUT_S = 5
+FRESH_ITEMS = 256  # memories kept that the store does not hold: 15 MB at 7B
+
+Json = dict[str, Any]
+
+
+@dataclass
+class Prepared:
+    """A question with all that the reasoner needs."""
+
+    ask: Ask
+    sources: list[Json]
+    clock: Clock
+
+
+class Flow:
+    """Answers requests by asking the deployments behind the three handles.
+
+    Raises ArtifactError at the start where a stage of the knowledge base is missing or of another make.
+    """
+
+    def __init__(
+        self, config: Config, retriever: DeploymentHandle, encoder: DeploymentHandle, reasoner: DeploymentHandle
+    ):
+        self.checks = Checks(config)
+        self.items = ItemStore(config.folder("items"))
+        self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
+        self._fresh: OrderedDict[str, Tensor] = OrderedDict()
+        self._retrieve, self._encode, self._answer = retriever.retrieve, encoder.encode, reasoner.answer
+        self._stream = reasoner.options(method_name="stream", stream=True)
+        self._ready = {"Retriever": retriever.ready, "MemoryEncoder": encoder.ready, "Reasoner": reasoner.ready}
+
+    async def prepare(self, request: AnswerRequest) -> Prepared:
+        """All that comes before the answer. Raises ApiError."""
+        clock = Clock()
+        question = self.checks.text(request.question, "question")
+        max_new_tokens = self.checks.max_new_tokens(request.max_new_tokens)
+        picture = self.checks.picture(request.image)
+        search = self.checks.answer_search(request, picture)
+        hits = await self._hits(search, clock) if search else []
+        ids = [item_id for item_id, _ in hits]
+        with clock.stage("items"):
+            items = await self._read(ids, picture=request.mode == "rag") if ids else []
+        memory = await self._memory(ids, clock) if request.mode == "memory" else None
+        shown = [(i.text, i.picture) for i in items if i.picture is not None]
+        ask = Ask(question, picture, request.mode, max_new_tokens, shown, None if memory is None else packed(memory))
+        return Prepared(ask, _sources(hits, items), clock)
+
+    async def answer(self, prepared: Prepared) -> Json:
+        """The answer's body. Raises ApiError."""
+        with prepared.clock.stage("answer"):
+            reply = await asked(self._answer.remote(prepared.ask), "the reasoner")
+        return _body(prepared, reply)
+
+    async def stream(self, prepared: Prepared) -> AsyncIterator[tuple[str, Json]]:
+        """Events (name, data): sources, then a token a piece of text, then done; error in place of what fails."""
+        yield "sources", {"sources": prepared.sources}
+        try:
+            with prepared.clock.stage("answer"):
+                pieces: Any = self._stream.remote(prepared.ask)
+                async for piece in pieces:
+                    if isinstance(piece, str):
+                        yield "token", {"text": piece}
+            # The last piece is the whole answer, or a refusal.
+            if isinstance(piece, Refusal):
+                raise ApiError(422, piece.type, piece.message, piece.field)
+            yield "done", _body(prepared, piece)
+        except Exception as error:
+            yield "error", (unavailable(error, "the reasoner") or api_error(error)).body()
+
+    async def retrieve(self, request: RetrieveRequest) -> Json:
+        """The items nearest to a picture, a text, or both. Raises ApiError."""
+        clock = Clock()
+        hits = await self._hits(self.checks.search(request, self.checks.picture(request.image)), clock)
+        with clock.stage("items"):
+            items = await self._read([item_id for item_id, _ in hits])
+        return {"sources": _sources(hits, items), "timings_ms": clock.timings()}
+
+    async def item(self, item_id: str, picture: bool = False) -> Item:
+        """One item. Raises ApiError (404) where there is none of that id."""
+        try:
+            return (await self._read([item_id], picture))[0]
+        except UnknownItem as error:
+            raise ApiError(404, "unknown_item", f"there is no item {item_id[:64]!r}", "item_id") from error
+
+    async def unready(self) -> dict[str, str]:
+        """Deployments that do not answer, and why."""
+        replies = await asyncio.gather(
+            *(asyncio.wait_for(h.remote(), READY_TIMEOUT_S) for h in self._ready.values()), return_exceptions=True
+        )
+        return {n: type(r).__name__ for n, r in zip(self._ready, replies, strict=True) if isinstance(r, BaseException)}
+
+    async def _hits(self, search: Search, clock: Clock) -> Hits:
+        with clock.stage("retrieve"):
+            return await asked(self._retrieve.remote(search), "the retriever")
+
+    async def _read(self, ids: Sequence[str], picture: bool = False) -> list[Item]:
+        return await asyncio.to_thread(self.items.get, ids, picture=picture)
+
+    async def _memory(self, ids: Sequence[str], clock: Clock) -> Tensor:
+        """Memory (K, Q, D) of the items: from the store, and what it does not hold from the memory encoder."""
+        with clock.stage("memory"):
+            missing = self.store.missing(ids)
+            if not missing:
+                return await asyncio.to_thread(self.store.get, ids)
+            stored = [i for i in ids if i not in missing]
+            memory = dict(zip(stored, await asyncio.to_thread(self.store.get, stored), strict=True))
+            memory |= await self._fresh_memory(missing)
+            return torch.stack([memory[i] for i in ids])
+
+    async def _fresh_memory(self, ids: Sequence[str]) -> dict[str, Tensor]:
+        known = {i: self._fresh[i] for i in ids if i in self._fresh}
+        unknown = [i for i in ids if i not in known]
+        if unknown:
+            items = [(i.text, i.picture) for i in await self._read(unknown, picture=True)]
+            made = unpacked(await asked(self._encode.remote(items), "the memory encoder"))
+            known |= dict(zip(unknown, made, strict=True))
+        self._fresh |= known
+        while len(self._fresh) > FRESH_ITEMS:
+            self._fresh.popitem(last=False)
+        return known
+
+
+def image_url(item: Item) -> str:
+    """The source's own URL; where it has none that a browser can open, the picture's path in this API."""
+    url = item.image_url or ""
+    return url if url.startswith(("http://", "https://")) else f"/v1/items/{quote(item.item_id)}/image"
+
+
+def _sources(hits: Hits, items: Sequence[Item]) -> list[Json]:
+    return [
+        {"item_id": i.item_id, "title": i.title, "text": i.text, "score": round(score, 6), "image_url": image_url(i)}
+        for (_, score), i in zip(hits, items, strict=True)
+    ]
+
+
+def _body(prepared: Prepared, reply: Reply) -> Json:
+    usage = {
+        "prompt_tokens": reply.prompt_tokens,
+        "memory_vectors": reply.memory_vectors,
+        "completion_tokens": reply.completion_tokens,
+    }
+    return {
+        "answer": reply.answer,
+        "mode": prepared.ask.mode,
+        "sources": prepared.sources,
+        "timings_ms": prepared.clock.timings(),
+        "usage": usage,
+    }
