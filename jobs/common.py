@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import ray
 import ray.data
+from ray.exceptions import RayError
 
 from comem_ray.artifacts import ArtifactError, write_json
 from comem_ray.config import Config, ConfigError, Workers, load_config
@@ -38,13 +40,24 @@ def guarded(stage: str, run: Callable[[Config], Summary], path: str, overrides: 
         # Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts one for the length of the job.
         ray.init(ignore_reinit_error=True, log_to_driver=False)
         run_stage(stage, run, config)
-    except ConfigError as error:
-        print(f"configuration: {error}", file=sys.stderr)
-        return 2
-    except ArtifactError as error:
-        print(f"artifact: {error}", file=sys.stderr)
-        return 3
+    except (ConfigError, ArtifactError, RayError) as error:
+        code, message = _refusal(error)
+        if code == 1:
+            raise
+        print(message, file=sys.stderr)
+        return code
     return 0
+
+
+def _refusal(error: Exception) -> tuple[int, str]:
+    """Exit code and message of an error; 1 where it is no refusal but a failure."""
+    kind, said = "ConfigError" if isinstance(error, ConfigError) else "ArtifactError", str(error)
+    if isinstance(error, RayError):
+        # Of what a worker raised, Ray keeps no more than the text of the traceback where its constructor raised it.
+        found = re.findall(r"^comem_ray\.\w+\.(ConfigError|ArtifactError): (.*)$", said, re.MULTILINE)
+        kind, said = found[-1] if found else ("", "")
+    codes = {"ConfigError": (2, f"configuration: {said}"), "ArtifactError": (3, f"artifact: {said}")}
+    return codes.get(kind, (1, ""))
 
 
 def run_stage(stage: str, run: Callable[[Config], Summary], config: Config) -> Summary:
@@ -81,7 +94,7 @@ def run_units(
         worker,
         batch_size=1,
         fn_constructor_args=arguments,
-        concurrency=min(workers.count, len(units)),
+        compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(units))),
         num_cpus=workers.cpus,
         num_gpus=workers.gpus,
     )
