@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,7 +112,7 @@ def _load(path: Path, made_of: dict[str, Any]) -> Scan | None:
             if not made_of or about["made_of"] != made_of:
                 return None
             return Scan(saved["identities"], [(rows, digest) for rows, digest in about["chunks"]])
-    except (OSError, ValueError, KeyError):  # none yet, or a damaged one: it is made anew
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or a damaged one: it is made anew
         return None
 
 
