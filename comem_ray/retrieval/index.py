@@ -1,0 +1,187 @@
+"""A FAISS index over item vectors: made, checked against a memory cap, saved, and searched by language.
+
+Inner product on L2-normalised vectors, so a score is a cosine. Positions are those of the items in the order of their
+shards. The same vectors, configuration and threads give the same bytes: FAISS seeds its own training, and graphs
+(HNSW, NSG), whose links depend on the order in which threads come, are built by one thread.
+
+Letters: B questions, k items a question, N items, C width. Knows nothing of CLIP, pictures, texts or Ray.
+Source: Douze et al. 2024 (arXiv 2401.08281); the factory strings and search parameters are FAISS's.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from comem_ray.artifacts import write_atomic
+from comem_ray.config import ConfigError, Index
+
+PROBE_VECTORS = 1_000  # added to a copy to weigh a vector
+TIES = 16  # fetched beyond k, so that equal scores at the end of a list fall in item order
+CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes
+
+
+def build_index(config: Index, width: int, total: int, sample: np.ndarray, blocks: Iterable[np.ndarray]) -> Any:
+    """The FAISS index of `total` vectors that come in `blocks` (n, C), trained on `sample` (n, C).
+
+    Raises ConfigError where the factory string, the sample, the GPU or the memory cap does not allow it; what the index
+    will take is known, and refused, before the first block is added.
+    """
+    _refuse_above(config, sample.nbytes, f"a training sample of {len(sample):,} vectors (index.training_items)")
+    threads = faiss.omp_get_max_threads()
+    try:
+        if re.search("HNSW|NSG", config.factory):
+            faiss.omp_set_num_threads(1)
+        with _explained(f"index.factory {config.factory!r} cannot hold {total:,} vectors of width {width}"):
+            index = faiss.index_factory(width, config.factory, faiss.METRIC_INNER_PRODUCT)
+            if not index.is_trained:
+                index = _on_device(config, index, lambda i: i.train(sample))
+            _refuse_above(config, index_bytes(index, sample, total), f"{config.factory!r} of {total:,} vectors")
+            return _on_device(config, index, lambda i: [i.add(block) for block in blocks])
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def index_bytes(trained: Any, sample: np.ndarray, total: int) -> int:
+    """Bytes of `trained` once it holds `total` vectors, weighed by adding some of `sample` to a copy of it."""
+    probe = faiss.clone_index(trained)
+    empty = len(faiss.serialize_index(probe))
+    vectors = sample[:PROBE_VECTORS]
+    if not len(vectors):
+        return empty
+    probe.add(vectors)
+    return empty + math.ceil((len(faiss.serialize_index(probe)) - empty) / len(vectors) * total)
+
+
+def save_index(path: Path, index: Any) -> None:
+    """Writes a FAISS index atomically."""
+    write_atomic(path, lambda p: faiss.write_index(index, str(p)))
+
+
+def save_array(path: Path, values: np.ndarray) -> None:
+    """Writes a numpy file atomically."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as f:
+            np.save(f, values, allow_pickle=False)
+
+    write_atomic(path, write)
+
+
+class ItemIndex:
+    """A FAISS index (N, C) with the ids and the languages of its items, both (N,) bytes of fixed width.
+
+    `search_parameters` are FAISS's own (nprobe, efSearch, ...). Raises ConfigError for one the index does not know.
+    Threads may search at once.
+    """
+
+    def __init__(self, index: Any, ids: np.ndarray, languages: np.ndarray, search_parameters: Mapping[str, int]):
+        assert index.ntotal == len(ids) == len(languages)
+        self.ids, self.languages, self._index = ids, languages, index
+        for name, value in search_parameters.items():
+            with _explained(f"index.search.{name}: {value}"):
+                faiss.ParameterSpace().set_index_parameter(index, name, value)
+        if isinstance(inverted := _innermost(index), faiss.IndexIVF):
+            inverted.make_direct_map()  # 8 bytes a vector; without it no vector can be read back
+        self._selector = lru_cache(CACHED_LANGUAGES)(self._make_selector)
+
+    @classmethod
+    def load(cls, path: Path, ids: np.ndarray, languages: np.ndarray, search: Mapping[str, int]) -> ItemIndex:
+        """Reads the FAISS index at `path`."""
+        return cls(faiss.read_index(str(path)), ids, languages, search)
+
+    def search(self, vectors: np.ndarray, k: int, language: str | None = None) -> tuple[np.ndarray, list[list[str]]]:
+        """Scores (B, k) float32 and ids of the `k` best items of each of `vectors` (B, C) float32, best first.
+
+        Only items of `language` where one is given. Where an approximate index finds fewer than `k`, the list is
+        shorter and its scores end in -inf. Raises ValueError where no item is in `language`.
+        """
+        scores, positions = self.nearest(vectors, k, language)
+        return scores, [[self.ids[p].decode() for p in row if p >= 0] for row in positions]
+
+    def nearest(self, vectors: np.ndarray, k: int, language: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """As `search`, but with positions (B, k) int64, -1 where there is none. Equal scores go in item order."""
+        parameters = None
+        if language is not None:
+            selector, count = self._selector(language)
+            parameters = _selecting(self._index, selector, self._index.ntotal / count)
+        scores, positions = self._index.search(vectors, k + TIES, params=parameters)
+        scores = np.where(positions < 0, -np.inf, scores).astype(np.float32)
+        order = np.lexsort((positions, -scores), axis=1)[:, :k]
+        return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+
+    def scores(self, vector: np.ndarray, positions: np.ndarray) -> np.ndarray:
+        """Scores (n,) float32 of the items at `positions` for one `vector` (C,), from the vectors the index holds."""
+        return self._index.reconstruct_batch(positions) @ vector
+
+    def _make_selector(self, language: str) -> tuple[Any, int]:
+        mask = self.languages == language.encode()
+        if not mask.any():
+            known = ", ".join(i.decode() for i in np.unique(self.languages).tolist())
+            raise ValueError(f"no knowledge item is in language {language!r}; there are: {known}")
+        return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), int(mask.sum())
+
+
+def _selecting(index: Any, selector: Any, rarity: float) -> Any:
+    """Search parameters of `index` with a selector.
+
+    An approximate search looks `rarity` (N / selected) times as far, so that it meets as many selected items as it
+    would meet items without a selector.
+    """
+    index = faiss.downcast_index(index)
+    if isinstance(index, faiss.IndexPreTransform):
+        return faiss.SearchParametersPreTransform(index_params=_selecting(index.index, selector, rarity))
+    if isinstance(index, faiss.IndexRefine):
+        base = _selecting(index.base_index, selector, rarity)
+        return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
+    if isinstance(index, faiss.IndexIVF):
+        nprobe = min(index.nlist, math.ceil(index.nprobe * rarity))
+        return faiss.SearchParametersIVF(sel=selector, nprobe=nprobe)
+    if isinstance(index, faiss.IndexHNSW):
+        ef = min(index.ntotal, math.ceil(index.hnsw.efSearch * rarity))
+        return faiss.SearchParametersHNSW(sel=selector, efSearch=ef)
+    return faiss.SearchParameters(sel=selector)
+
+
+def _innermost(index: Any) -> Any:
+    index = faiss.downcast_index(index)
+    return _innermost(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+
+
+def _on_device(config: Index, index: Any, work: Any) -> Any:
+    """Does `work` on the index, on a copy on the GPU where the configuration says so, and returns a CPU index."""
+    if not config.gpu:
+        work(index)
+        return index
+    if not hasattr(faiss, "StandardGpuResources") or not faiss.get_num_gpus():
+        raise ConfigError("index.gpu is true, but this FAISS has no GPU: install the extra [gpu] on a node with one")
+    resources = faiss.StandardGpuResources()
+    on_gpu = faiss.index_cpu_to_gpu(resources, 0, index)
+    work(on_gpu)
+    return faiss.index_gpu_to_cpu(on_gpu)
+
+
+def _refuse_above(config: Index, need: int, what: str) -> None:
+    if need > config.max_memory_gb * 1e9:
+        raise ConfigError(
+            f"index: {what} takes {need / 1e9:.3g} GB, index.max_memory_gb is {config.max_memory_gb:g}: raise it, or "
+            "choose a factory with smaller codes (such as IVF4096,PQ64)"
+        )
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Turns FAISS's errors into a ConfigError that begins with `what`."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = re.split(r"\.(?:cpp|h|cu):\d+: ", str(error))[-1].strip()
+        raise ConfigError(f"{what}: {said}") from error

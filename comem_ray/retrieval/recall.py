@@ -1,0 +1,70 @@
+"""Recall and search time of an index, against exact search.
+
+The held-out queries: item vectors that were not in the training sample where enough of them are left, each turned by
+a seeded random angle of fixed cosine, as the picture of a question resembles an item's without being it. So no query is
+a vector that the index holds or was trained on. recall@k = |found and exact| / k, averaged.
+
+Letters: n queries, N items, C width.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import faiss
+import numpy as np
+
+from comem_ray.retrieval.embeddings import Embeddings
+from comem_ray.retrieval.index import ItemIndex
+
+QUERY_COSINE = 0.9  # between a query and the item vector it was made from
+RECALL_AT = 10
+
+
+def training_positions(total: int, count: int, seed: int) -> np.ndarray:
+    """Ascending positions of the training sample: `count` of `total` items, drawn without replacement."""
+    return np.sort(np.random.default_rng([seed, 0]).choice(total, min(count, total), replace=False))
+
+
+def held_out_queries(embeddings: Embeddings, kind: str, training: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Queries (n, C) float32, L2-normalised, n = `count` or all there are; see the module's text."""
+    rng = np.random.default_rng([seed, 1])
+    left = np.setdiff1d(np.arange(len(embeddings)), training, assume_unique=True)
+    pool = left if len(left) >= count else np.arange(len(embeddings))
+    vectors = embeddings.rows(kind, np.sort(rng.choice(pool, min(count, len(pool)), replace=False)))
+    noise = rng.standard_normal(vectors.shape, dtype=np.float32)
+    noise -= (noise * vectors).sum(1, keepdims=True) * vectors
+    noise /= np.linalg.norm(noise, axis=1, keepdims=True)
+    return QUERY_COSINE * vectors + np.float32((1 - QUERY_COSINE**2) ** 0.5) * noise
+
+
+def exact_nearest(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> np.ndarray:
+    """Positions (n, k) int64 of the `k` largest inner products over all blocks, -1 where there are fewer."""
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    positions = np.full((len(queries), k), -1, np.int64)
+    start = 0
+    for block in blocks:
+        found, at = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        scores, positions = np.hstack([scores, found]), np.hstack([positions, at + start])
+        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        scores, positions = np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        start += len(block)
+    return positions
+
+
+def recall(found: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the `exact` positions (n, k) that are among the `found` (n, k) of the same query; -1 counts as none."""
+    hits = [len(np.intersect1d(f, e[e >= 0])) for f, e in zip(found, exact, strict=True)]
+    return sum(hits) / max(1, int((exact >= 0).sum()))
+
+
+def search_milliseconds(index: ItemIndex, queries: np.ndarray, k: int) -> tuple[float, float]:
+    """p50 and p99 of the time of a search for one query, in milliseconds, after one that is not counted."""
+    index.nearest(queries[:1], k)
+    times = []
+    for i in range(len(queries)):
+        start = time.perf_counter()
+        index.nearest(queries[i : i + 1], k)
+        times.append(1e3 * (time.perf_counter() - start))
+    return float(np.percentile(times, 50)), float(np.percentile(times, 99))
