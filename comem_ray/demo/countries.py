@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -82,10 +82,12 @@ def load_countries() -> tuple[Country, ...]:
     return tuple(_country(code, entries[code]) for code in sorted(entries))
 
 
+@cache
 def training_countries() -> tuple[Country, ...]:
-    """The complete countries that training may see: outlines, names and facts."""
+    """The complete countries that training may see: outlines, names and facts. Held-out neighbours are not named."""
     held = {c.code for c in held_out_countries()}
-    return tuple(c for c in load_countries() if c.complete and c.code not in held)
+    seen = [c for c in load_countries() if c.complete and c.code not in held]
+    return tuple(replace(c, neighbours=tuple(n for n in c.neighbours if n not in held)) for c in seen)
 
 
 @cache
