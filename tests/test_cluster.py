@@ -104,9 +104,9 @@ def test_dashboard_and_job_api_listen_on_localhost(head: Start) -> None:
     assert head.options["dashboard_port"] == 8265
 
 
-def test_http_api_listens_on_localhost() -> None:
-    options = yaml.safe_load((REPOSITORY / "serve" / "config.yaml").read_text(encoding="utf-8"))["http_options"]
-    assert options["host"] == "127.0.0.1"
+@pytest.mark.parametrize("path", sorted((REPOSITORY / "serve").glob("*.yaml")), ids=lambda p: p.name)
+def test_http_api_listens_on_localhost(path: Path) -> None:
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["http_options"]["host"] == "127.0.0.1"
 
 
 def test_no_port_is_open_to_the_world(cluster: dict[str, Any]) -> None:
