@@ -44,7 +44,7 @@ CONTEXT, VOCABULARY = 64, 2048
 MEAN, STD = 0.5, 0.25
 BATCH = 128
 INVENTED_MAPS = 6000
-STEPS = {"pictures": 450, "lookalikes": 350, "texts": 350}
+STEPS = {"pictures": 300, "lookalikes": 250, "texts": 250}
 LEARNING_RATE = {"pictures": 2e-3, "lookalikes": 1e-3, "texts": 2e-3}
 
 MODEL: dict[str, Any] = {

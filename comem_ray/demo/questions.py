@@ -1,0 +1,97 @@
+"""The demo's questions: a picture of a held-out country that the knowledge base does not have, a question, its answer.
+
+A question's picture is another view of the country's map (other colours, turned, stretched, moved) than the item's.
+Knows nothing of retrieval or models; the answer is what a right answer must contain.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from comem_ray.artifacts import write_atomic
+from comem_ray.demo.countries import Country, held_out_countries
+from comem_ray.demo.maps import country_map
+from comem_ray.demo.outlines import PICTURE_SIZE, draw, random_view
+
+Fact = Literal["name", "capital", "currency", "language", "region"]
+ASKED: tuple[Fact, ...] = ("capital", "currency", "language", "region")
+FACTS: tuple[Fact, ...] = ("name", *ASKED)
+COUNT = 12
+SEED = 1
+
+
+@dataclass(frozen=True)
+class Question:
+    """`picture` is a file name beside the list; `answer` stands, word for word, in a right answer."""
+
+    picture: str
+    question: str
+    answer: str
+    fact: Fact
+    country: str
+    code: str
+
+
+def wording(fact: Fact) -> str:
+    """How a fact is asked for."""
+    return "Which country is this?" if fact == "name" else f"What is the {fact} of this country?"
+
+
+def answer(country: Country, fact: Fact) -> str:
+    """The asked fact of a complete country, as its item's English text has it."""
+    assert country.complete, country.name
+    assert country.currency is not None
+    return {
+        "name": country.name,
+        "capital": country.capital,
+        "currency": country.currency.word,
+        "language": country.languages[0],
+        "region": country.area,
+    }[fact]
+
+
+def question_picture(country: Country, seed: int, size: tuple[int, int] = PICTURE_SIZE) -> Image.Image:
+    """A view of the country's map to ask with; another one for every seed."""
+    return draw(country_map(country), random_view(random.Random(f"question {seed} {country.code}")), size)
+
+
+def all_questions(countries: Sequence[Country] | None = None, facts: Sequence[Fact] = ASKED) -> list[Question]:
+    """Every question about `countries` (the held-out ones), country by country."""
+    return [
+        Question(f"{c.code}.png", wording(fact), answer(c, fact), fact, c.name, c.code)
+        for c in (held_out_countries() if countries is None else countries)
+        for fact in facts
+    ]
+
+
+def demo_questions() -> list[Question]:
+    """The dozen questions of the README: a dozen held-out countries, every fact in turn."""
+    chosen = random.Random(SEED).sample(held_out_countries(), COUNT)
+    return [q for n, c in enumerate(chosen) for q in all_questions([c], [FACTS[n % len(FACTS)]])]
+
+
+def write_questions(folder: Path) -> int:
+    """Writes `questions.jsonl` and its pictures into `folder`; a picture that is there stays. Returns their number."""
+    questions = demo_questions()
+    countries = {c.code: c for c in held_out_countries()}
+    for question in questions:
+        path = folder / question.picture
+        if not path.exists():
+            picture = question_picture(countries[question.code], SEED)
+            write_atomic(path, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
+    lines = "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in questions)
+    write_atomic(folder / "questions.jsonl", lambda p: p.write_text(lines, encoding="utf-8") and None)
+    return len(questions)
+
+
+def read_questions(folder: Path) -> list[Question]:
+    """The questions that `write_questions` wrote."""
+    lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [Question(**json.loads(line)) for line in lines]

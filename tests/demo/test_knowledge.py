@@ -1,0 +1,62 @@
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from comem_ray.demo.countries import load_countries
+from comem_ray.demo.knowledge import COLUMNS, write_knowledge_base
+from comem_ray.demo.outlines import PICTURE_SIZE
+
+WIT_HEADER = (
+    "language, page_url, image_url, page_title, section_title, hierarchical_section_title, "
+    "caption_reference_description, caption_attribution_description, caption_alt_text_description, mime_type, "
+    "original_height, original_width, is_main_image, attribution_passes_lang_id, page_changed_recently, "
+    "context_page_description, context_section_description"
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("source")
+    write_knowledge_base(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> list[dict[str, str]]:
+    with open(folder / "countries.tsv", encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f, delimiter="\t"))
+
+
+def test_header_is_that_of_wit(folder: Path) -> None:
+    first = (folder / "countries.tsv").read_text(encoding="utf-8").split("\n", 1)[0]
+    assert first == "\t".join(WIT_HEADER.split(", ")) == "\t".join(COLUMNS)
+
+
+def test_every_line_has_seventeen_columns_for_any_reader(folder: Path) -> None:
+    lines = (folder / "countries.tsv").read_text(encoding="utf-8").splitlines()
+    assert {line.count("\t") for line in lines} == {16}
+    assert not any('"' in line for line in lines)
+
+
+def test_english_comes_first_and_once_a_country(rows: list[dict[str, str]]) -> None:
+    languages = [row["language"] for row in rows]
+    assert languages[: len(load_countries())] == ["en"] * len(load_countries())
+    assert len(set(languages)) == 6
+    assert "en" not in languages[len(load_countries()) :]
+
+
+def test_every_picture_is_there_as_the_row_says(folder: Path, rows: list[dict[str, str]]) -> None:
+    assert {row["image_url"] for row in rows} == {p.name for p in (folder / "pictures").iterdir()}
+    for row in rows[: len(load_countries())]:
+        with Image.open(folder / "pictures" / row["image_url"]) as picture:
+            assert picture.size == PICTURE_SIZE == (int(row["original_width"]), int(row["original_height"]))
+            assert Image.MIME[picture.format] == row["mime_type"]
+
+
+def test_a_second_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    write_knowledge_base(tmp_path)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from comem_ray.demo.countries import held_out_countries, load_countries
+from comem_ray.demo.knowledge import write_knowledge_base
+from comem_ray.demo.questions import ASKED, COUNT, all_questions, demo_questions, read_questions, write_questions
+from comem_ray.demo.sentences import text_in
+
+
+def test_a_dozen_about_held_out_countries_only() -> None:
+    questions = demo_questions()
+    assert len(questions) == COUNT == len({q.code for q in questions})
+    assert {q.code for q in questions} <= {c.code for c in held_out_countries()}
+    assert {q.fact for q in questions} == {"name", *ASKED}
+
+
+def test_every_answer_stands_in_the_items_text() -> None:
+    texts = {c.code: text_in(c, "en") for c in load_countries()}
+    questions = all_questions()
+    assert len(questions) == 45 * 4
+    assert all(q.answer in texts[q.code] for q in questions)
+    assert not any(q.answer in q.question for q in questions)
+
+
+def test_written_questions_come_back_with_their_pictures(tmp_path: Path) -> None:
+    assert write_questions(tmp_path) == COUNT
+    questions = read_questions(tmp_path)
+    assert questions == demo_questions()
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    write_questions(tmp_path)
+    assert before == {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+
+def test_a_questions_picture_is_not_its_items(tmp_path: Path) -> None:
+    write_questions(tmp_path / "questions")
+    write_knowledge_base(tmp_path / "source")
+    for question in demo_questions():
+        asked = np.asarray(Image.open(tmp_path / "questions" / question.picture), dtype=int)
+        stored = np.asarray(Image.open(tmp_path / "source" / "pictures" / question.picture), dtype=int)
+        assert np.abs(asked - stored).mean() > 10
