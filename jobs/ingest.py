@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import pickle
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from comem_ray.config import Config, Ingest
 from comem_ray.ingest import PictureMaker, ingest_unit
 from comem_ray.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
 from comem_ray.sources.files import SourceFile, source_files
-from comem_ray.sources.scan import Scan, Unit, scan, units
+from comem_ray.sources.scan import Scan, Unit, saved_scan, scan, units
 from jobs.common import Summary, main
 
 STAGE = "ingest"
@@ -47,17 +48,20 @@ def run(config: Config) -> Summary:
 
 
 def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
-    """Scans all files on the cluster, then reads what the tasks saved in `folder`."""
+    """Scans on the cluster the files that have no valid scan in `folder` yet, then reads what the tasks saved there."""
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
         return {"rows": len(scan(row["file"], rows, folder).identities)}
 
-    items = [{"file": file} for file in files]
-    dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(task, num_cpus=1)
-    dataset.set_name("scan")
-    for _ in dataset.iter_rows():
-        pass
-    return [scan(file, rows, folder) for file in files]
+    scans = [saved_scan(file, rows, folder) for file in files]
+    items = [{"file": file} for file, saved in zip(files, scans, strict=True) if saved is None]
+    if items:
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(task, num_cpus=1)
+        dataset.set_name("scan")
+        for _ in dataset.iter_rows():
+            pass
+    # A file that could not be read to its end has no lasting scan: here it is read once more.
+    return [saved_scan(file, rows, folder) or scan(file, rows, folder) for file in files]
 
 
 def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: Ingest) -> None:
@@ -78,13 +82,15 @@ def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFo
     dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
     dataset.context.target_max_block_size = 1  # bytes: each unit is a block of its own, for any worker to take
     # Readers reserve no core: the workers may hold all of them for the length of the job.
-    dataset = dataset.flat_map(read, num_cpus=0, concurrency=min(len(items), ingest.workers.count))
+    dataset = dataset.flat_map(
+        read, num_cpus=0, compute=ray.data.TaskPoolStrategy(size=min(len(items), ingest.workers.count))
+    )
     dataset = dataset.map_batches(
         _Worker,
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_args=(stage, ingest),
-        concurrency=min(ingest.workers.count, sum(map(len, todo))),
+        compute=ray.data.ActorPoolStrategy(size=min(ingest.workers.count, sum(map(len, todo)))),
         num_cpus=ingest.workers.cpus,
     )
     dataset.set_name(STAGE)
@@ -112,7 +118,7 @@ def _worth_retrying(record: Record, ingest: Ingest) -> bool:
 
 
 def _summary(manifest: Manifest, done: int) -> Summary:
-    counts = manifest.counts
+    counts = Counter(manifest.counts)  # a run without any row has no counts
     assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
     reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
     shards = manifest.shards()

@@ -44,11 +44,14 @@ class Unit:
     inputs: str
 
 
+def saved_scan(file: SourceFile, rows: int, folder: Path) -> Scan | None:
+    """The scan of an earlier run in `folder`; None where there is none of this file as it is now."""
+    return _load(_path(file, folder), _made_of(file, rows))
+
+
 def scan(file: SourceFile, rows: int, folder: Path) -> Scan:
-    """Scans `file` in chunks of `rows` rows, or takes the scan of an earlier run from `folder`. Saves it there."""
-    path, made_of = folder / f"{file.number:04d}.npz", _made_of(file, rows)
-    if (earlier := _load(path, made_of)) is not None:
-        return earlier
+    """Scans `file` in chunks of `rows` rows and saves the scan in `folder`."""
+    made_of = _made_of(file, rows)
     identities = bytearray()
     chunks: list[tuple[int, str]] = []
     lasting = True
@@ -60,7 +63,7 @@ def scan(file: SourceFile, rows: int, folder: Path) -> Scan:
             lasting = lasting and (isinstance(row, Row) or row.reason != "source_unreadable")
         chunks.append((len(parsed), rows_digest(parsed)))
     done = Scan(np.frombuffer(bytes(identities), np.uint8).reshape(-1, ID_BYTES), chunks)
-    _save(path, done, made_of if lasting else {})
+    _save(_path(file, folder), done, made_of if lasting else {})
     return done
 
 
@@ -94,6 +97,10 @@ def _units(file: SourceFile, chunks: list[tuple[int, str]], mask: np.ndarray) ->
         inputs = fingerprint([RULES, file.name, first_row, digest, repeats.tolist()])
         yield Unit(f"part-{file.number:04d}-{number:06d}", number, first_row, digest, repeats, inputs)
         first_row += rows
+
+
+def _path(file: SourceFile, folder: Path) -> Path:
+    return folder / f"{file.number:04d}.npz"
 
 
 def _made_of(file: SourceFile, rows: int) -> dict[str, Any]:

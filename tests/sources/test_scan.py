@@ -1,11 +1,9 @@
 import json
 
 import numpy as np
-import pytest
 
-from comem_ray.sources import scan as scan_module
 from comem_ray.sources.files import SourceFile
-from comem_ray.sources.scan import repeated, scan, units
+from comem_ray.sources.scan import repeated, saved_scan, scan, units
 
 
 def source(tmp_path, titles: list[str], number: int = 0) -> SourceFile:
@@ -64,29 +62,29 @@ def test_inputs_change_with_the_rows_and_with_what_is_repeated(tmp_path):
     assert after[1] != before[1]  # the same rows, one of them now a repetition
 
 
-def test_a_scan_is_taken_again_while_the_file_is_unchanged(tmp_path, monkeypatch):
-    file = source(tmp_path, ["a", "b", "c"])
-    first = scan(file, 2, tmp_path / "scan")
-    with monkeypatch.context() as patch:
-        patch.setattr(scan_module, "read_chunks", lambda *_: pytest.fail("scanned again"))
-        again = scan(file, 2, tmp_path / "scan")
+def test_a_scan_is_taken_again_while_the_file_is_unchanged(tmp_path):
+    file, folder = source(tmp_path, ["a", "b", "c"]), tmp_path / "scan"
+    assert saved_scan(file, 2, folder) is None
+    first = scan(file, 2, folder)
+    again = saved_scan(file, 2, folder)
     assert again.chunks == first.chunks
     assert np.array_equal(again.identities, first.identities)
-    assert len(scan(file, 1, tmp_path / "scan").chunks) == 3
+    assert saved_scan(file, 1, folder) is None
     source(tmp_path, ["a", "b"])
-    assert len(scan(file, 2, tmp_path / "scan").identities) == 2
+    assert saved_scan(file, 2, folder) is None
 
 
-def test_a_damaged_scan_is_made_anew(tmp_path):
-    file = source(tmp_path, ["a", "b", "c"])
-    scan(file, 2, tmp_path / "scan")
-    (saved,) = (tmp_path / "scan").iterdir()
+def test_a_damaged_scan_is_not_taken(tmp_path):
+    file, folder = source(tmp_path, ["a", "b", "c"]), tmp_path / "scan"
+    scan(file, 2, folder)
+    (saved,) = folder.iterdir()
     saved.write_bytes(saved.read_bytes()[:100])
-    assert len(scan(file, 2, tmp_path / "scan").identities) == 3
+    assert saved_scan(file, 2, folder) is None
 
 
 def test_a_read_error_is_not_remembered(tmp_path):
-    file = SourceFile(0, str(tmp_path / "late.jsonl"), "jsonl", str(tmp_path))
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    file = SourceFile(0, str(folder), "jsonl", str(tmp_path))
     assert not scan(file, 2, tmp_path / "scan").identities.any()
-    (tmp_path / "late.jsonl").write_text('{"image": "a.png", "title": "a"}\n')
-    assert scan(file, 2, tmp_path / "scan").identities.any()
+    assert saved_scan(file, 2, tmp_path / "scan") is None

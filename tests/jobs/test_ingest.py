@@ -1,0 +1,408 @@
+"""jobs.ingest on a real local Ray: the fate of every kind of row, reruns, and kill -9 of workers and driver."""
+
+import base64
+import gzip
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import ray
+import yaml
+from PIL import Image
+from tiny import picture, png
+from website import Site, running
+
+from comem_ray.artifacts import ArtifactError, load_manifest
+from comem_ray.config import Config, ConfigError
+from comem_ray.schema import ITEM_SCHEMA, REJECTED_SCHEMA
+from comem_ray.sources.wit_tsv import COLUMNS
+from jobs import ingest
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with running(Site()) as site:
+        yield site
+
+
+def configuration(folder: Path, sources: list[dict[str, Any]], root: str = "run", **changes: Any) -> Config:
+    fetch = {"allow_private": True, "retries": 0, "backoff_s": 0, **changes.pop("fetch", {})}
+    fields = {"sources": sources, "rows_per_shard": 7, "fetch": fetch, "workers": {"count": 2, "cpus": 0.5}}
+    data = {"name": "t", "root": str(folder / root), "ingest": {**fields, **changes}}
+    return Config.model_validate({**data, "clip": {"model": "ViT-B-32"}, "backbone": {"model": "none"}})
+
+
+def line(title: str, image: str, section: str = "Text.", page: str = "", language: str = "en") -> bytes:
+    fields = dict.fromkeys(COLUMNS, "")
+    fields |= {"language": language, "page_url": "https://example.org/page", "image_url": image, "page_title": title}
+    fields |= {"context_page_description": page, "context_section_description": section}
+    return "\t".join(fields.values()).encode()
+
+
+def tsv(*rows: bytes) -> bytes:
+    return b"".join(row + b"\n" for row in ("\t".join(COLUMNS).encode(), *rows))
+
+
+def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def stored(config: Config) -> dict[str, bytes]:
+    """Every byte that a later stage can see: shards, records and the manifest."""
+    folder = config.folder("items")
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "scan"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
+
+
+def rows_of(config: Config) -> tuple[list[dict], list[dict]]:
+    """The items and the rejected rows of a finished run, in order."""
+    folder = config.folder("items")
+    manifest = load_manifest(folder, "ingest")
+    items, rejected = [], []
+    for record in manifest.records:
+        items += pq.read_table(folder / f"{record.unit}.parquet", schema=ITEM_SCHEMA).to_pylist()
+        rejected += pq.read_table(folder / f"rejected/{record.unit}.parquet", schema=REJECTED_SCHEMA).to_pylist()
+    counts = manifest.counts
+    assert (counts["items"], counts["rejected"]) == (len(items), len(rejected))
+    assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
+    return items, rejected
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+MORE = {"save_all": True, "append_images": [picture(9)]}
+PICTURES = {
+    "good.jpg": encoded(picture(1), "JPEG"),
+    "good.png": png(2),
+    "cmyk.jpg": encoded(picture(3).convert("CMYK"), "JPEG"),
+    "palette.png": encoded(picture(4).convert("P"), "PNG", transparency=0),
+    "grey16.png": encoded(Image.new("I;16", (30, 20), 40_000), "PNG"),
+    "rotated.jpg": encoded(picture(5), "JPEG", exif=EXIF),
+    "mislabelled.jpg": encoded(picture(6), "WEBP"),
+    "large.jpg": encoded(picture(7, 900, 300), "JPEG"),
+    "empty.jpg": b"",
+    "truncated.jpg": encoded(picture(8, 300, 300), "JPEG")[:2_000],
+    "page.jpg": b"<html>No such picture</html>",
+    "animated.gif": encoded(picture(1), "GIF", **MORE),
+    "animated.webp": encoded(picture(1), "WEBP", **MORE),
+    "animated.png": encoded(picture(1), "PNG", **MORE),
+    "drawing.svg": b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'></svg>",
+    "pixels.png": encoded(Image.new("1", (3_000, 3_000)), "PNG"),
+    "bytes.bmp": encoded(Image.new("RGB", (300, 300)), "BMP"),
+    "dot.gif": encoded(Image.new("L", (1, 1)), "GIF"),
+    "ruler.png": encoded(Image.new("L", (900, 4)), "PNG"),
+}
+
+
+def fates(site: Site) -> list[tuple[bytes, str]]:
+    """Rows of a WIT file, and what must become of each: an item's text, "duplicate", or a reason."""
+    inline = "data:image/png;base64," + base64.b64encode(png(10)).decode()
+    good = line("Good", "good.jpg")
+    return [
+        (good, "Good: Text."),
+        (line("PNG", "good.png"), "PNG: Text."),
+        (line("Inline", inline), "Inline: Text."),
+        (line("Web", site.url("/web.png")), "Web: Text."),
+        (line('"The ""old"" oak"', "good.png"), 'The "old" oak: Text.'),
+        (line('The "old" elm', "good.png"), 'The "old" elm: Text.'),
+        (line('"Two\nlines"', "good.png"), "Two\nlines: Text."),
+        (line('"A\ttab"', "good.png"), "A\ttab: Text."),
+        (line("Page", "good.png", "", "Of the page."), "Page: Of the page."),
+        (line("Title alone", "good.png", ""), "Title alone"),
+        (line("", "good.png", "Text alone."), "Text alone."),
+        (line("Returns", "good.png") + b"\r", "Returns: Text."),
+        (line("CMYK", "cmyk.jpg"), "CMYK: Text."),
+        (line("Palette", "palette.png"), "Palette: Text."),
+        (line("Grey", "grey16.png"), "Grey: Text."),
+        (line("Rotated", "rotated.jpg"), "Rotated: Text."),
+        (line("Mislabelled", "mislabelled.jpg"), "Mislabelled: Text."),
+        (line("Large", "large.jpg"), "Large: Text."),
+        (good, "duplicate"),
+        (good.replace(b"\t", b"", 1), "column_count"),
+        (good + b"\tmore", "column_count"),
+        (b'"never closed\tand short', "unclosed_quote"),
+        (b"", "empty_line"),
+        (line("Öl", "good.jpg").decode().encode("latin-1"), "bad_utf8"),
+        (line("N\0L", "good.jpg"), "nul_byte"),
+        (line("", "good.jpg", ""), "no_text"),
+        (line("Blind", ""), "no_picture"),
+        (line("Missing", "missing.jpg"), "picture_missing"),
+        (line("Outside", "../run.yaml"), "picture_outside"),
+        (line("Broken inline", "data:image/png;base64,@@"), "picture_data_uri"),
+        (line("Empty", "empty.jpg"), "picture_empty"),
+        (line("Truncated", "truncated.jpg"), "picture_truncated"),
+        (line("HTML", "page.jpg"), "picture_unreadable"),
+        (line("GIF", "animated.gif"), "picture_animated"),
+        (line("WebP", "animated.webp"), "picture_animated"),
+        (line("APNG", "animated.png"), "picture_animated"),
+        (line("SVG", "drawing.svg"), "picture_svg"),
+        (line("Pixels", "pixels.png"), "picture_too_many_pixels"),
+        (line("Bytes", "bytes.bmp"), "picture_too_many_bytes"),
+        (line("Dot", "dot.gif"), "picture_degenerate"),
+        (line("Ruler", "ruler.png"), "picture_degenerate"),
+        (line("Gone", site.url("/missing")), "fetch_http_404"),
+        (line("Down", site.url("/closed")), "fetch_http_503"),
+        (line("Weighty", site.url("/large")), "fetch_too_large"),
+        (line("FTP", "ftp://example.org/a.png"), "fetch_scheme"),
+        (line("File", "file:///etc/hostname"), "fetch_scheme"),
+        (line("Nowhere", "http://nowhere.invalid/a.png"), "fetch_dns"),
+        (line("Last", "good.jpg"), "Last: Text."),
+    ]
+
+
+def test_every_kind_of_row_has_its_fate(cluster, site, tmp_path):
+    site.files["/web.png"] = png(11)
+    (tmp_path / "pictures").mkdir()
+    for name, data in PICTURES.items():
+        (tmp_path / "pictures" / name).write_bytes(data)
+    expected = fates(site)
+    data = gzip.compress(tsv(*(row for row, _ in expected)))
+    (tmp_path / "wit.tsv.gz").write_bytes(data[:-8])  # the checksum is gone: a truncated file
+    source = {"path": str(tmp_path / "wit.tsv.gz"), "pictures": str(tmp_path / "pictures")}
+    limits = {"max_side": 100, "max_pixels": 5_000_000, "max_bytes": 150_000}
+    config = configuration(tmp_path, [source], pictures=limits)
+    summary = ingest.run(config)
+
+    items, rejected = rows_of(config)
+    found = {item["source_row"]: item["text"] for item in items}
+    found |= {row["source_row"]: row["reason"] for row in rejected}
+    assert len(found) == len(items) + len(rejected)
+    want = dict(enumerate([*(fate for _, fate in expected), "gz_truncated"]))
+    assert found == {n: fate for n, fate in want.items() if fate != "duplicate"}
+    assert len({fate for fate in want.values() if fate in {row["reason"] for row in rejected}}) >= 20
+
+    assert summary["rows"] == len(want)
+    assert (summary["items"], summary["rejected"], summary["duplicates"]) == (19, 29, 1)
+    assert summary["rejected.picture_animated"] == 3
+    assert summary["retryable"] == 3
+    assert summary["shards"] == 7
+    raw = {row["source_row"]: row["raw"] for row in rejected}
+    assert all(raw[n] == expected[n][0][:4_096] for n in raw if n < len(expected))
+    assert all(row["detail"] for row in rejected)
+
+    titles = {item["title"]: item for item in items}
+    assert (titles["Rotated"]["width"], titles["Rotated"]["height"]) == (44, 60)
+    assert (titles["Large"]["width"], titles["Large"]["height"]) == (100, 33)
+    assert titles["PNG"]["picture"] == PICTURES["good.png"]
+    for item in items:
+        image = Image.open(io.BytesIO(item["picture"]))
+        image.load()
+        assert (image.format in ("JPEG", "PNG"), image.mode) == (True, "RGB")
+        assert image.size == (item["width"], item["height"])
+
+
+def test_a_corrupt_source_never_stops_the_job(cluster, tmp_path):
+    (tmp_path / "good.png").write_bytes(png(0))
+    good = [line(f"T{n}", "good.png") for n in range(20)]
+    features = {"language": ["en", "de"], "page_title": ["P0", "Q0"]}
+    table = pa.Table.from_pylist([{"image": {"bytes": png(1), "path": None}, "wit_features": features}] * 2)
+    pq.write_table(table, tmp_path / "f.parquet")
+    whole = (tmp_path / "f.parquet").read_bytes()
+    files = {
+        "a.tsv": b"",
+        "b.tsv": b"\n".join(good),
+        "c.tsv.gz": gzip.compress(tsv(*good), 0)[:-500],
+        "d.tsv": os.urandom(5_000),
+        "e.parquet": whole[:-30],
+        "f.parquet": whole,
+        "g.jsonl": json.dumps({"image": "good.png", "title": "J"}).encode() + b"\n{\n",
+        "h.tsv": tsv(),
+        "i.tsv": tsv(*good),
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    config = configuration(tmp_path, [{"path": str(tmp_path / name)} for name in files])
+    summary = ingest.run(config)
+    items, rejected = rows_of(config)
+    reasons = [(row["source"], row["reason"]) for row in rejected]
+    assert [pair for pair in reasons if pair[0] != "d.tsv"] == [
+        ("a.tsv", "source_empty"),
+        ("b.tsv", "header_missing"),
+        ("c.tsv.gz", "gz_truncated"),
+        ("e.parquet", "parquet_corrupt"),
+        ("g.jsonl", "json_invalid"),
+    ]
+    assert [reason for name, reason in reasons if name == "d.tsv"] in (["header_missing"], ["source_empty"])
+    kept = sum(item["source"] == "c.tsv.gz" for item in items)
+    assert 5 < kept < 20
+    # What c.tsv.gz lost, i.tsv still has; what it kept, i.tsv repeats; the parquet row is there twice.
+    assert (summary["items"], summary["duplicates"]) == (20 + 2 + 1, kept + 2)
+    assert [i["title"] for i in items if i["source"] == "f.parquet"] == ["P0", "Q0"]
+
+
+@pytest.mark.parametrize("path", ["none.tsv", "none-*.tsv"])
+def test_a_missing_source_is_a_wrong_configuration(cluster, tmp_path, path):
+    with pytest.raises(ConfigError, match=r"ingest\.sources\.0\.path"):
+        ingest.run(configuration(tmp_path, [{"path": str(tmp_path / path)}]))
+
+
+def test_another_make_of_pictures_is_refused(cluster, tmp_path):
+    (tmp_path / "a.tsv").write_bytes(tsv())
+    source = {"path": str(tmp_path / "a.tsv")}
+    assert ingest.run(configuration(tmp_path, [source]))["rows"] == 0
+    with pytest.raises(ArtifactError, match="rows_per_shard: there 7, now 8"):
+        ingest.run(configuration(tmp_path, [source], rows_per_shard=8))
+
+
+def test_a_rerun_tries_again_only_what_failed(cluster, site, tmp_path):
+    good, shaky = [f"/good{n}.png" for n in range(20)], [f"/shaky{n}.png" for n in range(3)]
+    site.files = {path: png(n) for n, path in enumerate([*good, *shaky])}
+    site.down = set(shaky)
+    rows = [line(f"T{n}", site.url(path)) for n, path in enumerate(good)]
+    rows[4:4] = [line(f"S{n}", site.url(path)) for n, path in enumerate(shaky)]
+    rows += [line("Gone", site.url("/missing"))]
+    (tmp_path / "wit.tsv").write_bytes(tsv(*rows))
+    sources = [{"path": str(tmp_path / "wit.tsv")}]
+    config = configuration(tmp_path, sources)
+
+    offline = ingest.run(configuration(tmp_path, sources, fetch={"enabled": False}))
+    assert (offline["items"], offline["retryable"], site.counts.total()) == (0, 24, 0)
+    offline = ingest.run(configuration(tmp_path, sources, fetch={"enabled": False}))
+    assert offline["shards made now"] == 0
+
+    first = ingest.run(config)
+    assert (first["items"], first["retryable"], first["shards made now"]) == (20, 3, 4)
+    before = stored(config)
+    ingest.run(config.model_copy(update={"ingest": config.ingest.model_copy(update={"retry_failed": False})}))
+    assert stored(config) == before
+
+    site.down = set()
+    second = ingest.run(config)
+    assert (second["items"], second["rejected"], second["retryable"], second["shards made now"]) == (23, 1, 0, 1)
+    assert all(site.counts[path] == 1 for path in [*good, "/missing"])
+    assert all(site.counts[path] == 2 for path in shaky)
+    after = stored(config)
+    changed = {name for name in after if after[name] != before[name]}
+    unit = "part-0000-000000"
+    assert changed == {f"{unit}.parquet", f"rejected/{unit}.parquet", f"records/{unit}.json", "manifest.json"}
+
+    third = ingest.run(config)
+    assert (third["shards made now"], stored(config)) == (0, after)
+    fresh = configuration(tmp_path, sources, root="fresh")
+    ingest.run(fresh)
+    assert stored(fresh) == after
+
+
+def test_a_longer_file_costs_its_new_rows(cluster, tmp_path):
+    (tmp_path / "good.png").write_bytes(png(0))
+    rows = [line(f"T{n}", "good.png") for n in range(30)]
+    path = tmp_path / "wit.tsv"
+    path.write_bytes(tsv(*rows[:20]))
+    config = configuration(tmp_path, [{"path": str(path)}])
+    assert ingest.run(config)["shards made now"] == 3
+    path.write_bytes(tsv(*rows))
+    assert ingest.run(config)["shards made now"] == 3  # the last one of then, and two more
+    assert [item["title"] for item in rows_of(config)[0]] == [f"T{n}" for n in range(30)]
+    path.write_bytes(tsv(*rows[:8]))
+    assert ingest.run(config)["shards"] == 2
+    assert len([name for name in stored(config) if name.endswith(".parquet")]) == 4
+
+
+UNITS = 24
+
+
+@pytest.fixture(scope="module")
+def plain(cluster, tmp_path_factory) -> tuple[Path, Config, dict[str, bytes]]:
+    """A run of two files and 24 units that nothing interrupts, and its bytes."""
+    folder = tmp_path_factory.mktemp("plain")
+    for n in range(8):
+        (folder / f"{n}.jpg").write_bytes(encoded(picture(n, 1_200, 900), "JPEG"))
+    rows = [line(f"T{n}", f"{n % 8}.jpg" if n % 50 else "missing.jpg") for n in range(UNITS * 7 - 10)]
+    rows += rows[:10]
+    (folder / "a.tsv.gz").write_bytes(gzip.compress(tsv(*rows[: UNITS * 4])))
+    (folder / "b.tsv").write_bytes(tsv(*rows[UNITS * 4 :]))
+    config = configuration(folder, [{"path": str(folder / name)} for name in ("a.tsv.gz", "b.tsv")])
+    summary = ingest.run(config)
+    assert (summary["rows"], summary["duplicates"] > 0, summary["retryable"] > 0) == (UNITS * 7, True, True)
+    return folder, config, stored(config)
+
+
+def another(plain: tuple[Path, Config, dict[str, bytes]], root: str) -> Config:
+    folder, config, _ = plain
+    return config.model_copy(update={"root": str(folder / root)})
+
+
+def wait_for(condition, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.01)
+
+
+def done(config: Config) -> int:
+    return len(list((config.folder("items") / "records").glob("*.json")))
+
+
+def test_killed_workers_and_readers_change_nothing(plain):
+    config = another(plain, "workers-killed")
+    result: list[Any] = []
+    job = threading.Thread(target=lambda: result.append(ingest.run(config)))
+    job.start()
+    killed = []
+    for part, least in (("_Worker", 3), ("read", 5), ("_Worker", 9)):
+        wait_for(lambda least=least: done(config) >= least)
+        for process in psutil.Process().children(recursive=True):
+            title = " ".join(process.cmdline())
+            if title.startswith("ray::") and part in title and process.pid not in killed:
+                process.send_signal(signal.SIGKILL)
+                killed.append(process.pid)
+                break
+    job.join(timeout=300)
+    assert killed
+    assert result
+    assert stored(config) == plain[2]
+
+
+def test_a_killed_driver_is_taken_up_where_it_was(plain):
+    config = another(plain, "driver-killed")
+    path = plain[0] / "driver-killed.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    first = start_job(path)
+    wait_for(lambda: done(config) >= 4 or first.poll() is not None)
+    first.kill()
+    first.wait()
+    assert not (config.folder("items") / "manifest.json").exists()
+    time.sleep(1)
+    kept = {record.name: record.stat().st_mtime_ns for record in finished(config)}
+    assert 4 <= done(config) < UNITS
+
+    second = start_job(path)
+    output = second.communicate(timeout=300)[0].decode()
+    assert second.returncode == 0, output
+    assert "== ingest" in output
+    assert stored(config) == plain[2]
+    assert len(kept) >= 1
+    assert kept.items() <= {record.name: record.stat().st_mtime_ns for record in finished(config)}.items()
+
+
+def finished(config: Config) -> list[Path]:
+    """Records of units that a rerun has no reason to touch."""
+    records = (config.folder("items") / "records").glob("*.json")
+    return [path for path in records if json.loads(path.read_text())["counts"]["retryable"] == 0]
+
+
+def start_job(path: Path) -> subprocess.Popen:
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "jobs.ingest", "--config", str(path)]
+    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
