@@ -24,6 +24,8 @@ import numpy as np
 from comem_ray.artifacts import write_atomic
 from comem_ray.config import ConfigError, Index
 
+STAGE = "build_index"
+IDS, LANGUAGES = "ids.npy", "languages.npy"
 PROBE_VECTORS = 1_000  # added to a copy to weigh a vector
 TIES = 16  # fetched beyond k, so that equal scores at the end of a list fall in item order
 CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes
@@ -61,6 +63,11 @@ def index_bytes(trained: Any, sample: np.ndarray, total: int) -> int:
     return empty + math.ceil((len(faiss.serialize_index(probe)) - empty) / len(vectors) * total)
 
 
+def index_file(kind: str) -> str:
+    """Name of the FAISS file of `kind` in an index/ stage."""
+    return f"{kind}.faiss"
+
+
 def save_index(path: Path, index: Any) -> None:
     """Writes a FAISS index atomically."""
     write_atomic(path, lambda p: faiss.write_index(index, str(p)))
@@ -94,9 +101,10 @@ class ItemIndex:
         self._selector = lru_cache(CACHED_LANGUAGES)(self._make_selector)
 
     @classmethod
-    def load(cls, path: Path, ids: np.ndarray, languages: np.ndarray, search: Mapping[str, int]) -> ItemIndex:
-        """Reads the FAISS index at `path`."""
-        return cls(faiss.read_index(str(path)), ids, languages, search)
+    def load(cls, folder: Path, kind: str, search_parameters: Mapping[str, int]) -> ItemIndex:
+        """Reads the index of `kind` ("picture" or "text") of an index/ stage; ids and languages stay on disk."""
+        ids, languages = (np.load(folder / name, mmap_mode="r") for name in (IDS, LANGUAGES))
+        return cls(faiss.read_index(str(folder / index_file(kind))), ids, languages, search_parameters)
 
     def search(self, vectors: np.ndarray, k: int, language: str | None = None) -> tuple[np.ndarray, list[list[str]]]:
         """Scores (B, k) float32 and ids of the `k` best items of each of `vectors` (B, C) float32, best first.

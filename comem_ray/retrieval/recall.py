@@ -16,7 +16,7 @@ import faiss
 import numpy as np
 
 from comem_ray.retrieval.embeddings import Embeddings
-from comem_ray.retrieval.index import ItemIndex
+from comem_ray.retrieval.index import TIES, ItemIndex
 
 QUERY_COSINE = 0.9  # between a query and the item vector it was made from
 RECALL_AT = 10
@@ -45,9 +45,9 @@ def exact_nearest(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> 
     positions = np.full((len(queries), k), -1, np.int64)
     start = 0
     for block in blocks:
-        found, at = faiss.knn(queries, block, min(k, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
+        found, at = faiss.knn(queries, block, min(k + TIES, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
         scores, positions = np.hstack([scores, found]), np.hstack([positions, at + start])
-        order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        order = np.lexsort((positions, -scores), axis=1)[:, :k]  # equal scores in item order, as an index gives them
         scores, positions = np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
         start += len(block)
     return positions

@@ -1,6 +1,5 @@
 """The CLIP encoder against open_clip itself."""
 
-import json
 import threading
 
 import numpy as np
@@ -8,31 +7,20 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
 from tiny import picture
+from tiny_clip import ARCHITECTURE, write_clip
 
 from comem_ray.config import Clip, ConfigError
 from comem_ray.retrieval.clip import ClipEncoder, locate
-
-ARCHITECTURE = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 16, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
-}
 
 
 @pytest.fixture
 def local(tmp_path):
     """A function that writes a model configuration and weights, and returns the section `clip`."""
 
-    def write(name="small", seed=1, architecture=ARCHITECTURE, preprocessing=None, **fields):
-        data = {"model_cfg": architecture, "preprocess_cfg": preprocessing} if preprocessing else architecture
-        (tmp_path / f"{name}.json").write_text(json.dumps(data))
-        torch.manual_seed(seed)
-        model = open_clip.CLIP(**architecture)
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / f"{name}.safetensors")
-        paths = {"model": str(tmp_path / f"{name}.json"), "pretrained": str(tmp_path / f"{name}.safetensors")}
-        return Clip(**{**paths, **fields}), model.eval()
+    def write(*args, seed=1, architecture=ARCHITECTURE, preprocessing=None, **fields):
+        section, model = write_clip(tmp_path, *args, seed=seed, architecture=architecture, preprocessing=preprocessing)
+        return Clip(**{**section, **fields}), model
 
     return write
 

@@ -1,0 +1,152 @@
+"""The FAISS indexes of the knowledge base, one over the items' pictures and one over their texts.
+
+    ray job submit --working-dir . -- python -m jobs.build_index --config configs/demo.yaml
+
+One worker builds; it streams the embeddings shard by shard and holds the index alone, within index.max_memory_gb.
+Units: `items` (ids and languages, in the order of the vectors), `picture`, `text` (a FAISS file each), and for each
+index its recall@10 against exact search on held-out queries (comem_ray/retrieval/recall.py says which). A change of
+index.search measures again and builds nothing. Search times change from run to run: they stand in the summary, not in
+index/.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow.parquet as pq
+
+from comem_ray.artifacts import ArtifactError, StageFolder, fingerprint, load_manifest, write_json
+from comem_ray.config import Config
+from comem_ray.items import STAGE as ITEMS
+from comem_ray.items import item_shards
+from comem_ray.retrieval.embeddings import Embeddings
+from comem_ray.retrieval.index import (
+    IDS,
+    LANGUAGES,
+    STAGE,
+    ItemIndex,
+    build_index,
+    index_file,
+    save_array,
+    save_index,
+)
+from comem_ray.retrieval.recall import (
+    RECALL_AT,
+    exact_nearest,
+    held_out_queries,
+    recall,
+    search_milliseconds,
+    training_positions,
+)
+from jobs.common import Summary, main, run_units
+
+
+def run(config: Config) -> Summary:
+    """Writes index/ under the run's root. Raises ArtifactError where the embeddings are not those of the items."""
+    embeddings = Embeddings(config.folder("embeddings"))
+    _refuse_stale(config, embeddings)
+    index = config.index
+    identity = {
+        "clip": embeddings.clip,
+        "factory": index.factory,
+        "training_items": index.training_items,
+        "seed": config.seed,
+    }
+    stage = StageFolder(config.folder("index"), STAGE, identity)
+    vectors = embeddings.manifest.fingerprint
+    builds = {"items": vectors, **dict.fromkeys(embeddings.kinds, vectors)}
+    measured = fingerprint([vectors, index.search, index.recall_queries])
+    measures = {f"{kind}.recall": measured for kind in embeddings.kinds}
+    kept = stage.finished({**builds, **measures})
+    for units in (builds, measures):
+        todo = [{"unit": unit, "inputs": digest} for unit, digest in units.items() if unit not in kept]
+        run_units(todo, BuildIndex, (config, stage), index.workers, STAGE)
+    figures = {kind: json.loads((stage.path / f"{kind}.recall.json").read_text()) for kind in embeddings.kinds}
+    stage.close([*builds, *measures], {"kinds": list(embeddings.kinds), "recall": figures})
+    return _summary(config, embeddings, figures)
+
+
+def _refuse_stale(config: Config, embeddings: Embeddings) -> None:
+    shards = item_shards(load_manifest(config.folder("items"), ITEMS))
+    made_of = {record.unit: record.inputs for record in embeddings.manifest.records}
+    if made_of != {unit: shard.sha256 for unit, shard in shards.items()}:
+        raise ArtifactError(
+            f"the embeddings ({len(embeddings):,} items in {len(made_of)} shards) are not those of the items "
+            f"({len(shards)} shards): run jobs.embed_items with this configuration first"
+        )
+
+
+def _summary(config: Config, embeddings: Embeddings, figures: dict[str, Any]) -> Summary:
+    summary: Summary = {"items": len(embeddings), "width": embeddings.width, "factory": config.index.factory}
+    for kind in embeddings.kinds:
+        summary[f"{kind} bytes"] = (config.folder("index") / index_file(kind)).stat().st_size
+        summary[f"{kind} recall@{RECALL_AT}"] = figures[kind][f"recall_at_{RECALL_AT}"]
+        summary[f"{kind} recall queries"] = figures[kind]["queries"]
+        times = _times_file(config, kind)
+        if times.exists():  # measured together with the recall, maybe in an earlier run
+            summary.update({f"{kind} {k}": v for k, v in json.loads(times.read_text()).items()})
+    return summary
+
+
+def _times_file(config: Config, kind: str) -> Path:
+    return config.folder("summaries") / f"{STAGE}.{kind}.json"
+
+
+class BuildIndex:
+    """The actor: one unit a call."""
+
+    def __init__(self, config: Config, stage: StageFolder):
+        self._config, self._stage = config, stage
+        self._embeddings = Embeddings(config.folder("embeddings"))
+        total, index = len(self._embeddings), config.index
+        self._training = training_positions(total, index.training_items, config.seed)
+        # A fixed number, for sums depend on it in their last digits.
+        faiss.omp_set_num_threads(max(1, math.floor(index.workers.cpus)))
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
+        if unit == "items":
+            files = self._write_items()
+        elif unit.endswith(".recall"):
+            files = self._measure(unit.removesuffix(".recall"))
+        else:
+            files = self._build(unit)
+        self._stage.commit(unit, inputs, files, {"items": len(self._embeddings)} if unit == "items" else {})
+        return batch
+
+    def _write_items(self) -> dict[str, int]:
+        items = self._config.folder("items")
+        shards = item_shards(load_manifest(items, ITEMS)).values()
+        tables = [pq.read_table(items / s.name, columns=["language"])["language"].to_pylist() for s in shards]
+        languages = [language for table in tables for language in table]
+        save_array(self._stage.path / IDS, np.array(self._embeddings.item_ids(), np.bytes_))
+        save_array(self._stage.path / LANGUAGES, np.array(languages, np.bytes_))
+        return dict.fromkeys((IDS, LANGUAGES), len(languages))
+
+    def _build(self, kind: str) -> dict[str, int]:
+        embeddings, config = self._embeddings, self._config.index
+        sample = embeddings.rows(kind, self._training)
+        index = build_index(config, embeddings.width, len(embeddings), sample, embeddings.blocks(kind))
+        save_index(self._stage.path / index_file(kind), index)
+        return {index_file(kind): len(embeddings)}
+
+    def _measure(self, kind: str) -> dict[str, int]:
+        config, embeddings, seed = self._config.index, self._embeddings, self._config.seed
+        index = ItemIndex.load(self._stage.path, kind, config.search)
+        queries = held_out_queries(embeddings, kind, self._training, config.recall_queries, seed)
+        found = recall(index.nearest(queries, RECALL_AT)[1], exact_nearest(queries, embeddings.blocks(kind), RECALL_AT))
+        name = f"{kind}.recall.json"
+        write_json(self._stage.path / name, {"queries": len(queries), f"recall_at_{RECALL_AT}": round(found, 4)})
+        p50, p99 = search_milliseconds(index, queries, RECALL_AT)
+        times = {"search ms p50": round(p50, 3), "search ms p99": round(p99, 3)}
+        write_json(_times_file(self._config, kind), times)
+        return {name: len(queries)}
+
+
+if __name__ == "__main__":
+    main(STAGE, run, __doc__)
