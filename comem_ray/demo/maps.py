@@ -64,9 +64,13 @@ def _locator(latitude: float, longitude: float) -> Map:
 
 
 def _region(country: Country) -> Map:
-    same = [c for c in load_countries() if c.area == country.area] or [c for c in load_countries() if c.coast]
-    marked = [ring * [1.0, -1.0] for c in same for ring in c.coast]
-    return Map(land=marked, pale=[ring * [1.0, -1.0] for ring in _all_coasts()], frame=(-180, -90, 180, 90))
+    same = [c for c in load_countries() if c.area == country.area]
+    return Map(
+        land=[ring * [1.0, -1.0] for c in same for ring in c.coast],
+        pale=[ring * [1.0, -1.0] for ring in _all_coasts()],
+        frame=(-180, -90, 180, 90),
+        dots=[(c.latlng[1], -c.latlng[0]) for c in same if c.latlng and not c.coast],
+    )
 
 
 def _all_coasts() -> list[Ring]:
