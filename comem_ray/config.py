@@ -23,7 +23,8 @@ class ConfigError(ValueError):
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Defaults are validated too: 32 of a float field is 32.0 wherever it comes from, and fingerprints agree.
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
 
 class Workers(_Section):
@@ -166,6 +167,27 @@ class Reasoner(_Section):
     repetition_penalty: float = Field(1, gt=0, description="the paper's evaluation has 1.05")
 
 
+class Training(_Section):
+    """The fine-tune of the adapter. One epoch of the paper is 15.6 thousand samples in some 975 steps."""
+
+    data: str = Field(description="folder of training shards (parquet, TRAINING_SCHEMA)")
+    items: int = Field(3, ge=1, description="items of a sample, best first; more is dearer and steadier")
+    epochs: int = Field(1, ge=1)
+    max_steps: int | None = Field(None, ge=1, description="optimizer steps; null: as many as the epochs have")
+    global_batch: int = Field(16, ge=1, description="samples a step, over all workers")
+    micro_batch: int = Field(4, ge=1, description="samples a forward pass of a worker; more needs memory")
+    learning_rate: float = Field(5e-5, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    clip_norm: float = Field(3.0, gt=0, description="gradient norm above which gradients are scaled down")
+    gradient_checkpointing: bool = Field(True, description="recompute in backward: less memory, a third more time")
+    distillation: float = Field(0.0, ge=0, description="weight of the KL to the rag pass of the same backbone; 0 is off")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints; fewer lose less when killed")
+    keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept, the newest")
+    max_loss: float = Field(20.0, gt=0, description="a loss above it, or one that is no number, stops the run")
+    workers: Workers = Workers()
+
+
 class Api(_Section):
     """Limits of the HTTP API; what exceeds them is answered with a 4xx."""
 
@@ -189,6 +211,7 @@ class Config(_Section):
     adapter: Adapter = Adapter()
     memory: Memory = Memory()
     reasoner: Reasoner = Reasoner()
+    training: Training | None = None
     api: Api = Api()
 
     def folder(self, stage: str) -> Path:
