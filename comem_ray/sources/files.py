@@ -6,6 +6,7 @@ Opens nothing.
 from __future__ import annotations
 
 import glob
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,7 @@ class SourceFile:
     @property
     def name(self) -> str:
         """The file's name without its folder, as items and rejected rows carry it."""
-        return Path(self.path).name
+        return os.path.basename(self.path)
 
 
 def source_files(sources: Sequence[Source]) -> list[SourceFile]:
