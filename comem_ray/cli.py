@@ -70,7 +70,7 @@ def ask_demo(url: Url = ENDPOINT, count: Annotated[int, typer.Option(help="quest
     folder = resolve("demo/questions")
     for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
         asked = json.loads(line)
-        typer.echo(f"\nQ: {asked['question']}   [{asked['image']}]   expected: {asked['answer']}")
+        typer.echo(f"\nQ: {asked['question']}   [{asked['picture']}]   expected: {asked['answer']}")
         for mode in ("memory", "rag"):
             typer.echo(_shown(_post(url, {"question": asked["question"], "mode": mode}, folder / asked["image"])))
 

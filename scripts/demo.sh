@@ -38,7 +38,7 @@ wait_for() {  # wait_for WHAT URL LOG SECONDS
 }
 
 echo "== 1. the demo's world: pictures, texts and models below $COMEM_HOME"
-comem demo prepare --wheels "$COMEM_HOME/wheels"
+comem demo prepare
 
 echo "== 2. a Ray cluster of this machine; dashboard $dashboard (it asks for the token: ray get-auth-token)"
 export RAY_AUTH_MODE=token
