@@ -9,7 +9,6 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
-from starlette.types import ASGIApp
 
 from comem_ray import __version__
 from comem_ray.config import Api
@@ -23,7 +22,7 @@ from serve.bodies import (
     error_docs,
 )
 from serve.body_limit import BodyLimit
-from serve.errors import Outermost, api_error, overloaded
+from serve.errors import Guard, api_error, overloaded
 from serve.flow import Flow, Json, image_url
 
 _DESCRIPTION = """
@@ -41,15 +40,17 @@ _PICTURE_HEADERS = {
 }
 
 
-def build_api(flow: Flow, limits: Api) -> ASGIApp:
-    """The API as an ASGI application, its guards in front."""
+def build_api(flow: Flow, limits: Api) -> FastAPI:
+    """The API, its guards in front."""
     app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION)
     _questions(app, flow)
     _items(app, flow)
     _health(app, flow)
     for kind in (HTTPException, RequestValidationError):
         app.add_exception_handler(kind, _on_error)
-    return Outermost(BodyLimit(app, limits.max_body_bytes))
+    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
+    app.add_middleware(Guard)  # outermost, as the last one added
+    return app
 
 
 async def _on_error(_: Request, error: Exception) -> Response:

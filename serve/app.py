@@ -30,9 +30,10 @@ _MODEL = {"max_ongoing_requests": 32, "max_queued_requests": 64, "ray_actor_opti
 _INGRESS = {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.2}}
 
 
-def build_app(args: AppArgs) -> Application:
-    """The bound graph. Raises ConfigError where the configuration cannot be used."""
-    config = load_config(args.config, args.overrides)
+def build_app(args: dict[str, Any]) -> Application:
+    """The bound graph of AppArgs. Raises ValueError (ConfigError) where they or the configuration cannot be used."""
+    checked = AppArgs.model_validate(args)
+    config = load_config(checked.config, checked.overrides)
     models = [_deployment(model, _MODEL).bind(config) for model in (Retriever, MemoryEncoder, Reasoner)]
     return _deployment(Ingress, _INGRESS).bind(config, *models)
 

@@ -117,7 +117,6 @@ class ItemReply(BaseModel):
 
 class StatusReply(BaseModel):
     status: str
-    deployments: dict[str, str] = {}
 
 
 class ErrorDetail(BaseModel):

@@ -49,6 +49,8 @@ class Checks:
             raise ApiError(
                 422, "text_too_long", f"{field} has {len(text):,} characters, the limit is {limit:,}: shorten it", field
             )
+        if any("\ud800" <= c <= "\udfff" for c in text):
+            raise ApiError(422, "invalid_field", f"{field} holds half a surrogate pair, which is no character", field)
         return text
 
     def top_k(self, top_k: int | None) -> int:
@@ -71,7 +73,10 @@ class Checks:
             return None
         by = self.retrieval.by
         _want_picture(picture, by, f"mode {ask.mode!r}", "or use mode 'none'")
-        return Search(picture, ask.question, k, by, ask.language, None)
+        return Search(picture, ask.question, k, by, self._language(ask), None)
+
+    def _language(self, ask: AnswerRequest | RetrieveRequest) -> str | None:
+        return ask.language or self.retrieval.language
 
     def search(self, ask: RetrieveRequest, picture: bytes | None) -> Search:
         """The search of a retrieve request; by all that is given where it does not say."""
@@ -83,7 +88,7 @@ class Checks:
         _want_picture(picture, by, f"by {by!r}", "or search by 'text'")
         if by in ("text", "both") and text is None:
             raise ApiError(422, "missing_field", f"by {by!r} needs a text: add one, or search by 'picture'", "text")
-        return Search(picture, text, self.top_k(ask.top_k), by, ask.language, ask.text_weight)
+        return Search(picture, text, self.top_k(ask.top_k), by, self._language(ask), ask.text_weight)
 
 
 def _want_picture(picture: bytes | None, by: By, what: str, other: str) -> None:

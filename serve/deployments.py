@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 import ray
+from fastapi import FastAPI
 from PIL.Image import Image
 from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp
 
 from comem_ray.config import Config
 from comem_ray.images import PictureError, open_picture
 from serve.batching import Batcher
 from serve.checks import refused_picture
-from serve.messages import Ask, Hits, Refusal, Reply, Search, packed, unpacked
+from serve.messages import Ask, By, Hits, Refusal, Reply, Search, packed, unpacked
 
 # The models' own modules (torch, transformers, open_clip) are imported by the replica that needs them: the ingress and
 # whoever builds the graph start without them.
@@ -78,10 +78,16 @@ class Retriever(_Model):
                 text = None if s.by == "picture" else s.text
                 groups[s.k, s.by, s.language, s.text_weight].append((place, self.query(picture, text)))
         for options, asked in groups.items():
-            found = self.model.retrieve([query for _, query in asked], *options)
-            for (place, _), hits in zip(asked, found, strict=True):
-                replies[place] = [(h.item_id, h.score) for h in hits]
+            found = self._found([query for _, query in asked], *options)
+            replies |= {place: reply for (place, _), reply in zip(asked, found, strict=True)}
         return [replies[place] for place in range(len(searches))]
+
+    def _found(self, queries: list[Any], k: int, by: By, language: str | None, weight: float | None) -> list[Any]:
+        try:
+            found = self.model.retrieve(queries, k, by, language, weight)
+        except ValueError as error:  # no item in that language, or an index without texts
+            return [Refusal("nothing_to_search", str(error), "language" if language else "by")] * len(queries)
+        return [[(h.item_id, h.score) for h in hits] for hits in found]
 
 
 Shown = tuple[str, bytes]  # an item's text and encoded picture
@@ -191,7 +197,7 @@ class Ingress:
 
         self.limits, self.flow = config.api, Flow(config, retriever, memory_encoder, reasoner)
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:
+    def __serve_build_asgi_app__(self) -> FastAPI:
         from serve.api import build_api
 
         return build_api(self.flow, self.limits)

@@ -109,12 +109,10 @@ def _invalid(error: Any) -> ApiError:
         return ApiError(422, "unknown_field", f"there is no field {field!r}: remove it (see /docs)", field)
     if error["type"] == "missing":
         return ApiError(422, "missing_field", f"{field} is missing: add it", field)
-    if error["type"] == "string_unicode":
-        return ApiError(422, "invalid_field", f"{field} holds half a surrogate pair, which is no character", field)
     return ApiError(422, "invalid_field", f"{field}: {error['msg'][:1].lower()}{error['msg'][1:]}", field)
 
 
-class Outermost:
+class Guard:
     """Outermost ASGI layer: one log line a request, and a 500 in our shape for what no handler caught."""
 
     def __init__(self, app: ASGIApp):

@@ -65,14 +65,15 @@ class Flow:
         max_new_tokens = self.checks.max_new_tokens(request.max_new_tokens)
         picture = self.checks.picture(request.image)
         search = self.checks.answer_search(request, picture)
-        hits = await self._hits(search, clock) if search else []
-        ids = [item_id for item_id, _ in hits]
-        with clock.stage("items"):
-            items = await self._read(ids, picture=request.mode == "rag") if ids else []
-        memory = await self._memory(ids, clock) if request.mode == "memory" else None
+        if search is None:
+            return Prepared(Ask(question, picture, request.mode, max_new_tokens), [], clock)
+        hits = await self._hits(search, clock)
+        items = await self._read([item_id for item_id, _ in hits], request.mode == "rag", clock)
         shown = [(i.text, i.picture) for i in items if i.picture is not None]
-        ask = Ask(question, picture, request.mode, max_new_tokens, shown, None if memory is None else packed(memory))
-        return Prepared(ask, _sources(hits, items), clock)
+        memory = packed(await self._memory(items, clock)) if request.mode == "memory" else None
+        return Prepared(
+            Ask(question, picture, request.mode, max_new_tokens, shown, memory), _sources(hits, items), clock
+        )
 
     async def answer(self, prepared: Prepared) -> Json:
         """The answer's body. Raises ApiError."""
@@ -100,14 +101,15 @@ class Flow:
         """The items nearest to a picture, a text, or both. Raises ApiError."""
         clock = Clock()
         hits = await self._hits(self.checks.search(request, self.checks.picture(request.image)), clock)
-        with clock.stage("items"):
-            items = await self._read([item_id for item_id, _ in hits])
+        items = await self._read([item_id for item_id, _ in hits], False, clock)
         return {"sources": _sources(hits, items), "timings_ms": clock.timings()}
 
     async def item(self, item_id: str, picture: bool = False) -> Item:
         """One item. Raises ApiError (404) where there is none of that id."""
         try:
-            return (await self._read([item_id], picture))[0]
+            if not item_id.isalnum():
+                raise UnknownItem(item_id)
+            return (await self._read([item_id], picture, Clock()))[0]
         except UnknownItem as error:
             raise ApiError(404, "unknown_item", f"there is no item {item_id[:64]!r}", "item_id") from error
 
@@ -122,11 +124,13 @@ class Flow:
         with clock.stage("retrieve"):
             return await asked(self._retrieve.remote(search), "the retriever")
 
-    async def _read(self, ids: Sequence[str], picture: bool = False) -> list[Item]:
-        return await asyncio.to_thread(self.items.get, ids, picture=picture)
+    async def _read(self, ids: Sequence[str], picture: bool, clock: Clock) -> list[Item]:
+        with clock.stage("items"):
+            return await asyncio.to_thread(self.items.get, ids, picture=picture)
 
-    async def _memory(self, ids: Sequence[str], clock: Clock) -> Tensor:
+    async def _memory(self, items: Sequence[Item], clock: Clock) -> Tensor:
         """Memory (K, Q, D) of the items: from the store, and what it does not hold from the memory encoder."""
+        ids = [i.item_id for i in items]
         with clock.stage("memory"):
             missing = self.store.missing(ids)
             if not missing:
@@ -140,7 +144,7 @@ class Flow:
         known = {i: self._fresh[i] for i in ids if i in self._fresh}
         unknown = [i for i in ids if i not in known]
         if unknown:
-            items = [(i.text, i.picture) for i in await self._read(unknown, picture=True)]
+            items = [(i.text, i.picture) for i in await asyncio.to_thread(self.items.get, unknown)]
             made = unpacked(await asked(self._encode.remote(items), "the memory encoder"))
             known |= dict(zip(unknown, made, strict=True))
         self._fresh |= known
