@@ -86,7 +86,9 @@ class Clip(_Section):
     precision: Precision = Field("float32", description="float16 or bfloat16 on a GPU")
     batch_size: int = Field(64, ge=1, description="pictures a forward pass; more needs more memory")
     decode_threads: int = Field(1, ge=1, description="threads that decode the next batches meanwhile")
-    texts: bool = Field(True, description="embed the items' texts too; false saves their time, retrieves by picture only")
+    texts: bool = Field(
+        True, description="embed the items' texts too; false saves their time, retrieves by picture only"
+    )
     workers: Workers = Workers()
 
 
@@ -99,7 +101,9 @@ class Index(_Section):
     max_memory_gb: float = Field(4, gt=0, description="refuses an index whose vectors would take more, in GB")
     gpu: bool = Field(False, description="train and add on a GPU (needs faiss-gpu); the file is a CPU index")
     recall_queries: int = Field(200, ge=1, description="held-out queries of the recall and latency figures")
-    workers: Workers = Field(Workers(), description="one actor builds; its FAISS threads follow cpus; gpu needs gpus: 1")
+    workers: Workers = Field(
+        Workers(), description="one actor builds; its FAISS threads follow cpus; gpu needs gpus: 1"
+    )
 
 
 class Retrieval(_Section):
@@ -181,7 +185,9 @@ class Training(_Section):
     warmup: float = Field(0.03, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     clip_norm: float = Field(3.0, gt=0, description="gradient norm above which gradients are scaled down")
     gradient_checkpointing: bool = Field(True, description="recompute in backward: less memory, a third more time")
-    distillation: float = Field(0.0, ge=0, description="weight of the KL to the rag pass of the same backbone; 0 is off")
+    distillation: float = Field(
+        0.0, ge=0, description="weight of the KL to the rag pass of the same backbone; 0 is off"
+    )
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints; fewer lose less when killed")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept, the newest")
     max_loss: float = Field(20.0, gt=0, description="a loss above it, or one that is no number, stops the run")
