@@ -113,7 +113,7 @@ class Fetcher:
             answer = self._get(_parsed(url))
             if isinstance(answer, bytes):
                 return answer
-            url = urljoin(url, answer)
+            url = _joined(url, answer)
         raise FetchError("fetch_redirects", f"more than {MAX_REDIRECTS} redirects")
 
     def _get(self, url: Url) -> bytes | str:
@@ -210,6 +210,13 @@ def _parsed(url: str) -> Url:
     if not parsed.host:
         raise FetchError("fetch_url", "the URL names no host")
     return parsed
+
+
+def _joined(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError as error:
+        raise FetchError("fetch_url", "a redirect leads to what is no URL") from error
 
 
 def _port(url: Url) -> int:

@@ -182,7 +182,7 @@ def _colours(image: Image.Image) -> Image.Image:
         if image.mode in ("RGBa", "La"):
             image = image.convert(image.mode.upper())
         return image.convert("RGBA" if transparent else "RGB")
-    except (ValueError, OSError) as error:
+    except Exception as error:  # palettes and transparency tables may be damaged too
         raise PictureError("picture_mode", f"colour mode {image.mode} cannot be turned into RGB") from error
 
 

@@ -26,10 +26,11 @@ from comem_ray.sources.chunks import parse_batch, rows_digest
 from comem_ray.sources.files import SourceFile
 from comem_ray.sources.lines import RAW_BYTES
 from comem_ray.sources.pictures import picture_bytes
-from comem_ray.sources.rows import Fault, Row
+from comem_ray.sources.rows import Fault, ParsedRow, Row
 from comem_ray.sources.scan import Unit
 
 AHEAD = 4  # pictures under way or done for each thread
+Fate = StoredPicture | Fault
 URL_CHARS = 2_048  # characters of a picture reference that a rejected row keeps
 
 
@@ -95,14 +96,14 @@ def ingest_unit(file: SourceFile, unit: Unit, batch: pa.RecordBatch, stage: Stag
 def _fates(
     file: SourceFile,
     unit: Unit,
-    rows: list[tuple[bytes, Row | Fault]],
+    rows: list[ParsedRow],
     earlier: _Earlier,
     maker: PictureMaker,
-) -> Iterator[tuple[int, bytes, Row | Fault, StoredPicture | Fault]]:
+) -> Iterator[tuple[int, bytes, Row | Fault, Fate]]:
     """The rows that repeat none, in order: number, bytes, row and fate. Pictures are made some rows ahead."""
     repeats = set(unit.repeats.tolist())
     shared = _SharedPictures(rows, Path(file.pictures), maker)
-    waiting: deque[tuple[int, bytes, Row | Fault, Future[StoredPicture] | StoredPicture | Fault]] = deque()
+    waiting: deque[tuple[int, bytes, Row | Fault, Fate | Future[StoredPicture]]] = deque()
     for position, (raw, row) in enumerate(rows):
         if position in repeats:
             continue
@@ -116,8 +117,8 @@ def _fates(
 
 
 def _settled(
-    number: int, raw: bytes, row: Row | Fault, fate: Future[StoredPicture] | StoredPicture | Fault
-) -> tuple[int, bytes, Row | Fault, StoredPicture | Fault]:
+    number: int, raw: bytes, row: Row | Fault, fate: Fate | Future[StoredPicture]
+) -> tuple[int, bytes, Row | Fault, Fate]:
     if isinstance(fate, Future):
         try:
             fate = fate.result()
@@ -129,7 +130,7 @@ def _settled(
 class _SharedPictures:
     """Begins pictures, once for all rows of a unit that name the same one (a page's picture in many languages)."""
 
-    def __init__(self, rows: list[tuple[bytes, Row | Fault]], folder: Path, maker: PictureMaker):
+    def __init__(self, rows: list[ParsedRow], folder: Path, maker: PictureMaker):
         self._left = Counter(row.picture for _, row in rows if isinstance(row, Row))
         self._begun: dict[str | bytes, Future[StoredPicture]] = {}
         self._folder, self._maker = folder, maker
@@ -157,7 +158,7 @@ class _Earlier:
         # A row whose bytes were cut short cannot be told for certain, and is judged anew.
         self._final = {r["source_row"]: r for r in rows if not r["retryable"] and len(r["raw"]) < RAW_BYTES}
 
-    def fate(self, number: int, raw: bytes, row: Row) -> StoredPicture | Fault | None:
+    def fate(self, number: int, raw: bytes, row: Row) -> Fate | None:
         """The picture or the final rejection that the row got then; None where it must be tried."""
         if row.item_id in self._place:
             return self._picture(*self._place[row.item_id])

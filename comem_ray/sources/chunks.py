@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from comem_ray.sources import jsonl, wit_parquet, wit_tsv
 from comem_ray.sources.files import SourceFile
-from comem_ray.sources.rows import Fault, Row
+from comem_ray.sources.rows import ParsedRow, Row
 
 FORMATS = {"wit_tsv": wit_tsv, "wit_parquet": wit_parquet, "jsonl": jsonl}
 RULES = 1  # counts up whenever the same file would be cut or parsed in another way
@@ -38,12 +38,12 @@ def read_chunks(file: SourceFile, rows: int) -> Iterator[Chunk]:
         first_row += wit_parquet.count_rows(batch) if file.format == "wit_parquet" else batch.num_rows
 
 
-def parse_batch(format: str, batch: pa.RecordBatch) -> list[tuple[bytes, Row | Fault]]:
+def parse_batch(format: str, batch: pa.RecordBatch) -> list[ParsedRow]:
     """The rows of a chunk's batch: each as it stood in the file, and what became of it."""
     return list(FORMATS[format].parse(batch))
 
 
-def rows_digest(rows: list[tuple[bytes, Row | Fault]]) -> str:
+def rows_digest(rows: list[ParsedRow]) -> str:
     """SHA-256 (hex) of the rows of a chunk: their bytes, what they were taken for, and pictures they carry."""
     digest = hashlib.sha256()
     for raw, row in rows:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from comem_ray.sources.framed import batches, rows_of
 from comem_ray.sources.lines import Line, read_lines
-from comem_ray.sources.rows import Fault, Row, make_row
+from comem_ray.sources.rows import Fault, ParsedRow, Row, make_row
 
 FIELDS = ("image", "title", "text", "description", "language", "page_url", "image_url")
 
@@ -26,7 +26,7 @@ def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
     return batches(_lines(path), rows, {})
 
 
-def parse(batch: pa.RecordBatch) -> Iterator[tuple[bytes, Row | Fault]]:
+def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
     """The rows of a chunk: each as it stood in the file, and what became of it."""
     for raw, fault in rows_of(batch):
         yield raw, fault or _row(raw)

@@ -41,6 +41,10 @@ class Fault:
     retryable: bool = False
 
 
+ParsedRow = tuple[bytes, Row | Fault]
+"""A row as it stood in its file, and what became of it."""
+
+
 def make_row(
     *,
     language: str | None,

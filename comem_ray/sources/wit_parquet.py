@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from comem_ray.sources.framed import CHUNK_BYTES, fault_batch, is_framed, rows_of
-from comem_ray.sources.rows import Fault, Row, make_row
+from comem_ray.sources.rows import Fault, ParsedRow, make_row
 
 COLUMNS = ("image", "image_url", "wit_features")
 _READ_ROWS = 64  # parquet rows taken from the file at a time
@@ -28,7 +28,8 @@ TEXTS = ("language", "page_url", "page_title", "context_page_description", "cont
 def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
     """The chunks of a file, each of at most `rows` source rows (more only where one parquet row has more)."""
     try:
-        file = pq.ParquetFile(path)
+        # Read through a small buffer: by default a whole column of a row group, all its pictures, comes at once.
+        file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
     except (pa.ArrowException, OSError) as error:
         yield fault_batch(_broken(error, "the file is not parquet, or its footer is damaged"))
         return
@@ -42,7 +43,7 @@ def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
             yield from _group(file, group, columns, rows)
 
 
-def parse(batch: pa.RecordBatch) -> Iterator[tuple[bytes, Row | Fault]]:
+def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
     """The source rows of a chunk: each as JSON without its pixels, and what became of it."""
     if is_framed(batch):
         for raw, fault in rows_of(batch):
@@ -114,7 +115,7 @@ def _entry_counts(batch: pa.RecordBatch) -> list[int]:
     return [max(1, n or 0) for n in pc.list_value_length(lists).to_pylist()]
 
 
-def _rows(row: dict[str, Any]) -> Iterator[tuple[bytes, Row | Fault]]:
+def _rows(row: dict[str, Any]) -> Iterator[ParsedRow]:
     image = row.get("image")
     data, path = (image.get("bytes"), image.get("path")) if isinstance(image, dict) else (image, None)
     url = row.get("image_url")

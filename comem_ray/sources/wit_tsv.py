@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from comem_ray.sources.framed import FramedRow, batches, rows_of
 from comem_ray.sources.lines import Line, read_lines
-from comem_ray.sources.rows import Fault, Row, make_row
+from comem_ray.sources.rows import Fault, ParsedRow, Row, make_row
 
 COLUMNS = (
     "language",
@@ -61,7 +61,7 @@ def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
     return batches(_framed(lines, len(header)), rows, {"columns": json.dumps(header)})
 
 
-def parse(batch: pa.RecordBatch) -> Iterator[tuple[bytes, Row | Fault]]:
+def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
     """The rows of a chunk: each as it stood in the file, and what became of it."""
     header = json.loads(batch.schema.metadata[b"columns"]) if b"columns" in (batch.schema.metadata or {}) else []
     place = {name: header.index(name) for name in COLUMNS if name in header}
