@@ -122,7 +122,7 @@ class StatusReply(BaseModel):
 class ErrorDetail(BaseModel):
     type: str = Field(description="a code that stays the same between versions")
     message: str = Field(description="a sentence that says what to change")
-    field: str | None = Field(description="the field of the request it is about")
+    field: str | None = Field(None, description="the field of the request it is about")
 
 
 class ErrorReply(BaseModel):

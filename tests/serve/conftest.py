@@ -12,7 +12,7 @@ from serving import LIMITS, Library, Served, World, make_world, serving, write_c
 @pytest.fixture(scope="session")
 def world(make_config: Any, tmp_path_factory: pytest.TempPathFactory) -> World:
     home = tmp_path_factory.mktemp("world")
-    sections = {"retrieval": {"top_k": 3}, "reasoner": {"max_new_tokens": 8, "max_prompt_tokens": 2_000}, "api": LIMITS}
+    sections = {"retrieval": {"top_k": 3}, "reasoner": {"max_new_tokens": 8, "max_prompt_tokens": 1_000}, "api": LIMITS}
     return make_world(make_config(root=str(home / "run"), clip=write_clip(home), **sections), home)
 
 

@@ -85,8 +85,8 @@ def test_messages_hold_both_numbers(served: Served) -> None:
     assert "501" in message("long question")
     assert "500" in message("long question")
     assert "1 to 20" in message("top_k 10,000")
-    assert "20000x20000" in message("20,000 x 20,000")
-    assert "2000" in message("prompt too long")
+    assert "50,000,000" in message("20,000 x 20,000")
+    assert "1000" in message("prompt too long")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def test_each_replica_logs_a_line_with_the_request_id(served: Served) -> None:
 def test_no_room_is_a_503_that_says_when_to_come_back(served: Served) -> None:
     def ask(i: int) -> httpx.Response:
         return httpx.post(
-            f"{served.url}/v1/answer", json={"question": f"{i}", "mode": "none", "max_new_tokens": 300}, timeout=120
+            f"{served.url}/v1/answer", json={"question": f"{i}", "mode": "none", "max_new_tokens": 80}, timeout=120
         )
 
     with ThreadPoolExecutor(40) as threads:
