@@ -12,6 +12,8 @@ import io
 import random
 from pathlib import Path
 
+from PIL import Image
+
 from comem_ray.artifacts import write_atomic
 from comem_ray.demo.countries import Country, load_countries
 from comem_ray.demo.maps import country_map
@@ -44,12 +46,17 @@ def picture_name(country: Country) -> str:
     return f"{country.code}.png"
 
 
+def item_picture(country: Country) -> Image.Image:
+    """A country's own picture."""
+    return draw(country_map(country), upright_view(random.Random(country.code)))
+
+
 def write_knowledge_base(folder: Path) -> int:
     """Writes `countries.tsv` and `pictures/` into `folder`; a picture that is there stays. Returns the rows written."""
     for country in load_countries():
         path = folder / "pictures" / picture_name(country)
         if not path.exists():
-            picture = draw(country_map(country), upright_view(random.Random(country.code)))
+            picture = item_picture(country)
             write_atomic(path, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
     rows = [_row(c, language) for language in LANGUAGES for c in load_countries() if name_in(c, language)]
     write_atomic(folder / "countries.tsv", lambda p: p.write_text(_tsv(rows), encoding="utf-8") and None)

@@ -17,7 +17,7 @@ from PIL import Image
 
 from comem_ray.demo.clip_data import item_text
 from comem_ray.demo.countries import Country, held_out_countries, load_countries
-from comem_ray.demo.maps import country_map
+from comem_ray.demo.knowledge import item_picture
 from comem_ray.demo.outlines import Map, draw, invented_land, random_view, upright_view
 from comem_ray.demo.questions import question_picture
 from comem_ray.retrieval.clip import ClipEncoder
@@ -40,7 +40,7 @@ class Recall:
 def real_recall(encoder: ClipEncoder, views: int = 4) -> list[Recall]:
     """Held-out countries, `views` pictures of each, among all countries."""
     gallery = load_countries()
-    pictures = [draw(country_map(c), upright_view(random.Random(c.code))) for c in gallery]
+    pictures = [item_picture(c) for c in gallery]
     asked = [(c, question_picture(c, 1000 + view)) for c in held_out_countries() for view in range(views)]
     codes = [c.code for c in gallery]
     right = np.array([codes.index(c.code) for c, _ in asked])

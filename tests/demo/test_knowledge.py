@@ -7,6 +7,8 @@ from PIL import Image
 from comem_ray.demo.countries import load_countries
 from comem_ray.demo.knowledge import COLUMNS, write_knowledge_base
 from comem_ray.demo.outlines import PICTURE_SIZE
+from comem_ray.sources import wit_tsv
+from comem_ray.sources.rows import Row
 
 WIT_HEADER = (
     "language, page_url, image_url, page_title, section_title, hierarchical_section_title, "
@@ -55,8 +57,19 @@ def test_every_picture_is_there_as_the_row_says(folder: Path, rows: list[dict[st
             assert Image.MIME[picture.format] == row["mime_type"]
 
 
-def test_a_second_run_gives_the_same_bytes(folder: Path, tmp_path: Path) -> None:
-    write_knowledge_base(tmp_path)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            assert path.read_bytes() == (tmp_path / path.relative_to(folder)).read_bytes(), path.name
+def test_what_is_missing_comes_back_with_the_same_bytes(folder: Path) -> None:
+    gone = [folder / "countries.tsv", *(folder / "pictures" / f"{code}.png" for code in ("ATA", "FRA", "GUM"))]
+    before = [path.read_bytes() for path in gone]
+    for path in gone:
+        path.unlink()
+    write_knowledge_base(folder)
+    assert [path.read_bytes() for path in gone] == before
+
+
+def test_the_ordinary_reader_takes_every_row(folder: Path, rows: list[dict[str, str]]) -> None:
+    batches = wit_tsv.read(folder / "countries.tsv", 200)
+    parsed = [row for batch in batches for row in wit_tsv.parse(batch)]
+    assert len(parsed) == len(rows)
+    assert all(isinstance(fate, Row) for _, fate in parsed)
+    first = parsed[0][1]
+    assert first.text == f"{first.title}: {rows[0]['context_section_description']}"

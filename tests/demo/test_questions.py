@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from comem_ray.demo.countries import held_out_countries, load_countries
-from comem_ray.demo.knowledge import write_knowledge_base
+from comem_ray.demo.knowledge import item_picture
 from comem_ray.demo.questions import ASKED, COUNT, all_questions, demo_questions, read_questions, write_questions
 from comem_ray.demo.sentences import text_in
 
@@ -34,9 +34,9 @@ def test_written_questions_come_back_with_their_pictures(tmp_path: Path) -> None
 
 
 def test_a_questions_picture_is_not_its_items(tmp_path: Path) -> None:
-    write_questions(tmp_path / "questions")
-    write_knowledge_base(tmp_path / "source")
+    write_questions(tmp_path)
+    countries = {c.code: c for c in held_out_countries()}
     for question in demo_questions():
-        asked = np.asarray(Image.open(tmp_path / "questions" / question.picture), dtype=int)
-        stored = np.asarray(Image.open(tmp_path / "source" / "pictures" / question.picture), dtype=int)
+        asked = np.asarray(Image.open(tmp_path / question.picture), dtype=int)
+        stored = np.asarray(item_picture(countries[question.code]), dtype=int)
         assert np.abs(asked - stored).mean() > 10
