@@ -38,7 +38,7 @@ def test_public_addresses(address, public):
 def test_resolving_tells_what_is_known_from_what_is_allowed():
     assert resolved("127.0.0.1", 80, allow_private=True) == ["127.0.0.1"]
     assert resolved("127.0.0.1", 80, allow_private=False) == []
-    with pytest.raises(OSError, match="nowhere.invalid"):
+    with pytest.raises(OSError, match=r"nowhere\.invalid"):
         resolved("nowhere.invalid", 80, allow_private=True)
     with pytest.raises(OSError, match="no host name"):
         resolved("a" * 70 + ".org", 80, allow_private=True)
