@@ -39,6 +39,7 @@ from jobs import build_index, embed_items, encode_memory
 
 ROOT = Path(__file__).parents[1]
 ITEMS = 40
+UNITS = ["part-0000-000000", "part-0000-000001"]
 NOT_STORED = 5  # number of the item whose memory is missing in the store
 MAX_PIXELS = 1_000_000
 LIMITS = {
@@ -112,8 +113,8 @@ def make_world(config: Config, home: Path) -> World:
             patch.setattr(stage, "run_units", _run_units_here)
             stage.run(config)
     store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
-    kept = [item_id for item_id in ids if item_id != ids[NOT_STORED]]
-    write_memory(config.folder("memory") / "part-0000-000000.safetensors", kept, store.get(kept))
+    kept = [item_id for item_id in ids[:-1] if item_id != ids[NOT_STORED]]
+    write_memory(config.folder("memory") / f"{UNITS[0]}.safetensors", kept, store.get(kept))
     return World(config, path, ids)
 
 
@@ -126,11 +127,13 @@ def _run_units_here(units: list[dict[str, Any]], worker: type, arguments: tuple[
 
 
 def _write_items(folder: Path) -> list[str]:
-    stage, unit = StageFolder(folder, "ingest", {"tiny": True}), "part-0000-000000"
+    """Two shards: all items but the last, and the last. Returns their ids."""
+    stage = StageFolder(folder, "ingest", {"tiny": True})
     rows = [row(i) for i in range(ITEMS)]
-    write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(rows, ITEM_SCHEMA))
-    stage.commit(unit, "", {f"{unit}.parquet": ITEMS}, {"rows": ITEMS, "items": ITEMS})
-    stage.close([unit])
+    for unit, part in zip(UNITS, (rows[:-1], rows[-1:]), strict=True):
+        write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(part, ITEM_SCHEMA))
+        stage.commit(unit, "", {f"{unit}.parquet": len(part)}, {"rows": len(part), "items": len(part)})
+    stage.close(UNITS)
     return [r["item_id"] for r in rows]
 
 

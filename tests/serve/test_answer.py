@@ -102,6 +102,14 @@ def test_what_fails_after_the_start_is_an_error_event(served: Served) -> None:
     assert data["error"]["type"] == "prompt_too_long"
 
 
+def test_a_user_who_leaves_does_not_hold_others_up(served: Served) -> None:
+    body = {"question": "Gone?", "mode": "none", "max_new_tokens": 400, "stream": True}
+    for _ in range(4):
+        with served.client.stream("POST", "/v1/answer", json=body) as response:
+            next(response.iter_text())
+    assert served.ask("Still there?", mode="none").status_code == 200
+
+
 def test_users_at_once_get_the_answers_they_get_alone(served: Served) -> None:
     asks = [
         {"question": f"Question {i}?", "image": image_of(i), "mode": MODES[i % 3], "top_k": 1 + i % 4}

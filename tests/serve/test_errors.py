@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from serving import LIMITS, Served, as_base64, check_error, image_of
+from serving import LIMITS, UNITS, Served, World, as_base64, check_error, image_of, wait_until
 from tiny import picture, png
 
 
@@ -154,6 +154,22 @@ def test_unknown_paths_and_methods(served: Served) -> None:
     response = served.client.get("/v1/answer")
     assert "POST" in check_error(response, 405, "method_not_allowed", None)
     assert response.headers["allow"] == "POST"
+
+
+def test_a_fault_of_ours_shows_nothing_and_is_in_the_log(served: Served, world: World) -> None:
+    shard = world.config.folder("items") / f"{UNITS[1]}.parquet"
+    moved = shard.rename(shard.with_suffix(".away"))
+    headers = {"X-Request-ID": "fault-1"}
+    try:
+        response = served.client.get(f"/v1/items/{world.ids[-1]}", headers=headers)
+    finally:
+        moved.rename(shard)
+    message = check_error(response, 500, "internal", None)
+    assert shard.name not in message
+    assert response.headers["x-request-id"] == "fault-1"
+    wait_until(lambda: "fault-1 -- request failed" in served.log.read_text(), 10, served)
+    wait_until(lambda: "FileNotFoundError" in served.log.read_text(), 10, served)
+    assert served.client.get(f"/v1/items/{world.ids[-1]}").status_code == 200
 
 
 def test_wrong_questions_are_cheap(served: Served) -> None:
