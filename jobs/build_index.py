@@ -130,7 +130,10 @@ class BuildIndex:
 
     def _build(self, kind: str) -> dict[str, int]:
         embeddings, config = self._embeddings, self._config.index
-        sample = embeddings.rows(kind, self._training)
+
+        def sample(count: int) -> np.ndarray:
+            return embeddings.rows(kind, self._training[:count])
+
         index = build_index(config, embeddings.width, len(embeddings), sample, embeddings.blocks(kind))
         save_index(self._stage.path / index_file(kind), index)
         return {index_file(kind): len(embeddings)}

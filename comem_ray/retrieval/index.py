@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -31,22 +31,26 @@ TIES = 16  # fetched beyond k, so that equal scores at the end of a list fall in
 CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes
 
 
-def build_index(config: Index, width: int, total: int, sample: np.ndarray, blocks: Iterable[np.ndarray]) -> Any:
-    """The FAISS index of `total` vectors that come in `blocks` (n, C), trained on `sample` (n, C).
+def build_index(
+    config: Index, width: int, total: int, sample: Callable[[int], np.ndarray], blocks: Iterable[np.ndarray]
+) -> Any:
+    """The FAISS index of `total` vectors that come in `blocks` (n, C). `sample(n)` gives n of them to train on.
 
     Raises ConfigError where the factory string, the sample, the GPU or the memory cap does not allow it; what the index
     will take is known, and refused, before the first block is added.
     """
-    _refuse_above(config, sample.nbytes, f"a training sample of {len(sample):,} vectors (index.training_items)")
     threads = faiss.omp_get_max_threads()
     try:
         if re.search("HNSW|NSG", config.factory):
             faiss.omp_set_num_threads(1)
         with _explained(f"index.factory {config.factory!r} cannot hold {total:,} vectors of width {width}"):
             index = faiss.index_factory(width, config.factory, faiss.METRIC_INNER_PRODUCT)
+            count = min(total, PROBE_VECTORS if index.is_trained else config.training_items)
+            _refuse_above(config, 4 * width * count, f"a training sample of {count:,} vectors (index.training_items)")
+            vectors = sample(count)
             if not index.is_trained:
-                index = _on_device(config, index, lambda i: i.train(sample))
-            _refuse_above(config, index_bytes(index, sample, total), f"{config.factory!r} of {total:,} vectors")
+                index = _on_device(config, index, lambda i: i.train(vectors))
+            _refuse_above(config, index_bytes(index, vectors, total), f"{config.factory!r} of {total:,} vectors")
             return _on_device(config, index, lambda i: [i.add(block) for block in blocks])
     finally:
         faiss.omp_set_num_threads(threads)

@@ -101,9 +101,7 @@ class Retriever:
             texts = [q.text for q in queries if q.text]
             _refuse_missing(len(texts), len(queries), by, "text")
             if "text" not in self._indexes:
-                raise ValueError(
-                    f"retrieval by {by!r} needs embeddings of texts, this run has none (clip.texts: false)"
-                )
+                raise ValueError(f"retrieval by {by!r} needs texts, this run embedded none (clip.texts: false)")
             vectors["text"] = self._encoder.embed_texts(texts)
         return vectors
 

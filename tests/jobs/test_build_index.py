@@ -1,0 +1,205 @@
+"""jobs.build_index on a real local Ray: right indexes, and the same bytes after kill -9."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pytest
+import ray
+import yaml
+
+from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest, write_parquet
+from comem_ray.config import Config
+from comem_ray.retrieval.index import ItemIndex
+from comem_ray.schema import ITEM_SCHEMA, embedding_schema
+from jobs.build_index import run
+
+N, C, SHARD = 6_000, 32, 1_500
+# 16 rounds of training of an IVF and a PQ leave time to be killed in.
+INDEX = {"factory": "IVF32,PQ8", "training_items": 4_000, "search": {"nprobe": 8}, "recall_queries": 50}
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """items/ and embeddings/ of N items, clustered."""
+    root = tmp_path_factory.mktemp("source")
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((40, C))
+    items = StageFolder(root / "items", "ingest", {})
+    stage = StageFolder(root / "embeddings", "embed_items", {"clip": "c" * 64, "width": C, "texts": True})
+    units = [f"part-0000-{i:06d}" for i in range(N // SHARD)]
+    for number, unit in enumerate(units):
+        ids = [f"{number * SHARD + i:024x}" for i in range(SHARD)]
+        write_parquet(root / "items" / f"{unit}.parquet", item_table(ids))
+        [shard] = items.commit(unit, "", {f"{unit}.parquet": SHARD}, {"items": SHARD}).shards
+        columns = [vector_column(rng, centres) for _ in ("picture", "text")]
+        write_parquet(root / "embeddings" / f"{unit}.parquet", pa.table([ids, *columns], schema=embedding_schema(C)))
+        stage.commit(unit, shard.sha256, {f"{unit}.parquet": SHARD}, {"items": SHARD})
+    items.close(units)
+    stage.close(units)
+    return root
+
+
+def item_table(ids: list[str]) -> pa.Table:
+    row = {"language": "en", "title": "", "text": "", "picture": b"", "width": 1, "height": 1, "source": ""}
+    rows = [{**row, "item_id": i, "language": ["en", "de"][n % 2], "source_row": n} for n, i in enumerate(ids)]
+    return pa.Table.from_pylist(rows, ITEM_SCHEMA)
+
+
+def vector_column(rng, centres) -> pa.Array:
+    vectors = centres[rng.integers(0, len(centres), SHARD)] + 0.5 * rng.standard_normal((SHARD, C))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), C)
+
+
+@pytest.fixture(scope="module")
+def make_run(make_config, source, tmp_path_factory):
+    """A function (name, fields of `index`) -> configuration of a run of its own, over the same embeddings."""
+    home = tmp_path_factory.mktemp("home")
+
+    def make(name: str, **fields) -> Config:
+        config = make_config(root=str(home / name), index={**INDEX, **fields})
+        for stage in ("items", "embeddings"):
+            shutil.copytree(source / stage, config.folder(stage))
+        (home / f"{name}.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        return config
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    ray.init(address="local", num_cpus=2, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(make_run, cluster):
+    config = make_run("uninterrupted")
+    return config, run(config)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_summary_has_recall_and_times(uninterrupted):
+    config, summary = uninterrupted
+    assert summary["items"] == N
+    for kind in ("picture", "text"):
+        assert 0.3 < summary[f"{kind} recall@10"] < 1
+        assert 0 < summary[f"{kind} search ms p50"] <= summary[f"{kind} search ms p99"]
+    recall = load_manifest(config.folder("index"), "build_index").extra["recall"]
+    assert recall["text"] == {"queries": 50, "recall_at_10": summary["text recall@10"]}
+
+
+def test_the_indexes_hold_every_item_with_its_language(uninterrupted, source):
+    folder = uninterrupted[0].folder("index")
+    for kind in ("picture", "text"):
+        index = ItemIndex.load(folder, kind, {"nprobe": 32})
+        assert index.ids[:3].tolist() == [f"{i:024x}".encode() for i in range(3)]
+        assert index.languages[:4].tolist() == [b"en", b"de", b"en", b"de"]
+        plain = faiss.read_index(str(folder / f"{kind}.faiss"))
+        assert (plain.ntotal, plain.metric_type) == (N, faiss.METRIC_INNER_PRODUCT)
+
+
+def test_a_rerun_does_nothing(uninterrupted):
+    config, summary = uninterrupted
+    before = contents(config.folder("index"))
+    again = run(config)
+    assert contents(config.folder("index")) == before
+    assert again == summary
+
+
+def test_other_search_parameters_measure_again_and_build_nothing(make_run, uninterrupted):
+    config = make_run("search", search={"nprobe": 1})
+    shutil.copytree(uninterrupted[0].folder("index"), config.folder("index"))
+    built = (config.folder("index") / "picture.faiss").stat().st_mtime_ns
+    summary = run(config)
+    assert summary["picture recall@10"] < uninterrupted[1]["picture recall@10"]
+    assert (config.folder("index") / "picture.faiss").stat().st_mtime_ns == built
+
+
+def test_another_factory_is_refused(uninterrupted):
+    config, _ = uninterrupted
+    index = config.index.model_copy(update={"factory": "Flat"})
+    with pytest.raises(ArtifactError, match="factory: there 'IVF32,PQ8', now 'Flat'"):
+        run(config.model_copy(update={"index": index}))
+
+
+def test_embeddings_of_other_items_are_refused(make_run, cluster):
+    config = make_run("stale")
+    items = StageFolder(config.folder("items"), "ingest", {})
+    unit = "part-0000-000000"
+    write_parquet(items.path / f"{unit}.parquet", item_table(["f" * 24]))
+    items.commit(unit, "", {f"{unit}.parquet": 1}, {"items": 1})
+    items.close([f"part-0000-{i:06d}" for i in range(N // SHARD)])
+    with pytest.raises(ArtifactError, match=r"are not those of the items .* run jobs.embed_items"):
+        run(config)
+
+
+def test_an_index_above_the_cap_ends_with_one_message(make_run):
+    config = make_run("large")
+    job = start_job(Path(f"{config.root}.yaml"), "--set", "index.factory=Flat", "--set", "index.max_memory_gb=0.0005")
+    output = job.communicate(timeout=300)[0].decode()
+    assert job.returncode == 2, output
+    said = [line for line in output.splitlines() if line.startswith("configuration: ")]
+    assert said == [
+        "configuration: index: 'Flat' of 6,000 vectors takes 0.000768 GB, index.max_memory_gb is 0.0005: raise it, or "
+        "choose a factory with smaller codes (such as IVF4096,PQ64)"
+    ]
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, victim):
+    config = make_run(f"killed-{victim}")
+    folder = config.folder("index")
+    job = start_job(Path(f"{config.root}.yaml"))
+    # The ids are written: the first index is in the making.
+    wait_for(lambda: (folder / "records" / "items.json").exists(), job)
+    if victim == "driver":
+        job.kill()
+        job.wait()
+        assert not (folder / "manifest.json").exists()
+        job = start_job(Path(f"{config.root}.yaml"))
+    else:
+        os.kill(worker_pid(job), signal.SIGKILL)
+    output = job.communicate(timeout=300)[0].decode()
+    assert job.returncode == 0, output
+    assert contents(folder) == contents(uninterrupted[0].folder("index"))
+    summary = json.loads((config.folder("summaries") / "build_index.json").read_text())
+    assert summary["picture recall@10"] == uninterrupted[1]["picture recall@10"]
+
+
+def start_job(path: Path, *more: str) -> subprocess.Popen:
+    # A cluster and a session of its own: its processes can be told from those of others.
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "jobs.build_index", "--config", str(path), *more]
+    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def wait_for(condition, job: subprocess.Popen, seconds: float = 300) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert job.poll() is None, job.communicate()[0].decode()
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def worker_pid(job: subprocess.Popen) -> int:
+    """A Ray worker of this job that runs the actor of the stage."""
+    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines()[1:]:
+        pid, session, args = line.split(None, 2)
+        if int(session) == job.pid and args.startswith("ray::") and "BuildIndex" in args:
+            return int(pid)
+    raise AssertionError(listing)
