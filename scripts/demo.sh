@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what=${1:-ask}
 config=configs/demo.yaml
-dashboard=http://127.0.0.1:8265
+dashboard=http://127.0.0.1:${DASHBOARD_PORT:-8265}
 endpoint=http://127.0.0.1:8000
 logs=$COMEM_HOME/demo/logs
 mkdir -p "$logs"
