@@ -43,9 +43,11 @@ comem demo prepare
 echo "== 2. a Ray cluster of this machine; dashboard $dashboard (it asks for the token: ray get-auth-token)"
 export RAY_AUTH_MODE=token
 token=$(ray get-auth-token --generate 2>/dev/null | tail -n 1)
-gcs_port=$(python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
-ray start --head --port="$gcs_port" --node-ip-address=127.0.0.1 --dashboard-host=127.0.0.1 \
-    --dashboard-port="${dashboard##*:}" --disable-usage-stats --block >"$logs/ray.log" 2>&1 &
+free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+gcs_port=$(free_port)
+# A port of its own for the job agent too: another Ray on this machine would hold the default one.
+ray start --head --port="$gcs_port" --dashboard-host=127.0.0.1 --dashboard-port="${dashboard##*:}" \
+    --dashboard-agent-listen-port="$(free_port)" --disable-usage-stats --block >"$logs/ray.log" 2>&1 &
 children+=($!)
 wait_for "Ray" "$dashboard/api/version" "$logs/ray.log" 90
 
