@@ -132,7 +132,9 @@ class Backbone(_Section):
     """The VLM: Qwen2.5-VL or Qwen2-VL of any size."""
 
     model: str = Field(description="hub name or folder of the checkpoint")
-    precision: Precision = Field("bfloat16", description="dtype of the weights")
+    precision: Precision | Literal["auto"] = Field(
+        "bfloat16", description="dtype of the weights; 'auto': float32 on a CPU that has no bfloat16 instructions"
+    )
     attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
     item_pixels: PixelLimits = PixelLimits(min=16 * 28 * 28, max=64 * 28 * 28)
     question_pixels: PixelLimits = PixelLimits(min=256 * 28 * 28, max=1280 * 28 * 28)

@@ -23,8 +23,8 @@ from comem_ray.schema import ITEM_SCHEMA, embedding_schema
 from jobs.build_index import run
 
 N, C, SHARD = 6_000, 32, 1_500
-# 16 rounds of training of an IVF and a PQ leave time to be killed in.
-INDEX = {"factory": "IVF32,PQ8", "training_items": 4_000, "search": {"nprobe": 8}, "recall_queries": 50}
+# Training of an IVF and a PQ takes a second: time to be killed in.
+INDEX = {"factory": "IVF32,PQ8x4", "training_items": 4_000, "search": {"nprobe": 8}, "recall_queries": 50}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_summary_has_recall_and_times(uninterrupted):
     config, summary = uninterrupted
     assert summary["items"] == N
     for kind in ("picture", "text"):
-        assert 0.3 < summary[f"{kind} recall@10"] < 1
+        assert 0.1 < summary[f"{kind} recall@10"] < 1
         assert 0 < summary[f"{kind} search ms p50"] <= summary[f"{kind} search ms p99"]
     recall = load_manifest(config.folder("index"), "build_index").extra["recall"]
     assert recall["text"] == {"queries": 50, "recall_at_10": summary["text recall@10"]}
@@ -132,7 +132,7 @@ def test_other_search_parameters_measure_again_and_build_nothing(make_run, unint
 def test_another_factory_is_refused(uninterrupted):
     config, _ = uninterrupted
     index = config.index.model_copy(update={"factory": "Flat"})
-    with pytest.raises(ArtifactError, match="factory: there 'IVF32,PQ8', now 'Flat'"):
+    with pytest.raises(ArtifactError, match="factory: there 'IVF32,PQ8x4', now 'Flat'"):
         run(config.model_copy(update={"index": index}))
 
 
