@@ -157,6 +157,9 @@ class Adapter(_Section):
 class Memory(_Section):
     """Precomputation of memory."""
 
+    languages: list[str] | None = Field(
+        None, description="items of these languages are encoded ahead of time, others when first asked for; null: all"
+    )
     batch_tokens: int = Field(4_096, ge=1, description="tokens a forward pass, padding included; more needs memory")
     workers: Workers = Workers()
 

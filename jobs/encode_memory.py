@@ -2,7 +2,7 @@
 
 ray job submit --working-dir . -- python -m jobs.encode_memory --config configs/demo.yaml
 
-One unit an item shard, on an actor pool; an actor holds one backbone with the adapter on. Within a shard, items go
+One unit an item shard (its items of memory.languages), on an actor pool; an actor holds one backbone with the adapter on. Within a shard, items go
 through the model in batches of like length, while a thread decodes and tokenises the next chunk.
 """
 
@@ -31,7 +31,11 @@ CHUNK_ITEMS = 256  # prepared at once: at 64 picture tokens an item, some 300 MB
 def run(config: Config) -> Summary:
     """Writes memory/ under the run's root."""
     items = load_manifest(config.folder("items"), "ingest")
-    identity = {"encoder": encoder_fingerprint(config), **encoder_identity(config)}
+    identity = {
+        "encoder": encoder_fingerprint(config),
+        **encoder_identity(config),
+        "languages": config.memory.languages,
+    }
     stage = StageFolder(config.folder("memory"), STAGE, identity)
     inputs = {r.unit: s.sha256 for r in items.records for s in r.shards if s.name == f"{r.unit}.parquet"}
     done = stage.finished(inputs)
@@ -54,7 +58,9 @@ class EncodeShard:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
         path = self.config.folder("items") / f"{unit}.parquet"
-        table = pq.read_table(path, columns=["item_id", "text", "picture"])
+        chosen = self.config.memory.languages
+        wanted = None if chosen is None else [("language", "in", chosen)]
+        table = pq.read_table(path, columns=["item_id", "text", "picture"], filters=wanted)
         item_ids = table["item_id"].to_pylist()
         parts = [self.encoder.encode_sequences(chunk) for chunk in self._chunks(table)]
         name = f"{unit}.safetensors"
