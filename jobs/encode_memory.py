@@ -2,8 +2,9 @@
 
 ray job submit --working-dir . -- python -m jobs.encode_memory --config configs/demo.yaml
 
-One unit an item shard (its items of memory.languages), on an actor pool; an actor holds one backbone with the adapter on. Within a shard, items go
-through the model in batches of like length, while a thread decodes and tokenises the next chunk.
+One unit an item shard (its items of `memory.languages`), on an actor pool; an actor holds one backbone with the adapter
+on. Within a shard, items go through the model in batches of like length, while a thread decodes and tokenises the next
+chunk.
 """
 
 from __future__ import annotations
