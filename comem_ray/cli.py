@@ -17,7 +17,7 @@ import yaml
 
 from comem_ray.config import ConfigError, load_config, resolve
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 demo = typer.Typer(no_args_is_help=True, help="The quickstart: every country of the world, on two cores.")
 app.add_typer(demo, name="demo")
 
@@ -72,7 +72,7 @@ def ask_demo(url: Url = ENDPOINT, count: Annotated[int, typer.Option(help="quest
         asked = json.loads(line)
         typer.echo(f"\nQ: {asked['question']}   [{asked['picture']}]   expected: {asked['answer']}")
         for mode in ("memory", "rag"):
-            typer.echo(_shown(_post(url, {"question": asked["question"], "mode": mode}, folder / asked["image"])))
+            typer.echo(_shown(_post(url, {"question": asked["question"], "mode": mode}, folder / asked["picture"])))
 
 
 def _post(url: str, body: dict[str, Any], image: Path | None) -> dict[str, Any]:

@@ -1,0 +1,84 @@
+"""The `comem` command, against a real HTTP server that records what it is asked."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from tiny import png
+from typer.testing import CliRunner
+
+from comem_ray.cli import app
+
+REPLY = {
+    "answer": "Sofia",
+    "mode": "memory",
+    "sources": [{"item_id": "a" * 24, "title": "Bulgaria", "text": "...", "score": 0.9, "image_url": None}],
+    "timings_ms": {"retrieve": 2.0, "answer": 3.0},
+    "usage": {"prompt_tokens": 10, "memory_vectors": 8, "completion_tokens": 2},
+}
+
+
+@pytest.fixture
+def endpoint():
+    """(url, the bodies it was sent). It answers every question with Sofia, except an empty one."""
+    bodies = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            good = bool(bodies[-1]["question"])
+            self.send_response(200 if good else 422)
+            self.end_headers()
+            self.wfile.write(json.dumps(REPLY if good else {"error": {"message": "is empty"}}).encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", bodies
+        server.shutdown()
+
+
+def run(*words: object):
+    return CliRunner().invoke(app, [str(w) for w in words])
+
+
+def test_ask(endpoint, tmp_path):
+    url, bodies = endpoint
+    (tmp_path / "a.png").write_bytes(png(1))
+    done = run("ask", "Which?", "--image", tmp_path / "a.png", "--top-k", 2, "--url", url)
+    assert done.exit_code == 0, done.output
+    assert "Sofia" in done.output
+    assert "Bulgaria" in done.output
+    assert bodies[0]["top_k"] == 2
+    assert "language" not in bodies[0]
+
+
+def test_what_goes_wrong_is_said(endpoint, tmp_path):
+    url, _ = endpoint
+    assert "422: " in run("ask", "", "--url", url).output
+    assert "no answer from" in run("ask", "x", "--url", "http://127.0.0.1:9").output
+    assert "cannot read" in run("ask", "x", "--image", tmp_path / "none.png", "--url", url).output
+
+
+def test_demo_ask(endpoint, tmp_path, monkeypatch):
+    from comem_ray.demo.questions import write_questions
+
+    monkeypatch.setenv("COMEM_HOME", str(tmp_path))
+    write_questions(tmp_path / "demo" / "questions")
+    url, bodies = endpoint
+    done = run("demo", "ask", "--url", url, "--count", 2)
+    assert done.exit_code == 0, done.output
+    assert [b["mode"] for b in bodies] == ["memory", "rag"] * 2
+    assert all(b["image"] for b in bodies)
+
+
+def test_config_checks_and_prints():
+    whole = run("config", "configs/demo.yaml", "--set", "retrieval.top_k=7")
+    assert whole.exit_code == 0
+    assert "top_k: 7" in whole.output
+    wrong = run("config", "configs/demo.yaml", "--set", "retrieval.top_k=0")
+    assert wrong.exit_code == 2
+    assert "retrieval.top_k" in wrong.output
