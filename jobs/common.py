@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 import sys
 import time
@@ -37,8 +38,10 @@ def guarded(stage: str, run: Callable[[Config], Summary], path: str, overrides: 
     """Runs a stage and returns its exit code; what went wrong is one message on standard error."""
     try:
         config = load_config(path, overrides)
-        # Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts one for the length of the job.
-        ray.init(ignore_reinit_error=True, log_to_driver=False)
+        # Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts one for the length of the job. Said
+        # outright: by itself Ray would look for any cluster of this machine, and wait for one that died.
+        address = os.environ.get("RAY_ADDRESS") or "local"
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False)
         run_stage(stage, run, config)
     except (ConfigError, ArtifactError, RayError) as error:
         code, message = _refusal(error)
