@@ -65,7 +65,8 @@ class Direct:
         picture = open_picture(base64.b64decode(image), limit)
         if mode == "none":
             return self.reasoner.answer([Question(QUESTION, picture, max_new_tokens=new_tokens)])[0].text, []
-        hits = self.retriever.retrieve([Query(picture, None)], self.config.retrieval.top_k, "picture")[0]
+        asked = self.config.retrieval
+        hits = self.retriever.retrieve([Query(picture, None)], asked.top_k, "picture", asked.language)[0]
         items = self.items.get([h.item_id for h in hits], picture=mode == "rag")
         knowledge: dict[str, Any] = {}
         if mode == "rag":
