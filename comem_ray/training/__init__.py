@@ -1,0 +1,1 @@
+"""Training of the adapter: samples, objective, optimizer and checkpoints. Knows nothing of Ray."""

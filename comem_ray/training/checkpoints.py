@@ -1,0 +1,72 @@
+"""Checkpoints of a training run: `step-000100/` holds the adapter, the optimizer's state and the number of the step.
+
+The adapter part is an ordinary adapter folder, usable as `adapter.path`. Frozen weights are never in it. The position
+in the data and the random numbers of a step are functions of its number, so nothing else is needed to go on. A folder
+appears whole, by renaming. Tensors are safetensors, the rest is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+from comem_ray.artifacts import ArtifactError, write_json
+from comem_ray.config import Adapter as AdapterConfig
+from comem_ray.model.checkpoint import Adapter, save_adapter
+from comem_ray.training.optimizer import MasterAdamW
+
+_PREFIX = "step-"
+
+
+class Checkpoints:
+    """The checkpoints of one run, which `identity` (configuration and fingerprints) describes."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any], keep: int):
+        self.folder, self.identity, self.keep = folder, json.loads(json.dumps(identity)), keep
+
+    def save(
+        self, step: int, adapter: Adapter, sizes: AdapterConfig, backbone_fingerprint: str, optimizer: MasterAdamW
+    ) -> Path:
+        """Saves the state after `step` steps and drops the oldest checkpoints beyond `keep`."""
+        final = self.folder / f"{_PREFIX}{step:06d}"
+        building = self.folder / f".{final.name}.{os.getpid()}.tmp"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        save_adapter(building, adapter, sizes, backbone_fingerprint)
+        save_file(optimizer.state(), building / "optimizer.safetensors")
+        write_json(building / "state.json", {"step": step, "identity": self.identity})
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(building, final)
+        for old in self._all()[: -self.keep]:
+            shutil.rmtree(old)
+        return final
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint, None before the first."""
+        return self._all()[-1] if self._all() else None
+
+    def restore(self, optimizer: MasterAdamW) -> int:
+        """Takes up the newest checkpoint: sets the trained parameters and the optimizer. Returns its step, or 0.
+
+        Raises ArtifactError where the run was begun with another configuration, naming the fields that differ.
+        """
+        newest = self.latest()
+        if newest is None:
+            return 0
+        state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
+        there = state["identity"]
+        if differing := [
+            k for k in sorted(there.keys() | self.identity.keys()) if there.get(k) != self.identity.get(k)
+        ]:
+            said = "; ".join(f"{k}: there {there.get(k)!r}, now {self.identity.get(k)!r}" for k in differing)
+            raise ArtifactError(f"{newest} is of another run ({said}): name another root, or delete {self.folder}")
+        optimizer.restore(load_file(newest / "optimizer.safetensors"))
+        return int(state["step"])
+
+    def _all(self) -> list[Path]:
+        return sorted(p for p in self.folder.glob(f"{_PREFIX}*") if (p / "state.json").exists())

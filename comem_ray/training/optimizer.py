@@ -1,0 +1,89 @@
+"""AdamW on float32 masters of the adapter's parameters, with warm-up, cosine decay and clipping.
+
+The parameters themselves may be bfloat16: an update of 5e-5 would vanish in its 8 bits, and so would a gradient summed
+over micro-batches. Gradients are therefore collected, and steps taken, in float32, then copied back.
+
+Source of the recipe: METHOD (AdamW, cosine, 3% warm-up, clipping 3.0); as in the usual trainers, biases and norms have
+no weight decay.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from comem_ray.config import Training
+
+
+class MasterAdamW:
+    """The optimizer of a run of `steps` steps."""
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], config: Training, steps: int):
+        self.parameters, self.config, self.steps = dict(parameters), config, steps
+        self.masters = {n: p.detach().float().clone() for n, p in parameters.items()}
+        decayed = [m for m in self.masters.values() if m.ndim >= 2]
+        plain = [m for m in self.masters.values() if m.ndim < 2]
+        groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self._adamw = torch.optim.AdamW(groups, lr=config.learning_rate)
+
+    def collect(self) -> None:
+        """Moves the gradients of a micro-batch onto the masters, in float32."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                master = self.masters[name]
+                gradient = parameter.grad.float()
+                master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+                parameter.grad = None
+
+    def gradients(self) -> list[Tensor]:
+        """The collected gradients, zeros where there is none, in the parameters' order (for a sum over workers)."""
+        for master in self.masters.values():
+            if master.grad is None:
+                master.grad = torch.zeros_like(master)
+        return [m.grad for m in self.masters.values() if m.grad is not None]
+
+    def step(self, number: int) -> tuple[float, float]:
+        """Takes step `number` (from 0). Returns the gradient norm before clipping and the learning rate."""
+        norm = nn.utils.clip_grad_norm_(list(self.masters.values()), self.config.clip_norm)
+        rate = self.config.learning_rate * schedule(number, self.steps, self.config.warmup)
+        for group in self._adamw.param_groups:
+            group["lr"] = rate
+        self._adamw.step()
+        self._adamw.zero_grad()
+        self._copy_back()
+        return float(norm), rate
+
+    @torch.no_grad()
+    def _copy_back(self) -> None:
+        for name, parameter in self.parameters.items():
+            parameter.copy_(self.masters[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything a continued run needs, as named tensors (masters, moments, counts)."""
+        state = {f"{n}|master": m for n, m in self.masters.items()}
+        for name, master in self.masters.items():
+            state |= {f"{name}|{key}": value for key, value in self._adamw.state.get(master, {}).items()}
+        return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Takes up `state`, and sets the parameters to its masters."""
+        for key, value in state.items():
+            name, _, what = key.rpartition("|")
+            master = self.masters[name]
+            if what == "master":
+                master.copy_(value)
+            else:
+                self._adamw.state[master][what] = value if what == "step" else value.to(master.device)
+        self._copy_back()
+
+
+def schedule(step: int, steps: int, warmup: float) -> float:
+    """Factor of the learning rate: a linear rise over the warm-up, then half a cosine to 0 at `steps`."""
+    rise = math.ceil(steps * warmup)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, steps - rise)))

@@ -1,0 +1,102 @@
+"""Training samples: a question about a picture, its best retrieved items, and the answer to learn.
+
+Shards are parquet of TRAINING_SCHEMA; pictures and texts of the items come from the item store. The order of an epoch
+is a function of (seed, epoch) alone, so the position in the data is the number of the step and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL.Image import Image
+
+from comem_ray.artifacts import ArtifactError
+from comem_ray.images import open_picture
+from comem_ray.items import ItemStore
+
+TRAINING_SCHEMA = pa.schema(
+    [
+        pa.field("sample_id", pa.string(), nullable=False),
+        pa.field("question", pa.string(), nullable=False),
+        pa.field("picture", pa.binary()),  # JPEG or PNG; null for a question without one
+        pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # retrieved items, best first
+        pa.field("answer", pa.string(), nullable=False),
+        pa.field("language", pa.string(), nullable=False),
+        pa.field("provenance", pa.string(), nullable=False),  # JSON: benchmark, data_id, what made the answer
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Sample:
+    sample_id: str
+    question: str
+    picture: Image | None
+    items: list[tuple[str, Image]]  # (text, picture), best first
+    answer: str
+
+
+class SampleSet:
+    """All training samples of a folder, read at random. Holds the texts, not the pictures, of the items.
+
+    Raises ArtifactError where the folder holds no sample, or a sample names an item that the store does not hold.
+    """
+
+    def __init__(self, folder: Path, items: ItemStore, items_a_sample: int, max_pixels: int):
+        files = sorted(folder.glob("*.parquet"))
+        tables = [pq.read_table(f, schema=TRAINING_SCHEMA) for f in files]
+        if not sum(map(len, tables)):
+            raise ArtifactError(
+                f"{folder} holds no training sample: run jobs.synthesize, or name another training.data"
+            )
+        self._rows = pa.concat_tables(tables)
+        self._items, self._count, self._max_pixels = items, items_a_sample, max_pixels
+        wanted = {i for ids in self._rows["item_ids"].to_pylist() for i in ids[:items_a_sample]}
+        if strangers := [i for i in sorted(wanted) if i not in items]:
+            raise ArtifactError(
+                f"{folder} names {len(strangers)} items that are not in the knowledge base: {strangers[0]}"
+            )
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def get(self, index: int) -> Sample:
+        """The sample at `index`, pictures decoded."""
+        row = self._rows.slice(index, 1).to_pylist()[0]
+        items = self._items.get(row["item_ids"][: self._count])
+        shown = [(item.text, self._open(item.picture)) for item in items if item.picture is not None]
+        picture = None if row["picture"] is None else self._open(row["picture"])
+        return Sample(row["sample_id"], row["question"], picture, shown, row["answer"])
+
+    def _open(self, data: bytes) -> Image:
+        return open_picture(data, self._max_pixels)
+
+
+def steps_of(samples: int, global_batch: int, epochs: int, max_steps: int | None) -> int:
+    """Optimizer steps of a run: whole batches only, at least one."""
+    steps = max(1, samples * epochs // global_batch)
+    return min(steps, max_steps or steps)
+
+
+def batch_of(step: int, samples: int, global_batch: int, seed: int) -> list[int]:
+    """Indices of the samples of a step: position step * global_batch of the epochs' orders, one after the other."""
+    first = step * global_batch
+    places = range(first, first + global_batch)
+    orders = {epoch: epoch_order(samples, seed, epoch) for epoch in {p // samples for p in places}}
+    return [orders[p // samples][p % samples] for p in places]
+
+
+def epoch_order(samples: int, seed: int, epoch: int) -> list[int]:
+    """A seeded permutation of all samples, another one for each epoch."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(samples, generator=generator).tolist()
+
+
+def share_of(indices: Sequence[int], rank: int, workers: int) -> list[int]:
+    """The samples of a batch that worker `rank` of `workers` computes."""
+    return list(indices[rank::workers])

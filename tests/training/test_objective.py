@@ -1,0 +1,155 @@
+"""Loss and gradients against a single graph, one sample at a time, and who gets gradients at all."""
+
+import dataclasses
+
+import pytest
+import torch
+from tiny import FAMILIES, picture
+from torch import nn
+from torch.nn import functional as F
+
+from comem_ray.model.backbone import load_backbone
+from comem_ray.model.checkpoint import attach_adapter
+from comem_ray.model.lora import switched_on
+from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.model.reasoner import Question, Reasoner
+from comem_ray.prompts import END, Plain
+from comem_ray.training.loop import trainable_parameters
+from comem_ray.training.objective import Objective
+from comem_ray.training.samples import Sample
+
+
+def sample(i: int, items: int, answer: str) -> Sample:
+    shown = [(f"Item {i}.{k}: " + "text " * (k + i), picture(10 * i + k, 40 + 8 * k, 44)) for k in range(items)]
+    return Sample(str(i), f"Question {i}?", picture(100 + i) if i % 3 else None, shown, answer)
+
+
+SAMPLES = [
+    sample(1, 3, "Sofia."),
+    sample(2, 1, "The capital of Bulgaria is Sofia."),
+    sample(3, 0, "No"),
+    sample(4, 2, "B"),
+]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def objective(request, make_config):
+    config = make_config(request.param, adapter={"lora_dropout": 0.0}, memory={"batch_tokens": 200})
+    backbone = load_backbone(config.backbone)
+    adapter = attach_adapter(config.adapter, backbone, trainable=True)
+    torch.manual_seed(0)
+    for name, parameter in backbone.model.named_parameters():
+        if ".lora_B." in name:
+            nn.init.normal_(parameter, std=0.05)
+    return Objective(MemoryEncoder(config, backbone=backbone, adapter=adapter), Reasoner(config, backbone=backbone))
+
+
+def gradients(objective) -> dict[str, torch.Tensor]:
+    found = {}
+    for name, parameter in trainable_parameters(objective.encoder.adapter).items():
+        found[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        parameter.grad = None
+    return found
+
+
+def close(got: dict, want: dict) -> None:
+    scale = max(float(g.abs().max()) for g in want.values())
+    for name, gradient in want.items():
+        torch.testing.assert_close(got[name], gradient, atol=2e-5 * scale, rtol=2e-3, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def by_one_graph(objective, s: Sample) -> torch.Tensor:
+    """The loss of one sample with encoder and reasoner in a single graph, all logits computed."""
+    encoder, reasoner = objective.encoder, objective.reasoner
+    memory = encoder.forward([encoder.sequence(*i) for i in s.items]) if s.items else None
+    question = Question(s.question, s.picture, "memory" if s.items else "none", memory=memory)
+    answer = encoder.backbone.sequencer.sequence([Plain(s.answer), END]).ids
+    prompt = reasoner.sequence(question)
+    batch, embeds = reasoner.inputs([question], [dataclasses.replace(prompt, ids=prompt.ids + answer)])
+    logits = encoder.backbone.model.lm_head(encoder.backbone.hidden_states(batch, embeds))
+    labels = torch.full_like(batch.input_ids, -100)
+    labels[0, -len(answer) :] = torch.tensor(answer)
+    return F.cross_entropy(logits[0, :-1].float(), labels[0, 1:], ignore_index=-100)
+
+
+def test_micro_batch_equals_one_sample_at_a_time_in_one_graph(objective):
+    figures = objective.backward(SAMPLES, 1 / 8)
+    together = gradients(objective)
+    # Without checkpointing a single graph is sound: nothing is recomputed under another adapter state.
+    losses = [by_one_graph(objective, s) for s in SAMPLES]
+    for loss in losses:
+        if loss.requires_grad:
+            with switched_on(objective.encoder.adapter.lora):
+                (loss / 8).backward()
+    close(together, gradients(objective))
+    assert figures.loss == pytest.approx(float(sum(losses)), rel=1e-5)
+    assert figures.samples == len(SAMPLES)
+    assert any(g.abs().max() > 0 for n, g in together.items() if "visual" in n)
+
+
+def test_gradient_checkpointing_changes_nothing(objective):
+    objective.backward(SAMPLES, 1.0)
+    plain = gradients(objective)
+    model = objective.encoder.backbone.model
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        objective.backward(SAMPLES, 1.0)
+    finally:
+        model.gradient_checkpointing_disable()
+    close(gradients(objective), plain)
+
+
+def test_the_reasoner_has_none_of_the_adapter(objective):
+    """Other LoRA weights, same memory: the reasoner's loss and gradient do not move. And LoRA gets no gradient."""
+    memory = torch.randn(2, 8, objective.encoder.backbone.width, requires_grad=True)
+    samples = [dataclasses.replace(SAMPLES[3], items=SAMPLES[3].items[:2])]
+    lora = {n: p for n, p in trainable_parameters(objective.encoder.adapter).items() if "lora" in n}
+    kept = {n: p.detach().clone() for n, p in lora.items()}
+    losses, grads = [], []
+    for scale in (1.0, 5.0):
+        with torch.no_grad():
+            for name, parameter in lora.items():
+                parameter.copy_(kept[name] * scale)
+        loss = objective._reason(samples, memory)[0]
+        grads.append(torch.autograd.grad(loss, memory)[0])
+        losses.append(float(loss))
+        assert all(p.grad is None for p in lora.values())
+    with torch.no_grad():
+        for name, parameter in lora.items():
+            parameter.copy_(kept[name])
+    assert losses[0] == losses[1]
+    assert torch.equal(*grads)
+
+
+def test_only_the_adapter_is_trained(objective):
+    objective.backward(SAMPLES[:1], 1.0)
+    adapter = {id(p) for p in trainable_parameters(objective.encoder.adapter).values()}
+    touched = {n for n, p in objective.encoder.backbone.model.named_parameters() if p.grad is not None}
+    assert touched
+    assert all(".lora_" in n for n in touched)
+    assert all(id(p) in adapter for n, p in objective.encoder.backbone.model.named_parameters() if n in touched)
+    gradients(objective)
+
+
+def test_distillation_pulls_towards_the_rag_pass(objective):
+    """The gradient with the switch on minus that with it off is the gradient of the KL alone, by finite difference."""
+    with_kl = Objective(objective.encoder, objective.reasoner, distillation=1.0)
+    figures = with_kl.backward(SAMPLES[:2], 1.0)
+    both = gradients(objective)
+    objective.backward(SAMPLES[:2], 1.0)
+    plain = gradients(objective)
+    assert figures.distillation > 0
+    name = "qformer.norm_out.bias"
+    direction = both[name] - plain[name]
+    parameter = trainable_parameters(objective.encoder.adapter)[name]
+    step = 1e-2 / direction.norm()
+    values = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            parameter.add_(sign * step * direction)
+        values.append(with_kl.backward(SAMPLES[:2], 1.0).distillation)
+        gradients(objective)
+        with torch.no_grad():
+            parameter.sub_(sign * step * direction)
+    slope = (values[0] - values[1]) / (2 * float(step))
+    assert slope == pytest.approx(float((direction**2).sum()), rel=0.05)
