@@ -2,6 +2,9 @@
 
     python benchmarks/serve_overhead.py --config configs/demo.yaml [--requests 200] [--mode memory] [--new-tokens 8]
 
+The time of the model itself varies more than what serving adds: measure on a quiet machine. `--ray-env` serves with
+the settings of serve/ray.env; `OMP_WAIT_POLICY=PASSIVE` before the command gives this process the replicas' policy.
+
 Needs a finished run (`python -m jobs.quickstart --config ...`). Serves it as users do (`serve run serve/config.yaml`,
 on a Ray of its own), and loads the library's parts into this process, with as many threads as a replica has. The two
 are asked in turns, the same question with the same picture, one request at a time: what one adds to the other is the
@@ -93,8 +96,10 @@ class Client:
 
 
 @contextmanager
-def serving(path: str, overrides: list[str]) -> Iterator[str]:
+def serving(path: str, overrides: list[str], ray_env: bool = False) -> Iterator[str]:
     """`serve run` of serve/config.yaml with this configuration; yields the URL once it is ready."""
+    lines = (ROOT / "serve/ray.env").read_text().splitlines() if ray_env else []
+    environment = {**os.environ, **dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))}
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -107,7 +112,9 @@ def serving(path: str, overrides: list[str]) -> Iterator[str]:
         serve = Path(sys.executable).parent / "serve"
         command = [str(serve), "run", str(file), "--working-dir", str(ROOT), "--address", "local"]
         with open(Path(folder) / "log", "wb") as log:
-            process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+            process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True
+            )
         try:
             _wait(f"http://127.0.0.1:{port}", process, Path(folder) / "log")
             yield f"http://127.0.0.1:{port}"
@@ -201,6 +208,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--mode", choices=["none", "rag", "memory"], default="memory")
     parser.add_argument("--new-tokens", type=int, default=8)
+    parser.add_argument("--ray-env", action="store_true", help="serve with the settings of serve/ray.env")
     args = parser.parse_args()
     config = load_config(args.config, args.overrides)
     threads = int(os.environ.get("OMP_NUM_THREADS", "2"))  # as serve/config.yaml gives its replicas
@@ -210,8 +218,9 @@ def main() -> None:
     print(f"{platform.platform()}, {os.cpu_count()} cores, {device}; Python {platform.python_version()}")
     print(", ".join(f"{n} {version(n)}" for n in names) + f"; {threads} threads; load {os.getloadavg()[0]:.1f}")
     print(f"{config.name}, mode {args.mode}, top {config.retrieval.top_k}, {args.new_tokens} new tokens")
+    print(f"serve/ray.env: {args.ray_env}")
     images, direct = pictures(config, 32), Direct(config)
-    with serving(args.config, args.overrides) as url, httpx.Client(base_url=url, timeout=300) as http:
+    with serving(args.config, args.overrides, args.ray_env) as url, httpx.Client(base_url=url, timeout=300) as http:
         client = Client(http, args.mode, args.new_tokens)
         want = direct.answer(images[0], args.mode, args.new_tokens)
         body = client.answer(images[0])

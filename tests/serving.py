@@ -196,7 +196,7 @@ def _command(process: psutil.Process) -> list[str]:
 
 @contextmanager
 def serving(world: World, folder: Path) -> Iterator[Served]:
-    """`serve run` of the repository's own serve/config.yaml; arguments, port, queues and periods are the test's."""
+    """`serve run` with serve/config.yaml and serve/ray.env; arguments, port, queues and periods are the test's."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -210,8 +210,12 @@ def serving(world: World, folder: Path) -> Iterator[Served]:
     (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
     log, serve = folder / "serve.log", Path(sys.executable).parent / "serve"
     command = [str(serve), "run", str(folder / "serve.yaml"), "--working-dir", str(ROOT), "--address", "local"]
+    lines = (ROOT / "serve/ray.env").read_text().splitlines()
+    environment = {**os.environ, **dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))}
     with open(log, "wb") as f:
-        process = subprocess.Popen(command, cwd=ROOT, stdout=f, stderr=subprocess.STDOUT, start_new_session=True)
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=f, stderr=subprocess.STDOUT, start_new_session=True
+        )
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
