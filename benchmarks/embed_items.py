@@ -4,7 +4,7 @@
 
 The bare loop is a process of its own: import, model, then batch by batch decode, preprocess, encode, and one file at
 the end; torch has all the cores. The job is the whole of `run(config)` on a running Ray: it too starts a process,
-imports and builds the model, and it writes shards, digests and the manifest besides. Rounds alternate which goes first.
+imports and builds the model, and it writes shards, digests and the manifest besides. Rounds alternate which goes first. The job has one actor a core, the fastest way on a CPU.
 Weights are random, of one seed in both, so that the vectors can be compared too. With --texts both embed the items'
 texts as well.
 """
@@ -42,6 +42,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512, help="pixels of the longer side of a picture")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--actors", type=int, default=2, help="of the job; they share the cores")
     parser.add_argument("--decode-threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--texts", action="store_true", help="embed the texts too, in both")
@@ -134,7 +135,7 @@ def make_config(args: argparse.Namespace, home: str, root: str) -> Any:
     Path(home, root).mkdir()
     Path(home, root, "items").symlink_to(Path(home, "items"))
     clip = {"model": args.model, "batch_size": args.batch_size, "decode_threads": args.decode_threads}
-    clip |= {"texts": args.texts, "workers": {"cpus": args.cores}}
+    clip |= {"texts": args.texts, "workers": {"count": args.actors, "cpus": args.cores / args.actors}}
     sections = {"ingest": {"sources": [{"path": "none"}]}, "clip": clip, "backbone": {"model": "none"}}
     return Config.model_validate({"name": root, "root": root, **sections})
 

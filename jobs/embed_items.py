@@ -74,7 +74,7 @@ class EmbedShard:
         self._max_pixels = config.ingest.pictures.max_pixels
         self._encoder = ClipEncoder(clip, "cuda" if clip.workers.gpus else "cpu")
         # A preparing thread does its picture alone: were each to start threads of its own, they would fight for cores.
-        self._threads = ThreadPoolExecutor(clip.decode_threads, initializer=torch.set_num_threads, initargs=(1,))
+        self._threads = ThreadPoolExecutor(clip.decode_threads)
         torch.set_num_threads(max(1, math.floor(clip.workers.cpus)))
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ export RAY_AUTH_MODE=token
 token=$(ray get-auth-token --generate 2>/dev/null | tail -n 1)
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 gcs_port=$(free_port)
+set -a; . serve/ray.env; set +a  # cheaper requests
 # A port of its own for the job agent too: another Ray on this machine would hold the default one.
 ray start --head --port="$gcs_port" --dashboard-host=127.0.0.1 --dashboard-port="${dashboard##*:}" \
     --dashboard-agent-listen-port="$(free_port)" --disable-usage-stats --block >"$logs/ray.log" 2>&1 &

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -37,8 +37,13 @@ class Prepared:
     """A question with all that the reasoner needs."""
 
     ask: Ask
-    sources: list[Json]
+    hits: Hits
+    items: Awaitable[list[Item]]  # being read; in mode memory only the reply shows them, nobody waits before
     clock: Clock
+
+    async def sources(self) -> list[Json]:
+        """The items found, as the reply shows them. Raises UnknownItem where the index names one that is gone."""
+        return _sources(self.hits, await self.items)
 
 
 class Flow:
@@ -65,25 +70,26 @@ class Flow:
         max_new_tokens = self.checks.max_new_tokens(request.max_new_tokens)
         picture = self.checks.picture(request.image)
         search = self.checks.answer_search(request, picture)
-        if search is None:
-            return Prepared(Ask(question, picture, request.mode, max_new_tokens), [], clock)
-        hits = await self._hits(search, clock)
-        items = await self._read([item_id for item_id, _ in hits], request.mode == "rag", clock)
-        shown = [(i.text, i.picture) for i in items if i.picture is not None]
-        memory = packed(await self._memory(items, clock)) if request.mode == "memory" else None
-        return Prepared(
-            Ask(question, picture, request.mode, max_new_tokens, shown, memory), _sources(hits, items), clock
-        )
+        hits = [] if search is None else await self._hits(search, clock)
+        ids = [item_id for item_id, _ in hits]
+        items = asyncio.ensure_future(self._read(ids, request.mode == "rag", clock))
+        shown, memory = [], None
+        if request.mode == "rag":
+            shown = [(i.text, i.picture) for i in await items if i.picture is not None]
+        if request.mode == "memory":
+            memory = packed(await self._memory(ids, clock))
+        ask = Ask(question, picture, request.mode, max_new_tokens, shown, memory)
+        return Prepared(ask, hits, items, clock)
 
     async def answer(self, prepared: Prepared) -> Json:
         """The answer's body. Raises ApiError."""
         with prepared.clock.stage("answer"):
             reply = await asked(self._answer.remote(prepared.ask), "the reasoner")
-        return _body(prepared, reply)
+        return await _body(prepared, reply)
 
     async def stream(self, prepared: Prepared) -> AsyncIterator[tuple[str, Json]]:
         """Events (name, data): sources, then a token a piece of text, then done; error in place of what fails."""
-        yield "sources", {"sources": prepared.sources}
+        yield "sources", {"sources": await prepared.sources()}
         try:
             with prepared.clock.stage("answer"):
                 pieces: Any = self._stream.remote(prepared.ask)
@@ -93,7 +99,7 @@ class Flow:
             # The last piece is the whole answer, or a refusal.
             if isinstance(piece, Refusal):
                 raise ApiError(422, piece.type, piece.message, piece.field)
-            yield "done", _body(prepared, piece)
+            yield "done", await _body(prepared, piece)
         except Exception as error:
             yield "error", (unavailable(error, "the reasoner") or api_error(error)).body()
 
@@ -125,12 +131,13 @@ class Flow:
             return await asked(self._retrieve.remote(search), "the retriever")
 
     async def _read(self, ids: Sequence[str], picture: bool, clock: Clock) -> list[Item]:
+        if not ids:
+            return []
         with clock.stage("items"):
             return await asyncio.to_thread(self.items.get, ids, picture=picture)
 
-    async def _memory(self, items: Sequence[Item], clock: Clock) -> Tensor:
+    async def _memory(self, ids: Sequence[str], clock: Clock) -> Tensor:
         """Memory (K, Q, D) of the items: from the store, and what it does not hold from the memory encoder."""
-        ids = [i.item_id for i in items]
         with clock.stage("memory"):
             missing = self.store.missing(ids)
             if not missing:
@@ -166,7 +173,7 @@ def _sources(hits: Hits, items: Sequence[Item]) -> list[Json]:
     ]
 
 
-def _body(prepared: Prepared, reply: Reply) -> Json:
+async def _body(prepared: Prepared, reply: Reply) -> Json:
     usage = {
         "prompt_tokens": reply.prompt_tokens,
         "memory_vectors": reply.memory_vectors,
@@ -175,7 +182,7 @@ def _body(prepared: Prepared, reply: Reply) -> Json:
     return {
         "answer": reply.answer,
         "mode": prepared.ask.mode,
-        "sources": prepared.sources,
+        "sources": await prepared.sources(),
         "timings_ms": prepared.clock.timings(),
         "usage": usage,
     }
