@@ -30,7 +30,7 @@ class _Section(BaseModel):
 class Workers(_Section):
     """An actor pool of a stage. Peak use of a node is `count` times the rest."""
 
-    count: int = Field(1, ge=1, description="actors; more is faster while cores, GPUs and disk keep up")
+    count: int = Field(1, ge=1, description="actors; on a CPU, one a core is fastest; each holds a model")
     cpus: float = Field(1, gt=0, description="cores an actor reserves; its threads follow this number")
     gpus: float = Field(0, ge=0, description="GPUs an actor reserves, a fraction shares one; 0 computes on the CPU")
 
@@ -176,10 +176,20 @@ class Reasoner(_Section):
     repetition_penalty: float = Field(1, gt=0, description="the paper's evaluation has 1.05")
 
 
+class Validation(_Section):
+    """Questions about entities that training never sees, answered during training; exact match by each one's rule."""
+
+    data: str = Field(description="folder of validation shards (parquet, TRAINING_SCHEMA, gold answers in provenance)")
+    every: int = Field(100, ge=1, description="steps between validations; the last step always has one")
+    questions: int = Field(200, ge=1, description="questions asked, the first ones; more is dearer and surer")
+    modes: list[Literal["none", "rag", "memory"]] = Field(["none", "rag", "memory"], min_length=1)
+
+
 class Training(_Section):
     """The fine-tune of the adapter. One epoch of the paper is 15.6 thousand samples in some 975 steps."""
 
     data: str = Field(description="folder of training shards (parquet, TRAINING_SCHEMA)")
+    start: str | None = Field(None, description="adapter folder to go on from; null: new weights of adapter's sizes")
     items: int = Field(3, ge=1, description="items of a sample, best first; more is dearer and steadier")
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; null: as many as the epochs have")
@@ -196,6 +206,10 @@ class Training(_Section):
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints; fewer lose less when killed")
     keep_checkpoints: int = Field(2, ge=1, description="checkpoints kept, the newest")
     max_loss: float = Field(20.0, gt=0, description="a loss above it, or one that is no number, stops the run")
+    validation: Validation | None = None
+    peak_tflops: float | None = Field(
+        None, gt=0, description="of a worker's device, dense, for MFU; null: known for common GPUs, else no MFU"
+    )
     workers: Workers = Workers()
 
 

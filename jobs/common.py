@@ -24,25 +24,52 @@ from comem_ray.config import Config, ConfigError, Workers, load_config
 Summary = dict[str, int | float | str]
 
 
-def main(stage: str, run: Callable[[Config], Summary], description: str) -> None:
-    """Parses the command line, connects to Ray, runs the stage, prints its summary and exits."""
+class StageFailed(Exception):
+    """A stage that gave up for a reason that another try would not change. Exit code 1, and the message."""
+
+
+def main(
+    stage: str,
+    run: Callable[[Config], Summary],
+    description: str,
+    dry_run: Callable[[Config], str] | None = None,
+) -> None:
+    """Parses the command line, connects to Ray, runs the stage, prints its summary and exits.
+
+    With `dry_run` there is a flag --dry-run, which prints its text in place of all that.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m jobs.{stage}", description=description)
     parser.add_argument("--config", required=True, help="YAML configuration of the run")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides")
+    if dry_run is not None:
+        parser.add_argument("--dry-run", action="store_true", help="say what it would take, and run nothing")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    sys.exit(guarded(stage, run, args.config, args.overrides))
+    planned = dry_run if getattr(args, "dry_run", False) else None
+    sys.exit(guarded(stage, run, args.config, args.overrides, planned))
 
 
-def guarded(stage: str, run: Callable[[Config], Summary], path: str, overrides: Sequence[str]) -> int:
-    """Runs a stage and returns its exit code; what went wrong is one message on standard error."""
+def guarded(
+    stage: str,
+    run: Callable[[Config], Summary],
+    path: str,
+    overrides: Sequence[str],
+    dry_run: Callable[[Config], str] | None = None,
+) -> int:
+    """Runs a stage (or its dry run) and returns its exit code; what went wrong is one message on standard error."""
     try:
         config = load_config(path, overrides)
+        if dry_run is not None:
+            print(dry_run(config), flush=True)
+            return 0
         # Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts one for the length of the job. Said
         # outright: by itself Ray would look for any cluster of this machine, and wait for one that died.
         address = os.environ.get("RAY_ADDRESS") or "local"
         ray.init(address, ignore_reinit_error=True, log_to_driver=False)
         run_stage(stage, run, config)
+    except StageFailed as error:
+        print(f"{stage}: {error}", file=sys.stderr)
+        return 1
     except (ConfigError, ArtifactError, RayError) as error:
         code, message = _refusal(error)
         if code == 1:

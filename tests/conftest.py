@@ -11,6 +11,9 @@ from tiny import FAMILIES
 
 # No test may reach for a model hub; a name that is not on disk fails at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# The models are tiny: threads would wait for one another longer than they compute, above all on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 @pytest.fixture(scope="session")

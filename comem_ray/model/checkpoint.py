@@ -103,10 +103,14 @@ def encoder_fingerprint(config: Config) -> str:
 def _adapter_identity(config: AdapterConfig) -> dict[str, Any]:
     if config.path is None:
         return {"random": config.model_dump(exclude={"path", "lora_dropout"})}
-    folder = resolve(config.path)
+    return adapter_files(resolve(config.path))
+
+
+def adapter_files(folder: Path) -> dict[str, str]:
+    """Digests of an adapter folder's files. Raises ConfigError where it is none."""
     names = ["adapter.json", "qformer.safetensors", "lora/adapter_config.json", "lora/adapter_model.safetensors"]
     if missing := [n for n in names if not (folder / n).is_file()]:
-        raise ConfigError(f"adapter.path {folder} is no adapter folder: {', '.join(missing)} missing")
+        raise ConfigError(f"{folder} is no adapter folder: {', '.join(missing)} missing")
     return {name: file_sha256(folder / name) for name in names}
 
 

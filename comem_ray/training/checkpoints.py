@@ -21,6 +21,7 @@ from comem_ray.model.checkpoint import Adapter, save_adapter
 from comem_ray.training.optimizer import MasterAdamW
 
 _PREFIX = "step-"
+MADE_BY = "training.json"  # in a published adapter: the identity of its run
 
 
 class Checkpoints:
@@ -29,15 +30,13 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int):
         self.folder, self.identity, self.keep = folder, json.loads(json.dumps(identity)), keep
 
-    def save(
-        self, step: int, adapter: Adapter, sizes: AdapterConfig, backbone_fingerprint: str, optimizer: MasterAdamW
-    ) -> Path:
+    def save(self, step: int, adapter: Adapter, sizes: AdapterConfig, optimizer: MasterAdamW) -> Path:
         """Saves the state after `step` steps and drops the oldest checkpoints beyond `keep`."""
         final = self.folder / f"{_PREFIX}{step:06d}"
         building = self.folder / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        save_adapter(building, adapter, sizes, backbone_fingerprint)
+        save_adapter(building, adapter, sizes, self.identity["backbone"])
         save_file(optimizer.state(), building / "optimizer.safetensors")
         write_json(building / "state.json", {"step": step, "identity": self.identity})
         shutil.rmtree(final, ignore_errors=True)
@@ -50,6 +49,27 @@ class Checkpoints:
         """The newest checkpoint, None before the first."""
         return self._all()[-1] if self._all() else None
 
+    def publish(self, target: Path) -> None:
+        """Copies the adapter of the newest checkpoint to `target`, whole or not at all."""
+        newest = self.latest()
+        assert newest is not None
+        building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.copytree(newest, building, ignore=shutil.ignore_patterns("optimizer.safetensors", "state.json"))
+        write_json(building / MADE_BY, self.identity)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(building, target)
+
+    def refuse_another_target(self, target: Path) -> None:
+        """Raises ArtifactError where something stands at `target` that is not of this run: it would be lost."""
+        made_by = target / MADE_BY
+        if target.exists() and not (
+            made_by.is_file() and json.loads(made_by.read_text(encoding="utf-8")) == self.identity
+        ):
+            raise ArtifactError(
+                f"adapter.path {target} holds an adapter that this run did not make: name another, or move it away"
+            )
+
     def restore(self, optimizer: MasterAdamW) -> int:
         """Takes up the newest checkpoint: sets the trained parameters and the optimizer. Returns its step, or 0.
 
@@ -58,6 +78,20 @@ class Checkpoints:
         newest = self.latest()
         if newest is None:
             return 0
+        self.refuse_another_run()
+        optimizer.restore(load_file(newest / "optimizer.safetensors"))
+        return self.done()
+
+    def done(self) -> int:
+        """The step of the newest checkpoint, 0 before the first."""
+        newest = self.latest()
+        return 0 if newest is None else int(json.loads((newest / "state.json").read_text(encoding="utf-8"))["step"])
+
+    def refuse_another_run(self) -> None:
+        """Raises ArtifactError where the checkpoints are of another configuration, naming the fields that differ."""
+        newest = self.latest()
+        if newest is None:
+            return
         state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
         there = state["identity"]
         if differing := [
@@ -65,8 +99,6 @@ class Checkpoints:
         ]:
             said = "; ".join(f"{k}: there {there.get(k)!r}, now {self.identity.get(k)!r}" for k in differing)
             raise ArtifactError(f"{newest} is of another run ({said}): name another root, or delete {self.folder}")
-        optimizer.restore(load_file(newest / "optimizer.safetensors"))
-        return int(state["step"])
 
     def _all(self) -> list[Path]:
         return sorted(p for p in self.folder.glob(f"{_PREFIX}*") if (p / "state.json").exists())

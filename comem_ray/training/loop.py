@@ -6,25 +6,25 @@ Knows nothing of Ray or processes: how gradients are summed over workers is a fu
 from __future__ import annotations
 
 import math
+import resource
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from comem_ray.config import Config, Training, resolve
-from comem_ray.items import ItemStore
+from comem_ray.config import Config
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.checkpoint import Adapter, attach_adapter, checkpoint_fingerprint, checkpoint_folder
+from comem_ray.model.checkpoint import Adapter, attach_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Reasoner
-from comem_ray.training.checkpoints import Checkpoints
 from comem_ray.training.objective import NOTHING, Figures, Objective
 from comem_ray.training.optimizer import MasterAdamW
-from comem_ray.training.samples import SampleSet, batch_of, share_of, steps_of
+from comem_ray.training.runs import planned_steps, run_checkpoints, training_samples, validation_samples
+from comem_ray.training.samples import batch_of, share_of
+from comem_ray.training.validation import Validator
 
 SumOverWorkers = Callable[[Sequence[Tensor]], None]
 """Replaces each tensor by its sum over all workers, in place."""
@@ -47,8 +47,10 @@ class StepReport:
     seconds: float
     samples_per_s: float
     tokens_per_s: float  # tokens read by encoder and reasoner
-    tflops: float  # useful work; the recomputation of gradient checkpointing is not counted
-    memory_gb: float  # peak of the GPU; 0 on a CPU
+    tflops: float  # useful work of this worker; the recomputation of gradient checkpointing is not counted
+    mfu: float | None  # tflops over the device's peak; None where the peak is not known
+    memory_gb: float  # peak of the GPU, or of the process on a CPU
+    validation: dict[str, float] | None = None  # percent right by mode, and n; worker 0, in the steps that have one
 
 
 class Trainer:
@@ -60,25 +62,24 @@ class Trainer:
         if config.training is None:
             raise ValueError("the configuration has no section 'training'")
         self.config, self.training = config, config.training
+        # Training makes what adapter.path names later; it goes on from training.start, or begins with new weights.
+        start = config.adapter.model_copy(update={"path": config.training.start})
         self.rank, self.workers, self.total = rank, workers, total or (lambda tensors: None)
         self.backbone = load_backbone(config.backbone, device)
-        self.adapter = attach_adapter(config.adapter, self.backbone, trainable=True)
+        self.adapter = attach_adapter(start, self.backbone, trainable=True)
         if self.training.gradient_checkpointing:
             self.backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
         encoder = MemoryEncoder(config, backbone=self.backbone, adapter=self.adapter)
         reasoner = Reasoner(config, backbone=self.backbone)
         self.objective = Objective(encoder, reasoner, self.training.distillation)
-        store = ItemStore(config.folder("items"))
-        self.samples = SampleSet(
-            resolve(self.training.data), store, self.training.items, config.ingest.pictures.max_pixels
-        )
-        batch, epochs, most = self.training.global_batch, self.training.epochs, self.training.max_steps
-        self.steps = steps_of(len(self.samples), batch, epochs, most)
+        self.samples = training_samples(config)
+        self.validator = None
+        if rank == 0 and self.training.validation is not None:
+            self.validator = Validator(self.training.validation, validation_samples(config), encoder, reasoner)
+        self.steps = planned_steps(config, self.samples)
         self.optimizer = MasterAdamW(trainable_parameters(self.adapter), self.training, self.steps)
-        self.fingerprint = checkpoint_fingerprint(checkpoint_folder(config.backbone.model))
-        identity = {"backbone": self.fingerprint, "samples": len(self.samples), **_identity(config)}
-        folder = config.folder("training") / "checkpoints"
-        self.checkpoints = Checkpoints(folder, identity, self.training.keep_checkpoints)
+        self.checkpoints = run_checkpoints(config, self.samples)
+        self.peak_tflops = self.training.peak_tflops or known_peak(device)
 
     def run(self) -> Iterator[StepReport]:
         """Takes the steps that are left, saves checkpoints (worker 0), and yields a report after each step."""
@@ -86,8 +87,15 @@ class Trainer:
             report = self._step(step)
             last = report.step == self.steps
             if self.rank == 0 and (last or report.step % self.training.checkpoint_every == 0):
-                self.checkpoints.save(report.step, self.adapter, self.config.adapter, self.fingerprint, self.optimizer)
-            yield report
+                self.checkpoints.save(report.step, self.adapter, self.config.adapter, self.optimizer)
+            yield self._validated(report, last)
+
+    def _validated(self, report: StepReport, last: bool) -> StepReport:
+        if self.validator is None:
+            return report
+        assert self.training.validation is not None
+        due = last or report.step % self.training.validation.every == 0
+        return replace(report, validation=self.validator.figures()) if due else report
 
     def _step(self, step: int) -> StepReport:
         start = time.monotonic()
@@ -121,7 +129,7 @@ class Trainer:
 
     def _report(self, step: int, figures: Figures, norm: float, rate: float, seconds: float) -> StepReport:
         tokens = figures.encoder_tokens + figures.reasoner_tokens
-        peak = torch.cuda.max_memory_allocated() / 1e9 if self.backbone.device.type == "cuda" else 0.0
+        tflops = flops_a_token(self.backbone) * tokens / self.workers / seconds / 1e12
         return StepReport(
             step=step + 1,
             steps=self.steps,
@@ -132,8 +140,9 @@ class Trainer:
             seconds=seconds,
             samples_per_s=figures.samples / seconds,
             tokens_per_s=tokens / seconds,
-            tflops=flops_a_token(self.backbone) * tokens / seconds / 1e12,
-            memory_gb=peak,
+            tflops=tflops,
+            mfu=tflops / self.peak_tflops if self.peak_tflops else None,
+            memory_gb=_peak_memory_gb(self.backbone.device),
         )
 
 
@@ -155,13 +164,19 @@ def flops_a_token(backbone: Backbone) -> float:
     return 4.0 * weights
 
 
-def _identity(config: Config) -> dict[str, Any]:
-    """The fields that change what a run computes; how often it saves or on how many workers it runs does not."""
-    assert config.training is not None
-    free = {"checkpoint_every", "keep_checkpoints", "workers", "max_loss", "gradient_checkpointing", "micro_batch"}
-    training: Training = config.training
-    return {
-        "seed": config.seed,
-        "adapter": config.adapter.model_dump(mode="json"),
-        "training": training.model_dump(mode="json", exclude=free),
-    }
+# Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets.
+PEAKS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "B200": 2250.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}
+
+
+def known_peak(device: str) -> float | None:
+    """Peak TFLOP/s of the GPU; None for one that is not in the table, and for a CPU."""
+    if device == "cpu":
+        return None
+    name = torch.cuda.get_device_name()
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
+def _peak_memory_gb(device: torch.device) -> float:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9  # Linux counts in KiB

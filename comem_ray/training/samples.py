@@ -6,16 +6,19 @@ is a function of (seed, epoch) alone, so the position in the data is the number 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL.Image import Image
 
-from comem_ray.artifacts import ArtifactError
+from comem_ray.artifacts import ArtifactError, fingerprint
+from comem_ray.evaluation.scoring import Rule
 from comem_ray.images import open_picture
 from comem_ray.items import ItemStore
 
@@ -27,7 +30,9 @@ TRAINING_SCHEMA = pa.schema(
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # retrieved items, best first
         pa.field("answer", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
-        pa.field("provenance", pa.string(), nullable=False),  # JSON: benchmark, data_id, what made the answer
+        pa.field(
+            "provenance", pa.string(), nullable=False
+        ),  # JSON: benchmark, data_id, rule, gold, what made the answer
     ]
 )
 
@@ -39,6 +44,8 @@ class Sample:
     picture: Image | None
     items: list[tuple[str, Image]]  # (text, picture), best first
     answer: str
+    rule: Rule = "exact"  # how `gold` is compared with an answer (comem_ray.evaluation.scoring)
+    gold: Sequence[Any] = ()  # right answers in the benchmark's own form
 
 
 class SampleSet:
@@ -48,7 +55,7 @@ class SampleSet:
     """
 
     def __init__(self, folder: Path, items: ItemStore, items_a_sample: int, max_pixels: int):
-        files = sorted(folder.glob("*.parquet"))
+        files = _files(folder)
         tables = [pq.read_table(f, schema=TRAINING_SCHEMA) for f in files]
         if not sum(map(len, tables)):
             raise ArtifactError(
@@ -56,6 +63,8 @@ class SampleSet:
             )
         self._rows = pa.concat_tables(tables)
         self._items, self._count, self._max_pixels = items, items_a_sample, max_pixels
+        said = self._rows.drop_columns(["picture", "provenance"]).to_pylist()
+        self.digest = fingerprint(said)  # of all but the pictures
         wanted = {i for ids in self._rows["item_ids"].to_pylist() for i in ids[:items_a_sample]}
         if strangers := [i for i in sorted(wanted) if i not in items]:
             raise ArtifactError(
@@ -71,10 +80,21 @@ class SampleSet:
         items = self._items.get(row["item_ids"][: self._count])
         shown = [(item.text, self._open(item.picture)) for item in items if item.picture is not None]
         picture = None if row["picture"] is None else self._open(row["picture"])
-        return Sample(row["sample_id"], row["question"], picture, shown, row["answer"])
+        made = json.loads(row["provenance"])
+        rule, gold = made.get("rule", "exact"), made.get("gold", [row["answer"]])
+        return Sample(row["sample_id"], row["question"], picture, shown, row["answer"], rule, gold)
 
     def _open(self, data: bytes) -> Image:
         return open_picture(data, self._max_pixels)
+
+
+def stored_samples(folder: Path) -> int:
+    """The number of samples in a folder, 0 where there is none."""
+    return sum(pq.read_metadata(f).num_rows for f in _files(folder))
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(f for f in folder.glob("*.parquet") if not f.name.endswith(".rejected.parquet"))
 
 
 def steps_of(samples: int, global_batch: int, epochs: int, max_steps: int | None) -> int:

@@ -1,0 +1,55 @@
+"""The shapes of released backbones, for estimates and benchmarks where no checkpoint is at hand.
+
+Source: METHOD for Qwen2.5-VL-7B; Qwen2-VL-7B has the same language model and a plainer vision tower.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2VLConfig
+
+from comem_ray.config import resolve
+from comem_ray.model.checkpoint import checkpoint_folder
+
+_TEXT_7B: dict[str, Any] = {
+    "hidden_size": 3584,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 28,
+    "num_key_value_heads": 4,
+    "intermediate_size": 18944,
+    "vocab_size": 152064,
+    "tie_word_embeddings": False,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]},
+}
+TEXT = {"Qwen/Qwen2.5-VL-7B-Instruct": _TEXT_7B, "Qwen/Qwen2-VL-7B-Instruct": _TEXT_7B}
+VISION: dict[str, dict[str, Any]] = {
+    "Qwen/Qwen2.5-VL-7B-Instruct": {
+        "depth": 32,
+        "hidden_size": 1280,
+        "num_heads": 16,
+        "intermediate_size": 3420,
+        "out_hidden_size": 3584,
+        "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31],
+    },
+    "Qwen/Qwen2-VL-7B-Instruct": {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16, "mlp_ratio": 4},
+}
+
+
+def empty_backbone(name: str) -> Any:
+    """The stock model of a checkpoint, without weights (on the meta device): shapes only, whatever its size.
+
+    A folder is read, a name of this table is known, any other name is fetched. Raises ConfigError where it cannot be.
+    """
+    with torch.device("meta"):
+        return AutoModelForImageTextToText.from_config(_config(name)).eval().requires_grad_(False)
+
+
+def _config(name: str) -> Any:
+    if resolve(name).is_dir() or name not in TEXT:
+        return AutoConfig.from_pretrained(Path(checkpoint_folder(name)))
+    kind = Qwen2_5_VLConfig if "2.5" in name else Qwen2VLConfig
+    return kind(text_config=TEXT[name], vision_config=VISION[name], tie_word_embeddings=False)

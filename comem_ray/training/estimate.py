@@ -1,0 +1,170 @@
+"""What a training run will take: trainable parameters by part, memory of a worker, hours. Loads no weights.
+
+Counts are exact: the model is built without weights. Memory and hours are estimates of a typical sample (ASSUMED).
+FLOPs: METHOD's count, forward 2 a weight and token, backward to the input another 2, to a weight itself another 2.
+
+Letters: T tokens of a micro-batch, D width, F width of the MLP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from comem_ray.config import Config, PixelLimits, resolve
+from comem_ray.model.lora import add_lora
+from comem_ray.model.qformer import QFormer
+from comem_ray.model.shapes import empty_backbone
+from comem_ray.training.samples import steps_of, stored_samples
+
+ASSUMED = {"text tokens an item": 300, "question tokens": 60, "answer tokens": 60, "picture of a question": 640 * 480}
+PAPER_SAMPLES = 15_600
+MFU = (0.30, 0.45)
+H100_TFLOPS = 989  # bf16, dense
+PIXELS_A_TOKEN = 28 * 28
+CUDA_CONTEXT_GB = 1.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    parts: dict[str, int]  # trainable parameters
+    frozen: int  # parameters of the backbone
+    memory_gb: dict[str, float]  # of one worker
+    samples: int
+    samples_known: bool  # False: there is no data yet, the paper's number is assumed
+    steps: int
+    tokens_a_sample: dict[str, int]  # of the encoder, of the reasoner
+    tflop_a_sample: float
+    peak_tflops: float
+    hours: dict[float, float]  # by model FLOPs utilisation, on one worker
+
+    def lines(self) -> list[str]:
+        """The estimate as text for people."""
+        total, trained = sum(self.memory_gb.values()), sum(self.parts.values())
+        share = 100 * trained / (trained + self.frozen)
+        known = "" if self.samples_known else " (the paper's: there is no data yet)"
+        return [
+            "trainable parameters",
+            *(f"  {name:28} {count:15,}" for name, count in self.parts.items()),
+            f"  {'all':28} {trained:15,}  {share:.2f}% of {trained + self.frozen:,}",
+            "memory of a worker, GB (estimate)",
+            *(f"  {name:28} {gb:15.2f}" for name, gb in self.memory_gb.items()),
+            f"  {'all':28} {total:15.2f}",
+            "work (estimate)",
+            f"  {'samples':28} {self.samples:15,}{known}",
+            f"  {'optimizer steps':28} {self.steps:15,}",
+            *(f"  {'tokens a sample, ' + who:28} {count:15,}" for who, count in self.tokens_a_sample.items()),
+            f"  {'TFLOP a sample':28} {self.tflop_a_sample:15.1f}",
+            *(
+                f"  {f'hours at MFU {mfu:.0%}':28} {hours:15.2f}  (one worker of {self.peak_tflops:g} TFLOP/s)"
+                for mfu, hours in self.hours.items()
+            ),
+            "assumed: " + ", ".join(f"{k} {v:,}" for k, v in ASSUMED.items()),
+        ]
+
+
+def estimate(config: Config) -> Estimate:
+    """The estimate of a run. Raises ConfigError where the backbone's shapes cannot be had."""
+    training = config.training
+    assert training is not None
+    model = empty_backbone(config.backbone.model)
+    frozen = sum(p.numel() for p in model.parameters())
+    parts = _trainable(config, model)
+    stored = stored_samples(resolve(training.data))
+    samples = stored or PAPER_SAMPLES
+    steps = steps_of(samples, training.global_batch, training.epochs, training.max_steps)
+    tokens = _tokens(config)
+    flop = _flop(model, parts, tokens)
+    peak = training.peak_tflops or H100_TFLOPS
+    seconds = steps * training.global_batch * flop / (peak * 1e12)
+    return Estimate(
+        parts=parts,
+        frozen=frozen,
+        memory_gb=_memory(config, model, frozen, sum(parts.values()), tokens),
+        samples=samples,
+        samples_known=bool(stored),
+        steps=steps,
+        tokens_a_sample={"encoder": tokens["encoder"], "reasoner": tokens["reasoner"]},
+        tflop_a_sample=flop / 1e12,
+        peak_tflops=peak,
+        hours={mfu: seconds / mfu / 3600 for mfu in MFU},
+    )
+
+
+def _trainable(config: Config, model: Any) -> dict[str, int]:
+    sizes, width = config.adapter, model.config.text_config.hidden_size
+    lora = {n: p.numel() for n, p in add_lora(model, sizes).named_parameters() if ".lora_" in n}
+    with torch.device("meta"):
+        qformer: nn.Module = QFormer(
+            width, sizes.queries, sizes.qformer_layers, sizes.qformer_heads, sizes.qformer_head_width
+        )
+    return {
+        "LoRA, language model": sum(c for n, c in lora.items() if ".visual." not in n),
+        "LoRA, vision tower": sum(c for n, c in lora.items() if ".visual." in n),
+        "Q-Former": sum(p.numel() for p in qformer.parameters()),
+    }
+
+
+def _tokens(config: Config) -> dict[str, int]:
+    assert config.training is not None
+    items = config.training.items
+    picture = _picture_tokens(ASSUMED["picture of a question"], config.backbone.question_pixels)
+    shown = _picture_tokens(config.ingest.pictures.max_side**2, config.backbone.item_pixels)
+    memory = items * config.adapter.queries
+    return {
+        "encoder": items * (shown + ASSUMED["text tokens an item"]),
+        "reasoner": memory + picture + ASSUMED["question tokens"] + ASSUMED["answer tokens"],
+        "encoder pictures": items * shown,
+        "reasoner pictures": picture,
+        "answer": ASSUMED["answer tokens"],
+    }
+
+
+def _picture_tokens(pixels: int, limits: PixelLimits) -> int:
+    if limits.min is not None:
+        pixels = max(pixels, limits.min)
+    if limits.max is not None:
+        pixels = min(pixels, limits.max)
+    return pixels // PIXELS_A_TOKEN
+
+
+def _flop(model: Any, parts: Mapping[str, int], tokens: Mapping[str, int]) -> float:
+    """Useful FLOPs of a sample, forward and backward; recomputation is not counted, nor are attention scores."""
+    language = _matrices(model.model.language_model.layers)
+    # Four patches make a picture token. No gradient goes through the tower of the reasoner.
+    vision = 4 * _matrices(model.model.visual.blocks)
+    encoder = tokens["encoder"] * (4 * language + 6 * parts["LoRA, language model"])
+    encoder += tokens["encoder pictures"] * (4 * vision + 24 * parts["LoRA, vision tower"])
+    reasoner = tokens["reasoner"] * 4 * language + tokens["reasoner pictures"] * 2 * vision
+    width = model.config.text_config.hidden_size
+    head = tokens["answer"] * 4 * width * model.config.text_config.vocab_size
+    return float(encoder + reasoner + head)
+
+
+def _matrices(layers: Any) -> int:
+    return sum(p.numel() for n, p in layers.named_parameters() if p.ndim == 2 and ".lora_" not in n)
+
+
+def _memory(config: Config, model: Any, frozen: int, trained: int, tokens: Mapping[str, int]) -> dict[str, float]:
+    training, text = config.training, model.config.text_config
+    assert training is not None
+    size = 2 if config.backbone.precision in ("bfloat16", "float16") else 4
+    batch = {name: training.micro_batch * count for name, count in tokens.items()}
+    read, layers = batch["encoder"] + batch["reasoner"], text.num_hidden_layers
+    # What a layer keeps for backward: inputs of norms, projections and MLP, and LoRA's dropped-out copies of them.
+    wide = 14 * text.hidden_size + 4 * text.intermediate_size
+    checkpointed = read * text.hidden_size * layers + max(batch["encoder"], batch["reasoner"]) * wide
+    kept = checkpointed if training.gradient_checkpointing else read * wide * layers
+    parts = {
+        "backbone": size * frozen,
+        "adapter and its gradients": 2 * size * trained,
+        "masters, moments, sums": 16 * trained,
+        "activations": size * kept,
+        "logits of the answers": 3 * 4 * batch["answer"] * text.vocab_size,
+    }
+    found = {name: count / 1e9 for name, count in parts.items()}
+    return {**found, "CUDA context": CUDA_CONTEXT_GB} if training.workers.gpus else found

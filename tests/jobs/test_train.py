@@ -1,0 +1,169 @@
+"""jobs.train on a real local Ray: the same weights whatever was killed, figures of every step, and a usable adapter."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+from safetensors.torch import load_file
+from tiny import item_row, picture, write_items
+from tiny_training import write_samples
+from transformers import AutoModelForImageTextToText
+
+from comem_ray.config import load_config, resolve
+from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.training.metrics import read_metrics
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+STEPS = 12
+
+
+@pytest.fixture(scope="module")
+def run_file(make_config, tmp_path_factory):
+    """A function (name, training fields) -> configuration file of a run of its own, over the same samples."""
+    home = tmp_path_factory.mktemp("home")
+
+    def make(name: str, **training) -> Path:
+        fields = {"data": str(home / "data"), "epochs": 5, "global_batch": 4, "micro_batch": 2, "items": 2}
+        fields |= {"learning_rate": 1e-3, "checkpoint_every": 3, "max_steps": STEPS, **training}
+        fields["validation"] = {"data": str(home / "data"), "every": 6, "questions": 3}
+        adapter = {"path": str(home / name / "adapter")}
+        config = make_config(root=str(home / name), training=fields, adapter=adapter, seed=3)
+        ids = write_items(config.folder("items"), [8])
+        if not (home / "data").exists():
+            write_samples(home / "data", ids)
+        path = home / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+        return path
+
+    return make
+
+
+def start(path: Path, *more: str) -> subprocess.Popen:
+    # A cluster of its own, and a process group of its own: the whole job can be killed.
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "jobs.train", "--config", str(path), *more]
+    return subprocess.Popen(
+        command, cwd=REPOSITORY, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(job: subprocess.Popen, code: int = 0) -> str:
+    output = job.communicate(timeout=300)[0].decode()
+    assert job.returncode == code, output
+    return output
+
+
+def adapter_weights(path: Path) -> dict[str, torch.Tensor]:
+    folder = resolve(load_config(path).adapter.path)
+    return {f"{f.parent.name}/{n}": t for f in sorted(folder.rglob("*.safetensors")) for n, t in load_file(f).items()}
+
+
+def assert_same_weights(path: Path, other: Path) -> None:
+    ours, theirs = adapter_weights(path), adapter_weights(other)
+    assert ours.keys() == theirs.keys()
+    assert [n for n in ours if not torch.equal(ours[n], theirs[n])] == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run_file):
+    path = run_file("uninterrupted")
+    return path, finish(start(path))
+
+
+def test_figures_of_every_step_and_a_report(uninterrupted):
+    path, output = uninterrupted
+    folder = load_config(path).folder("training")
+    rows = read_metrics(folder)
+    steps = [r for r in rows if "loss" in r]
+    assert [r["step"] for r in steps] == list(range(1, STEPS + 1))
+    assert steps[-1]["loss"] < steps[0]["loss"]
+    assert all(r["samples_per_s"] > 0 and r["tokens_per_s"] > 0 and r["tflops"] > 0 for r in steps)
+    checks = [r for r in rows if "validation" in r]
+    assert [r["step"] for r in checks] == [6, 12]
+    assert set(checks[0]["validation"]) == {"none", "rag", "memory", "n"}
+    assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
+    assert list((folder / "tensorboard").glob("events.out.tfevents*"))
+    assert f"steps    {STEPS}" in output
+    assert not list(resolve(load_config(path).root).rglob("*.p*kl*"))
+
+
+def test_the_adapter_is_a_plain_peft_folder_and_encodes(uninterrupted):
+    config = load_config(uninterrupted[0])
+    folder = resolve(config.adapter.path)
+    stock = AutoModelForImageTextToText.from_pretrained(config.backbone.model, dtype=torch.float32)
+    loaded = PeftModel.from_pretrained(stock, str(folder / "lora"))
+    kept = load_file(folder / "lora" / "adapter_model.safetensors")
+    assert kept
+    assert all(".lora_" in name for name in kept)
+    assert any(p.abs().sum() > 0 for n, p in loaded.named_parameters() if ".lora_B." in n)
+    row = item_row(1)
+    item = [(str(row["text"]), picture(1, int(row["width"])))]
+    trained = MemoryEncoder(config).encode(item)
+    untrained = MemoryEncoder(load_config(uninterrupted[0], ["adapter.path=null"])).encode(item)
+    assert not torch.allclose(trained.float(), untrained.float(), atol=1e-2)
+
+
+@pytest.mark.parametrize("victim", ["driver", "worker"])
+def test_killed_then_rerun_ends_with_the_same_weights(uninterrupted, run_file, victim):
+    path = run_file(f"killed-{victim}")
+    folder = load_config(path).folder("training")
+    job = start(path)
+    wait_for(lambda: len(read_metrics(folder)) >= 4, job)
+    if victim == "driver":
+        os.killpg(job.pid, signal.SIGKILL)
+        job.wait()
+        assert not resolve(load_config(path).adapter.path).exists()
+        job = start(path)
+    else:
+        os.kill(worker_pid(job), signal.SIGKILL)
+    finish(job)
+    assert_same_weights(path, uninterrupted[0])
+    assert [r["step"] for r in read_metrics(folder) if "loss" in r] == list(range(1, STEPS + 1))
+
+
+def test_two_workers_compute_the_same_steps(uninterrupted, run_file):
+    path = run_file("two", workers={"count": 2, "cpus": 0.5}, max_steps=3)
+    finish(start(path))
+    one, two = (
+        [r for r in read_metrics(load_config(p).folder("training")) if "loss" in r] for p in (uninterrupted[0], path)
+    )
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-3)  # dropout differs with the worker
+    assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=0.2)
+
+
+def test_a_finished_run_takes_no_step(uninterrupted):
+    assert f"kept     {STEPS}" in finish(start(uninterrupted[0]))
+
+
+def test_divergence_is_one_message_and_no_second_try(run_file):
+    path = run_file("diverging", max_loss=0.001)
+    begun = time.monotonic()
+    output = finish(start(path), 1)
+    assert "step 1: the loss is" in output
+    assert "Traceback" not in output
+    assert time.monotonic() - begun < 120
+
+
+def wait_for(condition, job: subprocess.Popen, seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert job.poll() is None, job.communicate()[0].decode()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def worker_pid(job: subprocess.Popen) -> int:
+    """The process of a training worker of this job."""
+    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines()[1:]:
+        pid, session, args = line.split(None, 2)
+        if int(session) == job.pid and args.startswith("ray::") and "TrainWorker" in args:
+            return int(pid)
+    raise AssertionError(listing)

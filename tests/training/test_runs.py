@@ -1,0 +1,52 @@
+"""What stops a run before it costs anything."""
+
+import pytest
+from tiny import write_items
+from tiny_training import write_samples
+
+from comem_ray.artifacts import ArtifactError
+from comem_ray.config import ConfigError
+from comem_ray.training.runs import checked
+
+
+@pytest.fixture
+def make_run(make_config, tmp_path):
+    def make(adapter=None, **training):
+        fields = {"data": str(tmp_path / "data"), **training}
+        path = None if adapter is None else str(adapter)
+        config = make_config(root=str(tmp_path / "run"), training=fields, adapter={"path": path})
+        if not config.folder("items").exists():
+            write_samples(tmp_path / "data", write_items(config.folder("items"), [8]))
+        return config
+
+    return make
+
+
+def test_a_run_that_can_begin(make_run, tmp_path):
+    checkpoints, steps = checked(make_run(tmp_path / "adapter", epochs=3, global_batch=4))
+    assert checkpoints.done() == 0
+    assert steps == 7  # 30 samples in whole batches of 4
+
+
+def test_an_adapter_of_other_making_is_not_overwritten(make_run, tmp_path):
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(ArtifactError, match="holds an adapter that this run did not make"):
+        checked(make_run(tmp_path / "adapter"))
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "said"),
+    [
+        ({"data": "nowhere"}, ArtifactError, "holds no training sample: run jobs.synthesize"),
+        ({"start": "nowhere"}, ConfigError, "is no adapter folder"),
+        ({"validation": {"data": "nowhere"}}, ArtifactError, "holds no training sample"),
+    ],
+)
+def test_what_is_missing_is_named(make_run, fields, error, said):
+    with pytest.raises(error, match=said):
+        checked(make_run(**fields))
+
+
+def test_no_section(make_config):
+    with pytest.raises(ConfigError, match="field training"):
+        checked(make_config())
