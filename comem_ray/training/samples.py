@@ -31,6 +31,20 @@ TRAINING_SCHEMA = pa.schema(
     ]
 )
 
+REJECTED = ".rejected.parquet"
+"""Ending of the shards, among the training shards, of rows that make no sample."""
+
+REJECTED_SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),  # file name of the source
+        pa.field("source_row", pa.int64(), nullable=False),  # row in that file, 0 is the first after the header
+        pa.field("reason", pa.string(), nullable=False),  # a code, such as "wrong_answer"
+        pa.field("detail", pa.string(), nullable=False),  # a sentence
+        pa.field("data_id", pa.string()),
+        pa.field("answer", pa.string()),  # what the VLM said, where it was asked
+    ]
+)
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -48,7 +62,7 @@ class SampleSet:
     """
 
     def __init__(self, folder: Path, items: ItemStore, items_a_sample: int, max_pixels: int):
-        files = sorted(folder.glob("*.parquet"))
+        files = sorted(f for f in folder.glob("*.parquet") if not f.name.endswith(REJECTED))
         tables = [pq.read_table(f, schema=TRAINING_SCHEMA) for f in files]
         if not sum(map(len, tables)):
             raise ArtifactError(
