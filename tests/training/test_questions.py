@@ -80,15 +80,7 @@ def test_a_gzip_that_breaks_off_is_a_rejection(tmp_path):
     assert found[-1].reason == "gz_truncated"
 
 
-HEADER = [
-    "question",
-    "question_type",
-    "answer",
-    "dataset_image_ids",
-    "dataset_name",
-    "encyclopedic_vqa_split",
-    "evidence",
-]
+HEADER = ["question", "question_type", "answer", "dataset_image_ids", "dataset_name", "encyclopedic_vqa_split", "extra"]
 
 
 def test_encyclopedic_vqa(tmp_path):
