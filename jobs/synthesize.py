@@ -41,6 +41,8 @@ Rows = list[GoldQuestion | Rejection]
 def run(config: Config) -> Summary:
     """Writes training-data/ under the run's root. ConfigError: no `synthesis`, or a source that is not there."""
     synthesis = _section(config)
+    if synthesis.translation is not None:
+        ChatTranslator(synthesis.translation)  # a missing key is refused now, not after hours of answers
     index = load_manifest(config.folder("index"), INDEX).fingerprint
     stage = StageFolder(config.folder("training-data"), STAGE, synthesis_identity(config, synthesis))
     units = list(_units(synthesis, index))

@@ -33,6 +33,7 @@ from comem_ray.model.reasoner import Answer, PromptTooLong, Question, Reasoner
 from comem_ray.prompts import BOXED, SYSTEM
 from comem_ray.retrieval.retriever import Query, Retriever
 from comem_ray.training.questions import GoldQuestion, Rejection
+from comem_ray.training.rows import Bad
 
 Fate = dict[str, Any] | Rejection
 """A row of TRAINING_SCHEMA, or why there is none."""
@@ -60,6 +61,21 @@ def asked(text: str, synthesis: Synthesis) -> str:
     """A question as the reasoner gets it: with the instruction, if any, on a line of its own."""
     instruction = synthesis.instruction or (BOXED if synthesis.answer_format == "boxed" else None)
     return f"{text}\n{instruction}" if instruction else text
+
+
+def judged(question: GoldQuestion, said: str, finish_reason: str, synthesis: Synthesis) -> float:
+    """The score of an answer that is kept. Raises Bad, with the reason, for one that is not."""
+    prediction = boxed(said) if synthesis.answer_format == "boxed" else said
+    if finish_reason == "length":
+        raise Bad("cut_short", f"no end within {synthesis.max_new_tokens} tokens")
+    if not said:
+        raise Bad("empty_answer", "the answer is empty")
+    if prediction is None:
+        raise Bad("no_box", "the answer has no \\boxed{...}")
+    got = score(question.rule, prediction, question.gold)
+    if got < synthesis.min_score:
+        raise Bad("wrong_answer", f"score {got:.3g} of {prediction!r} by rule {question.rule}")
+    return got
 
 
 @dataclass
@@ -148,18 +164,11 @@ class Synthesizer:
             self._judge(case, answer)
 
     def _judge(self, case: _Case, answer: Answer) -> None:
-        q, wanted, said = case.question, self._synthesis, answer.text.strip()
-        prediction = boxed(said) if wanted.answer_format == "boxed" else said
-        if answer.finish_reason == "length":
-            case.reject("cut_short", f"no end within {wanted.max_new_tokens} tokens", said)
-        elif not said:
-            case.reject("empty_answer", "the answer is empty", said)
-        elif prediction is None:
-            case.reject("no_box", "the answer has no \\boxed{...}", said)
-        elif (got := score(q.rule, prediction, q.gold)) < wanted.min_score:
-            case.reject("wrong_answer", f"score {got:.3g} of {prediction!r} by rule {q.rule}", said)
-        else:
-            case.fate = self._sample(case, said, got)
+        said = answer.text.strip()
+        try:
+            case.fate = self._sample(case, said, judged(case.question, said, answer.finish_reason, self._synthesis))
+        except Bad as bad:
+            case.reject(bad.reason, bad.detail, said)
 
     def _sample(self, case: _Case, answer: str, got: float) -> dict[str, Any]:
         q = case.question

@@ -258,6 +258,8 @@ def test_what_cannot_be_run_is_refused(uninterrupted):
         run(load_config(path, ["synthesis.top_k=4"]))
     with pytest.raises(ConfigError, match="there is no file"):
         run(load_config(path, ["synthesis.sources.0.path=gone.jsonl"]))
+    with pytest.raises(ConfigError, match="TRANSLATION_KEY is not set"):
+        run(load_config(path, ["synthesis.translation.key_variable=TRANSLATION_KEY"]))
     with pytest.raises(ConfigError, match="field synthesis: is missing"):
         run(load_config(path, ["synthesis=null"]))
     with pytest.raises(ConfigError, match=r"answer_with_items \(9\) must not exceed top_k \(3\)"):
