@@ -4,7 +4,8 @@
 
 The bare loop is a process of its own: import, model, then batch by batch decode, preprocess, encode, and one file at
 the end; torch has all the cores. The job is the whole of `run(config)` on a running Ray: it too starts a process,
-imports and builds the model, and it writes shards, digests and the manifest besides. Rounds alternate which goes first. The job has one actor a core, the fastest way on a CPU.
+imports and builds the model, and it writes shards, digests and the manifest besides. It has one actor a core, the
+fastest way on a CPU. Rounds alternate which goes first.
 Weights are random, of one seed in both, so that the vectors can be compared too. With --texts both embed the items'
 texts as well.
 """

@@ -13,36 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from comem_ray.config_base import Pictures, Workers
+from comem_ray.config_base import Section as _Section
+from comem_ray.config_synthesis import Synthesis
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
 class ConfigError(ValueError):
     """A configuration that cannot be used. The message names each field and says what would be right."""
-
-
-class _Section(BaseModel):
-    # Defaults are validated too: 32 of a float field is 32.0 wherever it comes from, and fingerprints agree.
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class Workers(_Section):
-    """An actor pool of a stage. Peak use of a node is `count` times the rest."""
-
-    count: int = Field(1, ge=1, description="actors; on a CPU, one a core is fastest; each holds a model")
-    cpus: float = Field(1, gt=0, description="cores an actor reserves; its threads follow this number")
-    gpus: float = Field(0, ge=0, description="GPUs an actor reserves, a fraction shares one; 0 computes on the CPU")
-
-
-class Pictures(_Section):
-    """What a stored picture may be and becomes."""
-
-    max_side: int = Field(512, ge=16, description="pixels of the longest side of a stored picture; more is dearer")
-    resize: Literal["keep_aspect", "square"] = Field("keep_aspect", description="'square' squashes (the paper's code)")
-    max_pixels: int = Field(50_000_000, ge=1, description="pixels of a source picture above which it is rejected")
-    max_bytes: int = Field(30_000_000, ge=1, description="bytes of a source picture above which it is rejected")
-    jpeg_quality: int = Field(90, ge=1, le=100, description="quality of re-encoded pictures; more is larger")
 
 
 class Fetch(_Section):
@@ -236,11 +217,12 @@ class Config(_Section):
     adapter: Adapter = Adapter()
     memory: Memory = Memory()
     reasoner: Reasoner = Reasoner()
+    synthesis: Synthesis | None = None
     training: Training | None = None
     api: Api = Api()
 
     def folder(self, stage: str) -> Path:
-        """Absolute folder of a stage's artifact: "items", "embeddings", "index" or "memory"."""
+        """Absolute folder of a stage's artifact: "items", "embeddings", "index", "memory" or "training-data"."""
         return resolve(self.root) / stage
 
 

@@ -1,4 +1,5 @@
-"""Every word of a prompt: the chat turns of a knowledge item, of a retrieved item in rag mode, and of a question.
+"""Every word of a prompt: the chat turns of a knowledge item, of a retrieved item in rag mode, and of a question; what
+a translator is told.
 
 A prompt is a list of parts. `Control` is ours and may hold control tokens; `Plain` is the text of an item or a question
 and is tokenised as text whatever stands in it; a picture stands for itself. Knows no tokenizer and no model.
@@ -21,6 +22,22 @@ Mode = Literal["none", "rag", "memory"]
 MODES: tuple[Mode, ...] = ("none", "rag", "memory")
 
 SYSTEM = "You are a helpful assistant."
+BOXED = "Think step by step, then put the final answer, as short as it can be, in \\boxed{}."
+LANGUAGES = {
+    "ar": "Arabic",
+    "bg": "Bulgarian",
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fil": "Filipino",
+    "fr": "French",
+    "it": "Italian",
+    "ja": "Japanese",
+    "ko": "Korean",
+    "pt": "Portuguese",
+    "ru": "Russian",
+    "zh": "Chinese",
+}
 ITEM_CAPTION = " Similar image and text knowledge for reference"
 
 
@@ -72,3 +89,11 @@ def question_prompt(text: str, picture: Image | None, items: Sequence[tuple[str,
 
 def _shown(picture: Image, role: Literal["item", "question"]) -> list[Part]:
     return [Control("<|vision_start|>"), Shown(picture, role), Control("<|vision_end|>")]
+
+
+def translation_instruction(language: str) -> str:
+    """What a translation model is told; `language` is a BCP 47 code."""
+    return (
+        f"Translate the user's text into {LANGUAGES.get(language, language)}. Reply with the translation alone. Keep "
+        "line breaks, numbers, names that have no translation, and every \\boxed{...} with its content translated."
+    )

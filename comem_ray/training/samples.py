@@ -30,9 +30,21 @@ TRAINING_SCHEMA = pa.schema(
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # retrieved items, best first
         pa.field("answer", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
-        pa.field(
-            "provenance", pa.string(), nullable=False
-        ),  # JSON: benchmark, data_id, rule, gold, what made the answer
+        pa.field("provenance", pa.string(), nullable=False),  # JSON: benchmark, data_id, rule, gold, who answered
+    ]
+)
+
+REJECTED = ".rejected.parquet"
+"""Ending of the shards, among the training shards, of rows that make no sample."""
+
+REJECTED_SAMPLE_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),  # file name of the source
+        pa.field("source_row", pa.int64(), nullable=False),  # row in that file, 0 is the first after the header
+        pa.field("reason", pa.string(), nullable=False),  # a code, such as "wrong_answer"
+        pa.field("detail", pa.string(), nullable=False),  # a sentence
+        pa.field("data_id", pa.string()),
+        pa.field("answer", pa.string()),  # what the VLM said, where it was asked
     ]
 )
 
@@ -94,7 +106,7 @@ def stored_samples(folder: Path) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("*.parquet") if not f.name.endswith(".rejected.parquet"))
+    return sorted(f for f in folder.glob("*.parquet") if not f.name.endswith(REJECTED))
 
 
 def steps_of(samples: int, global_batch: int, epochs: int, max_steps: int | None) -> int:

@@ -1,0 +1,176 @@
+"""Training samples: the backbone answers the training questions of benchmarks, and its right answers are kept.
+
+    ray job submit --working-dir . -- python -m jobs.synthesize --config configs/qwen2_5_vl_7b.yaml
+
+The questions of `synthesis.sources` are cut into units in order, on an actor pool: retrieval, answers with the items in
+the prompt, official scoring. A unit leaves `part-NNNNNN.parquet` (TRAINING_SCHEMA) and `part-NNNNNN.rejected.parquet`
+(file, row, reason, what was answered). A question that comes again is left out and counted. Where
+`synthesis.translation` is set, each language is one more unit, `translated-<language>.parquet`, of kept samples drawn
+by seed. The folder is training-data/ below the run's root; `training.data` names it.
+"""
+
+from __future__ import annotations
+
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from comem_ray.artifacts import Manifest, StageFolder, fingerprint, load_manifest, write_parquet
+from comem_ray.config import Config, ConfigError
+from comem_ray.config_synthesis import Synthesis
+from comem_ray.prompts import translation_instruction
+from comem_ray.retrieval.index import STAGE as INDEX
+from comem_ray.training.questions import DUPLICATE, GoldQuestion, Rejection, read_questions, without_duplicates
+from comem_ray.training.samples import REJECTED, REJECTED_SAMPLE_SCHEMA, TRAINING_SCHEMA
+from comem_ray.training.synthesis import Synthesizer, synthesis_identity
+from comem_ray.training.translation import ChatTranslator, drawn, translated
+from jobs.common import Summary, main, run_units
+
+STAGE = "synthesize"
+Rows = list[GoldQuestion | Rejection]
+
+
+def run(config: Config) -> Summary:
+    """Writes training-data/ under the run's root. ConfigError: no `synthesis`, or a source that is not there."""
+    synthesis = _section(config)
+    if synthesis.translation is not None:
+        ChatTranslator(synthesis.translation)  # a missing key is refused now, not after hours of answers
+    index = load_manifest(config.folder("index"), INDEX).fingerprint
+    stage = StageFolder(config.folder("training-data"), STAGE, synthesis_identity(config, synthesis))
+    units = list(_units(synthesis, index))
+    inputs = {unit["unit"]: unit["inputs"] for unit in units}
+    done = stage.finished(inputs)
+    todo = [unit for unit in units if unit["unit"] not in done]
+    run_units(todo, SynthesizeUnit, (config, stage), synthesis.workers, STAGE)
+    translations = _translations(config, synthesis, stage, list(inputs))
+    if translations and synthesis.translation:
+        kept = stage.finished({**inputs, **translations})
+        more = [{"unit": unit, "inputs": digest} for unit, digest in translations.items() if unit not in kept]
+        run_units(more, TranslateUnit, (config, stage, list(inputs)), synthesis.translation.workers, "translate")
+    return _summary(stage.close([*inputs, *translations]), made=len(todo))
+
+
+def _section(config: Config) -> Synthesis:
+    if config.synthesis is None:
+        raise ConfigError("field synthesis: is missing, it names the questions to make training samples of")
+    return config.synthesis
+
+
+def _units(synthesis: Synthesis, index: str) -> Iterator[dict[str, Any]]:
+    """Numbered runs of rows, each with the digest of what its samples are made from: rows, pictures, index."""
+    rows = without_duplicates(chain.from_iterable([read_questions(source) for source in synthesis.sources]))
+    number = 0
+    while chunk := list(islice(rows, synthesis.questions_per_unit)):
+        digest = fingerprint([index, [_input(row) for row in chunk]])
+        yield {"unit": f"part-{number:06d}", "inputs": digest, "payload": pickle.dumps(chunk)}
+        number += 1
+
+
+def _input(row: GoldQuestion | Rejection) -> list[Any]:
+    if isinstance(row, Rejection) or row.picture is None:
+        return [asdict(row)]
+    path = Path(row.picture)
+    return [asdict(replace(row, picture=path.name)), path.stat().st_size]
+
+
+def _translations(config: Config, synthesis: Synthesis, stage: StageFolder, parts: Sequence[str]) -> dict[str, str]:
+    """The units of the translation, each with the digest of what it is made from."""
+    settings = synthesis.translation
+    if settings is None:
+        return {}
+    wanted = set(parts)
+    samples = [s.sha256 for r in stage.records() if r.unit in wanted for s in r.shards if not s.name.endswith(REJECTED)]
+    made_by = [samples, settings.model, settings.samples_a_language, config.seed]
+    return {f"translated-{lang}": fingerprint([made_by, translation_instruction(lang)]) for lang in settings.languages}
+
+
+class SynthesizeUnit:
+    """An actor: the samples and the rejected rows of one unit a call."""
+
+    def __init__(self, config: Config, stage: StageFolder):
+        synthesis = _section(config)
+        torch.set_num_threads(max(1, int(synthesis.workers.cpus)))
+        self.seed, self.stage = config.seed, stage
+        self.synthesizer = Synthesizer(config, synthesis, "cuda" if synthesis.workers.gpus else "cpu")
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
+        rows: Rows = pickle.loads(batch["payload"][0])
+        torch.manual_seed(int(fingerprint([self.seed, unit])[:8], 16))  # counts where answers are sampled
+        answered = iter(self.synthesizer.fates([row for row in rows if isinstance(row, GoldQuestion)]))
+        fates = [next(answered) if isinstance(row, GoldQuestion) else row for row in rows]
+        samples = [fate for fate in fates if isinstance(fate, dict)]
+        rejected = [fate for fate in fates if isinstance(fate, Rejection) and fate.reason != DUPLICATE]
+        names = f"{unit}.parquet", unit + REJECTED
+        write_parquet(self.stage.path / names[0], pa.Table.from_pylist(samples, TRAINING_SCHEMA))
+        write_parquet(self.stage.path / names[1], _rejected_table(rejected))
+        files = dict(zip(names, (len(samples), len(rejected)), strict=True))
+        self.stage.commit(unit, inputs, files, _counts(len(rows), len(samples), rejected))
+        return {"unit": [unit]}
+
+
+class TranslateUnit:
+    """An actor: drawn samples of all `parts` in one language a call."""
+
+    def __init__(self, config: Config, stage: StageFolder, parts: list[str]):
+        settings = _section(config).translation
+        assert settings is not None
+        self.seed, self.stage, self.settings, self.translate = config.seed, stage, settings, ChatTranslator(settings)
+        self.paths = [stage.path / f"{part}.parquet" for part in parts]
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
+        language = unit.removeprefix("translated-")
+        tables = [pq.read_table(path, columns=["sample_id", "language"]) for path in self.paths]
+        samples = [(row["sample_id"], row["language"]) for table in tables for row in table.to_pylist()]
+        chosen = drawn(samples, language, self.settings.samples_a_language, self.seed)
+        found = [pq.read_table(path, filters=[("sample_id", "in", chosen)]) for path in self.paths] if chosen else []
+        rows = [row for table in found for row in table.to_pylist()]
+        made = translated(rows, self.translate, language, self.settings.model)
+        write_parquet(self.stage.path / f"{unit}.parquet", pa.Table.from_pylist(made, TRAINING_SCHEMA))
+        counts = {"translated": len(made), "translations left out": len(rows) - len(made)}
+        self.stage.commit(unit, inputs, {f"{unit}.parquet": len(made)}, counts)
+        return {"unit": [unit]}
+
+
+def _rejected_table(rejected: Sequence[Rejection]) -> pa.Table:
+    def clean(value: Any) -> Any:  # what a file held need not be a text that parquet can hold
+        return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+    return pa.Table.from_pylist([{k: clean(v) for k, v in asdict(r).items()} for r in rejected], REJECTED_SAMPLE_SCHEMA)
+
+
+def _counts(questions: int, kept: int, rejected: Sequence[Rejection]) -> dict[str, int]:
+    reasons = Counter(f"rejected.{rejection.reason}" for rejection in rejected)
+    main = {"questions": questions, "kept": kept, "rejected": len(rejected)}
+    return {**main, "duplicates": questions - kept - len(rejected), **dict(sorted(reasons.items()))}
+
+
+def _summary(manifest: Manifest, made: int) -> Summary:
+    counts = Counter(manifest.counts)  # a run without any question has no counts
+    assert counts["questions"] == counts["kept"] + counts["rejected"] + counts["duplicates"]
+    reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
+    return {
+        "questions": counts["questions"],
+        "kept": counts["kept"],
+        "rejected": counts["rejected"],
+        **reasons,
+        "duplicates": counts["duplicates"],
+        "translated": counts["translated"],
+        "translations left out": counts["translations left out"],
+        "units": len(manifest.records),
+        "units made now": made,
+        "bytes": sum(shard.bytes for shard in manifest.shards()),
+    }
+
+
+if __name__ == "__main__":
+    main(STAGE, run, __doc__ or "")

@@ -1,0 +1,266 @@
+"""jobs.synthesize on a real local Ray: right answers are kept, a row has one fate, and kill -9 changes no byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from tiny import picture, png
+from tiny_clip import write_clip
+from tiny_run import write_run
+from translating import translating
+
+from comem_ray.artifacts import ArtifactError, load_manifest
+from comem_ray.config import Config, ConfigError, load_config
+from comem_ray.images import open_picture
+from comem_ray.items import ItemStore
+from comem_ray.retrieval.retriever import Query, Retriever
+from comem_ray.training.questions import GoldQuestion, Rejection, read_questions
+from comem_ray.training.samples import SampleSet
+from comem_ray.training.synthesis import Synthesizer
+from jobs.synthesize import run
+
+QUESTIONS, UNIT = 36, 4
+
+
+def questions(folder: Path) -> list[dict[str, Any]]:
+    """36 questions with pictures, no right answers yet; number 5 has no picture file, 6 a broken one, 7 none."""
+    rows = []
+    for i in range(QUESTIONS):
+        (folder / f"{i}.png").write_bytes(png(1000 + i, 64, 48))
+        rows.append({"data_id": f"q{i}", "question": f"What is {i}?", "image": f"{i}.png", "answers": ["unknown"]})
+    (folder / "5.png").unlink()
+    (folder / "6.png").write_bytes(png(6)[:300])
+    rows[7]["image"] = None
+    return rows
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> None:
+    path.write_text("\n".join(["{broken", *map(json.dumps, [*rows, rows[0]])]))
+
+
+@pytest.fixture(scope="module")
+def backbone(backbones, tmp_path_factory) -> Path:
+    """The tiny backbone, which here stops at every fourth byte: some answers end, some are cut short."""
+    folder = tmp_path_factory.mktemp("stopping") / "backbone"
+    shutil.copytree(backbones["qwen2_5_vl"], folder)
+    path = folder / "generation_config.json"
+    data = json.loads(path.read_text())
+    path.write_text(json.dumps({**data, "eos_token_id": [data["eos_token_id"], *range(0, 256, 4)]}))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with translating() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(scope="module")
+def world(make_config, backbone, endpoint, tmp_path_factory) -> tuple[Config, dict[str, str]]:
+    """A configuration over 40 items, and what the backbone answers to each question that comes to an end."""
+    home = tmp_path_factory.mktemp("synthesis")
+    rows = questions(home)
+    write(home / "questions.jsonl", rows)
+    synthesis = {
+        "sources": [{"format": "jsonl", "path": str(home / "questions.jsonl")}],
+        "answer_format": "plain",
+        "answer_with_items": 2,
+        "max_new_tokens": 6,
+        "batch": 3,
+        "questions_per_unit": UNIT,
+        "workers": {"count": 1, "cpus": 0.5},
+        "translation": {
+            "endpoint": endpoint.url,
+            "model": "small",
+            "languages": ["fr", "bg"],
+            "samples_a_language": 3,
+            "workers": {"cpus": 0.5},
+        },
+    }
+    backbone_section = {"model": str(backbone)}
+    clip, _ = write_clip(home)
+    config = make_config(root=str(home / "run"), clip=clip, synthesis=synthesis, backbone=backbone_section)
+    write_run(config, [25, 15])
+    answers = answered(config)
+    for i, row in enumerate(rows):
+        if i % 2 and row["data_id"] in answers:
+            row["answers"] = ["something else", answers[row["data_id"]].upper()]
+    write(home / "questions.jsonl", rows)
+    return config, answers
+
+
+def answered(config: Config) -> dict[str, str]:
+    """What the library, run directly in the units of the job, has the backbone answer: data_id -> answer."""
+    assert config.synthesis is not None
+    synthesizer = Synthesizer(config, config.synthesis)
+    rows = list(read_questions(config.synthesis.sources[0]))
+    found = {}
+    for start in range(0, len(rows), UNIT):
+        asked = [row for row in rows[start : start + UNIT] if isinstance(row, GoldQuestion)]
+        for fate in synthesizer.fates(asked):
+            assert isinstance(fate, Rejection)
+            if fate.reason == "wrong_answer" and fate.answer and fate.data_id:
+                found[fate.data_id] = fate.answer
+    return found
+
+
+def run_file(world, name: str) -> Path:
+    """The configuration of a run of its own over the same items and index."""
+    root = Path(world[0].root)
+    other = root.with_name(name)
+    other.mkdir()
+    for stage in ("items", "index"):
+        (other / stage).symlink_to(root / stage)
+    path = root.with_name(f"{name}.yaml")
+    path.write_text(yaml.safe_dump({**world[0].model_dump(mode="json"), "root": str(other)}))
+    return path
+
+
+def start_job(path: Path, *more: str) -> subprocess.Popen:
+    # A cluster of its own, and a process group of its own: the whole job can be killed.
+    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
+    command = [sys.executable, "-m", "jobs.synthesize", "--config", str(path), *more]
+    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def rows_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
+    return [row for path in sorted(folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(world):
+    path = run_file(world, "uninterrupted")
+    job = start_job(path)
+    output = job.communicate(timeout=300)[0].decode()
+    assert job.returncode == 0, output
+    return path, output
+
+
+def test_right_answers_are_kept(world, uninterrupted):
+    config, answers = world
+    folder = load_config(uninterrupted[0]).folder("training-data")
+    kept = rows_of(folder, "part-??????.parquet")
+    wanted = [f"q{i}" for i in range(QUESTIONS) if i % 2 and f"q{i}" in answers]
+    assert len(wanted) >= 3
+    assert [json.loads(row["provenance"])["data_id"] for row in kept] == wanted
+    retriever = Retriever(config)
+    for row in kept:
+        provenance = json.loads(row["provenance"])
+        assert row["answer"] == answers[provenance["data_id"]]
+        assert (provenance["rule"], provenance["score"], len(provenance["backbone"])) == ("exact", 1.0, 64)
+        number = int(provenance["data_id"][1:])
+        assert row["question"] == f"What is {number}?"
+        shown = open_picture(row["picture"], 10_000)
+        assert shown.tobytes() == picture(1000 + number, 64, 48).tobytes()
+        (hits,) = retriever.retrieve([Query(shown, None)], 3)
+        assert row["item_ids"] == [hit.item_id for hit in hits]
+
+
+def test_every_row_has_one_fate(world, uninterrupted):
+    path, output = uninterrupted
+    config = load_config(path)
+    folder = config.folder("training-data")
+    rejected = {row["source_row"]: row for row in rows_of(folder, "*.rejected.parquet")}
+    reasons = {number: row["reason"] for number, row in rejected.items()}
+    # Row 0 is the broken line; question i stands in row i + 1.
+    assert {n: reasons[n] for n in (0, 6, 7, 8)} == {
+        0: "bad_json",
+        6: "picture_missing",
+        7: "picture_truncated",
+        8: "no_picture",
+    }
+    assert set(reasons.values()) > {"wrong_answer", "cut_short"}
+    wrong = next(row for row in rejected.values() if row["reason"] == "wrong_answer")
+    assert wrong["answer"] == world[1][wrong["data_id"]]
+    counts = load_manifest(folder, "synthesize").counts
+    kept = len(rows_of(folder, "part-??????.parquet"))
+    assert counts["questions"] == QUESTIONS + 2 == counts["kept"] + counts["rejected"] + counts["duplicates"]
+    assert (counts["kept"], counts["rejected"], counts["duplicates"]) == (kept, len(rejected), 1)
+    assert json.loads((config.folder("summaries") / "synthesize.json").read_text())["kept"] == kept
+    assert re.search(rf"^ +questions +{QUESTIONS + 2}$", output, re.MULTILINE)
+    assert re.search(r"^ +rejected\.picture_missing +1$", output, re.MULTILINE)
+
+
+def test_translations_and_the_sample_set(uninterrupted):
+    config = load_config(uninterrupted[0])
+    folder = config.folder("training-data")
+    kept = {row["sample_id"]: row for row in rows_of(folder, "part-??????.parquet")}
+    french = rows_of(folder, "translated-fr.parquet")
+    assert len(french) == 3
+    for row in french:
+        original = kept[json.loads(row["provenance"])["translated_from"]]
+        assert row["answer"] == f"<French> {original['answer']}".strip()
+        assert row["language"] == "fr"
+        assert row["item_ids"] == original["item_ids"]
+    samples = SampleSet(folder, ItemStore(config.folder("items")), 3, 10_000)
+    assert len(samples) == len(kept) + 6
+    assert len({samples.get(i).sample_id for i in range(len(samples))}) == len(samples)
+    assert len(samples.get(0).items) == 3
+
+
+def test_killed_twice_then_rerun_equals_uninterrupted(world, uninterrupted):
+    path = run_file(world, "killed")
+    folder = load_config(path).folder("training-data")
+    records = folder / "records"
+    job = start_job(path)
+    wait_for(lambda: len(list(records.glob("*.json"))) >= 1, job)
+    os.killpg(job.pid, signal.SIGKILL)
+    job.wait()
+    assert not (folder / "manifest.json").exists()
+    left = {p.name: p.stat().st_mtime_ns for p in records.glob("*.json")}
+    job = start_job(path)
+    os.kill(wait_for(lambda: worker_pid(job), job), signal.SIGKILL)
+    output = job.communicate(timeout=300)[0].decode()
+    assert job.returncode == 0, output
+    assert contents(folder) == contents(load_config(uninterrupted[0]).folder("training-data"))
+    assert {name: (records / name).stat().st_mtime_ns for name in left} == left  # nothing twice
+
+
+def wait_for(condition: Callable[[], Any], job: subprocess.Popen, seconds: float = 120) -> Any:
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        assert job.poll() is None, job.communicate()[0].decode()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return found
+
+
+def worker_pid(job: subprocess.Popen) -> int | None:
+    """A Ray worker of this job that is at work on a unit; one of a killed job may live on for a moment."""
+    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines()[1:]:
+        pid, session, args = line.split(None, 2)
+        if int(session) == job.pid and args.startswith("ray::") and "SynthesizeUnit)).submit" in args:
+            return int(pid)
+    return None
+
+
+def test_what_cannot_be_run_is_refused(uninterrupted):
+    path = uninterrupted[0]
+    with pytest.raises(ArtifactError, match="begun with another configuration"):
+        run(load_config(path, ["synthesis.top_k=4"]))
+    with pytest.raises(ConfigError, match="there is no file"):
+        run(load_config(path, ["synthesis.sources.0.path=gone.jsonl"]))
+    with pytest.raises(ConfigError, match="TRANSLATION_KEY is not set"):
+        run(load_config(path, ["synthesis.translation.key_variable=TRANSLATION_KEY"]))
+    with pytest.raises(ConfigError, match="field synthesis: is missing"):
+        run(load_config(path, ["synthesis=null"]))
+    with pytest.raises(ConfigError, match=r"answer_with_items \(9\) must not exceed top_k \(3\)"):
+        load_config(path, ["synthesis.answer_with_items=9"])
