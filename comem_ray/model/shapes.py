@@ -45,10 +45,11 @@ def empty_backbone(name: str) -> Any:
     A folder is read, a name of this table is known, any other name is fetched. Raises ConfigError where it cannot be.
     """
     with torch.device("meta"):
-        return AutoModelForImageTextToText.from_config(_config(name)).eval().requires_grad_(False)
+        return AutoModelForImageTextToText.from_config(backbone_config(name)).eval().requires_grad_(False)
 
 
-def _config(name: str) -> Any:
+def backbone_config(name: str) -> Any:
+    """A checkpoint's configuration: its folder's, this table's, or the hub's. Raises ConfigError where there is none."""
     if resolve(name).is_dir() or name not in TEXT:
         return AutoConfig.from_pretrained(Path(checkpoint_folder(name)))
     kind = Qwen2_5_VLConfig if "2.5" in name else Qwen2VLConfig
