@@ -51,6 +51,35 @@ def ask(
     typer.echo(_shown(_post(url, {k: v for k, v in body.items() if v is not None}, image)))
 
 
+@app.command()
+def score(
+    benchmark: Annotated[
+        str, typer.Option(help="infoseek, oven, mrag, okvqa, aokvqa, aokvqa-mc, viquae, cvqa or coco")
+    ],
+    references: Annotated[list[Path], typer.Option(metavar="FILE...", help="the benchmark's own files")],
+    predictions: Annotated[Path, typer.Option(metavar="FILE", help='JSONL of {"data_id", "prediction"}')],
+    more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="more references")] = None,
+    question_types: Annotated[Path | None, typer.Option(metavar="FILE", help="infoseek_val_qtype.jsonl")] = None,
+    titles: Annotated[Path | None, typer.Option(metavar="FILE", help="OVEN's titles of Wikipedia")] = None,
+    rules: Annotated[str, typer.Option(help="official, or paper: the paper's authors' own scorer")] = "official",
+    per_question: Annotated[Path | None, typer.Option(metavar="FILE", help="writes a JSONL row a question")] = None,
+) -> None:
+    """Scores a file of predictions by the benchmark's official rules and prints one JSON object."""
+    from comem_ray.evaluation.scorecard import scorecard
+
+    try:
+        card = scorecard(benchmark, [*references, *(more or [])], predictions, question_types, titles, rules)  # type: ignore[arg-type]
+        if per_question is not None:
+            rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in card.rows)
+            per_question.write_text("".join(rows), encoding="utf-8", errors="backslashreplace")
+    except (ValueError, OSError) as error:
+        typer.echo(f"score: {error}", err=True)
+        raise typer.Exit(2) from error
+    for warning in card.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
+
+
 @demo.command()
 def prepare(
     wheels: Annotated[

@@ -26,8 +26,8 @@ from comem_ray.evaluation.vqa_text import vqa_accuracy
 Rule = Literal["infoseek", "vqa", "encyclopedic_vqa", "exact"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _BOX = "\\boxed{"
 
 
@@ -37,7 +37,7 @@ def score(rule: Rule, prediction: str, gold: Any) -> float:
         return vqa_accuracy(prediction, _strings(rule, gold))
     if rule == "encyclopedic_vqa":
         return encyclopedic_score(prediction, _text(rule, gold))
-    if rule == "infoseek" and (limits := _range(gold)) is not None:
+    if rule == "infoseek" and (limits := number_range(gold)) is not None:
         return in_range_score(prediction, *limits)
     if rule in ("infoseek", "exact"):
         return float(any(normalised(prediction) == normalised(alias) for alias in _strings(rule, gold)))
@@ -46,7 +46,19 @@ def score(rule: Rule, prediction: str, gold: Any) -> float:
 
 def normalised(text: str) -> str:
     """Lower case, without ASCII punctuation, the articles a, an, the, and extra white space, in this order."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
+    return " ".join(ARTICLES.sub(" ", text.lower().translate(NO_PUNCTUATION)).split())
+
+
+def number_range(gold: Any) -> tuple[float, float] | None:
+    """Limits of a numerical gold; as the official script, the first entry counts. None where the gold is no number."""
+    first = gold[0] if isinstance(gold, list) and gold else gold
+    if not isinstance(first, dict):
+        return None
+    try:
+        low, high = (float(limit) for limit in first["range"][:2])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'a numerical gold is [{{"wikidata": x, "range": [lo, hi]}}], got {gold!r}') from error
+    return low, high
 
 
 def boxed(text: str) -> str | None:
@@ -68,18 +80,6 @@ def _braced(text: str, start: int) -> str | None:
         if not depth:
             return text[start:i]
     return None
-
-
-def _range(gold: Any) -> tuple[float, float] | None:
-    """Limits of a numerical gold; as the official script, the first entry counts. None where the gold is no number."""
-    first = gold[0] if isinstance(gold, list) and gold else gold
-    if not isinstance(first, dict):
-        return None
-    try:
-        low, high = (float(limit) for limit in first["range"][:2])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'a numerical gold is [{{"wikidata": x, "range": [lo, hi]}}], got {gold!r}') from error
-    return low, high
 
 
 def _strings(rule: str, gold: Any) -> Sequence[str]:

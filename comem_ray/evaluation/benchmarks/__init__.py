@@ -1,0 +1,1 @@
+"""One module a benchmark: `load` reads its authors' files into questions, `score` judges answers by its rule."""

@@ -1,0 +1,112 @@
+"""InfoSeek, English and translated: exact match, and ranges for numbers; by split and by type of question.
+
+References: `infoseek_val.jsonl` or a translation of it; types apart: `infoseek_val_qtype.jsonl`. Without the types,
+numerical questions are known by their gold and the others are "string or time", whose rule is the same.
+The final figure is the harmonic mean of the two splits' rounded accuracies; everything that is not "unseen_question"
+belongs to "unseen_entity". The official script leaves a question without prediction out; here it is wrong.
+Source: infoseek_eval.py of the InfoSeek authors (Chen et al. 2023, arXiv 2302.11713).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from comem_ray.evaluation import paper
+from comem_ray.evaluation.numbers import has_number, in_range_score
+from comem_ray.evaluation.questions import (
+    Question,
+    Rules,
+    Verdict,
+    identity,
+    judged,
+    read_jsonl,
+    said,
+    text_field,
+    unique,
+)
+from comem_ray.evaluation.scoring import boxed, number_range
+from comem_ray.evaluation.scoring import score as rule_score
+from comem_ray.evaluation.summary import Estimate, harmonic, mean_of, rounded
+
+NUMERICAL, TIME, STRING, UNKNOWN = "numerical", "time", "string", "string or time"
+
+
+def load(paths: Sequence[Path], question_types: Path | None = None) -> list[Question]:
+    """The questions of `paths`; a gold is `answer_eval`. ValueError names what is wrong where."""
+    types = None if question_types is None else _types(question_types)
+    return unique(_questions(paths, types))
+
+
+def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
+    """The verdict on every answer."""
+    return judged(_official if rules == "official" else _paper, questions, answers)
+
+
+def finals(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """The harmonic mean of unseen question and unseen entity; None where one of them has no question."""
+    halves: dict[bool, list[float]] = {True: [], False: []}
+    for question, verdict in zip(questions, verdicts, strict=True):
+        halves[question.groups["split"].endswith("unseen_question")].append(verdict.score)
+    if not all(halves.values()):
+        return {"harmonic_means": {"final": None}}
+    parts: list[Estimate] = [rounded(mean_of(scores, f"unseen question {half}")) for half, scores in halves.items()]
+    return {"harmonic_means": {"final": harmonic(*parts).summary()}}
+
+
+def _questions(paths: Sequence[Path], types: dict[str, str] | None) -> Iterator[tuple[str, Question]]:
+    for path in paths:
+        for where, row in read_jsonl(path):
+            data_id, split, gold = (
+                identity(where, row, "data_id"),
+                text_field(where, row, "data_split"),
+                _gold(where, row),
+            )
+            kind = NUMERICAL if number_range(gold) else UNKNOWN
+            if types is not None:
+                if str(data_id) not in types:
+                    raise ValueError(f"{where}: the question types lack {data_id!r}")
+                kind = types[str(data_id)]
+                if (kind == NUMERICAL) != (number_range(gold) is not None):
+                    raise ValueError(f"{where}: a question of type {kind} with the answer_eval {gold!r}")
+            yield where, Question(data_id, gold, {"split": split, "type": kind, "split_type": f"{split} {kind}"})
+
+
+def _gold(where: str, row: dict[str, Any]) -> Any:
+    gold = row.get("answer_eval")
+    try:
+        if number_range(gold) is None:
+            rule_score("infoseek", "", gold)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return gold
+
+
+def _types(path: Path) -> dict[str, str]:
+    """Type by id, as the official script reads them: numerical, time, and everything else is a string."""
+    found = {}
+    for where, row in read_jsonl(path):
+        kind = text_field(where, row, "question_type").lower()
+        found[str(identity(where, row, "data_id"))] = kind if kind in (NUMERICAL, TIME) else STRING
+    return found
+
+
+def _official(question: Question, prediction: str) -> Verdict:
+    inside = boxed(prediction)
+    answer = prediction if inside is None else inside
+    numerical = number_range(question.gold) is not None
+    parsed = said(answer) if not numerical or has_number(answer) else None
+    return Verdict(parsed, rule_score("infoseek", answer, question.gold))
+
+
+def _paper(question: Question, prediction: str) -> Verdict:
+    text = paper.after_colon(prediction)
+    if (limits := number_range(question.gold)) is not None:
+        return Verdict(said(text) if has_number(text) else None, in_range_score(text, *limits))
+    answer = paper.answer(text)
+    if question.groups["type"] == TIME:
+        right = any(paper.time_matches(text, gold) for gold in question.gold)
+    else:
+        right = any(answer == paper.answer(gold) for gold in question.gold)
+    return Verdict(answer, float(right))
