@@ -26,7 +26,7 @@ lint: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,demo,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,captions,demo,dev]'
 	touch $@
 
 clean:  ## removes what `make` made: the virtual environment and the demo's runs

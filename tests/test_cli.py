@@ -75,6 +75,63 @@ def test_demo_ask(endpoint, tmp_path, monkeypatch):
     assert all(b["image"] for b in bodies)
 
 
+@pytest.fixture
+def scored_files(tmp_path):
+    """Two reference files of OVEN and predictions for both."""
+    from scored import jsonl
+
+    for part, entity in (("entity", "Lion"), ("query", "Avocado")):
+        row = {"data_id": part, "entity_id": f"Q-{entity}", "entity_text": entity, "data_split": f"{part}_val_seen"}
+        jsonl(tmp_path / f"{part}.jsonl", [row])
+    predictions = [{"data_id": "entity", "prediction": "lion"}, {"data_id": "query", "prediction": "Ananas"}]
+    return tmp_path / "entity.jsonl", tmp_path / "query.jsonl", jsonl(tmp_path / "predictions.jsonl", predictions)
+
+
+def test_score_prints_one_object_and_writes_the_questions(scored_files, tmp_path):
+    entity, query, predictions = scored_files
+    rows = tmp_path / "rows.jsonl"
+    words = ["--benchmark", "oven", "--references", entity, query, "--predictions", predictions, "--per-question", rows]
+    done = run("score", *words)
+    assert done.exit_code == 0, done.output
+    summary = json.loads(done.stdout)
+    assert (summary["overall"], summary["n"], summary["unparsable"]) == (50.0, 2, 1)
+    assert "no --titles" in done.stderr
+    assert run("score", *words).stdout == done.stdout
+    assert [json.loads(line)["score"] for line in rows.read_text().splitlines()] == [1.0, 0.0]
+
+
+def test_score_warns_of_the_papers_rules(scored_files):
+    entity, _, predictions = scored_files
+    words = ["--benchmark", "oven", "--references", entity, "--predictions", predictions, "--titles", "x", "--rules"]
+    assert "x: cannot be read" in run("score", *words, "paper").stderr
+    paper = run(
+        "score", "--benchmark", "oven", "--references", entity, "--predictions", predictions, "--rules", "paper"
+    )
+    assert paper.exit_code == 0
+    assert "cut at every 'is'" in paper.stderr
+    assert json.loads(paper.stdout)["rules"] == "paper"
+
+
+def test_score_says_what_is_wrong(scored_files, tmp_path):
+    entity, query, predictions = scored_files
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"data_id": "entity", "prediction": "a"}\n{"data_id": "query"\n')
+    for words, said in [
+        (["oven", "--references", entity, "--predictions", broken], "broken.jsonl, line 2: not JSON"),
+        (["ovens", "--references", entity, "--predictions", predictions], "there is no benchmark 'ovens'"),
+        (["oven", "--references", tmp_path / "none", "--predictions", predictions], "none: cannot be read"),
+        (
+            ["oven", "--references", entity, "--predictions", predictions, "--rules", "mine"],
+            "there are no rules 'mine'",
+        ),
+        (["oven", "--references", entity, "--predictions", predictions, "--question-types", query], "InfoSeek's"),
+    ]:
+        done = run("score", "--benchmark", *words)
+        assert done.exit_code == 2
+        assert done.stdout == ""
+        assert said in done.stderr
+
+
 def test_config_checks_and_prints():
     whole = run("config", "configs/demo.yaml", "--set", "retrieval.top_k=7")
     assert whole.exit_code == 0

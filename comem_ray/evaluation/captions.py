@@ -43,10 +43,13 @@ class CaptionScores:
 
 
 def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
-    """The figures of one caption an image against the image's references. ImportError without pycocoevalcap."""
-    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-    from pycocoevalcap.cider.cider import Cider
-    from pycocoevalcap.rouge.rouge import Rouge
+    """The figures of one caption an image against the image's references. ValueError without pycocoevalcap."""
+    try:
+        from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+        from pycocoevalcap.cider.cider import Cider
+        from pycocoevalcap.rouge.rouge import Rouge
+    except ImportError as error:
+        raise ValueError("captions are scored with pycocoevalcap: pip install 'comem-ray[captions]'") from error
 
     said = {i: [" ".join(tokens(caption))] for i, caption in enumerate(captions)}
     gold = {i: [" ".join(tokens(reference)) for reference in given] for i, given in enumerate(references)}

@@ -51,6 +51,7 @@ def test_infoseek_normalisation_keeps_letters_inside_words():
         ("-.5", (-0.5, -0.5)),
         ("12.", (12, 12)),
         ("many", (0, 0)),
+        ("m²-5", (5, 5)),  # a superscript is a digit to the official script, so the hyphen separates
     ],
 )
 def test_numbers_in_a_text(text, interval):
@@ -80,6 +81,12 @@ def test_overlap_of_exactly_half_is_right():
     assert score("infoseek", "0 to 10", {"wikidata": 10.0, "range": [0, 20]}) == 1.0
     assert score("infoseek", "-10 to 10", {"wikidata": 10.0, "range": [0, 20]}) == 0.0  # 10 of 30
     assert score("infoseek", "nothing", [{"wikidata": 0.0, "range": [0, 0]}]) == 1.0  # no number counts as 0
+
+
+def test_limits_that_descend_hold_no_number_but_overlap():
+    gold = [{"wikidata": -1.0, "range": [-0.9, -1.1]}]  # 10% about a negative number, as the file may have it
+    assert score("infoseek", "-1", gold) == 0.0
+    assert score("infoseek", "-1.1 to -0.9", gold) == 1.0
 
 
 def test_vqa_accuracy_leaves_one_annotator_out():

@@ -1,8 +1,8 @@
 """COCO 2014 captions: CIDEr, BLEU-1 to BLEU-4 and ROUGE-L over `captions_val2014.json` (captions.py says how).
 
 A question is an image and its id the image's; its gold are its captions. The overall figure is CIDEr times 100, as
-papers print it, and can be above 100. The score of one caption is its CIDEr / 10, which is within 0..1, with its `cider`,
-`rouge_l` and `bleu_4` beside it. An image without a prediction counts as an empty caption.
+papers print it, and can be above 100. The score of one caption is its CIDEr / 10, which is within 0..1, with its
+`cider`, `rouge_l` and `bleu_4` beside it. An image without a prediction counts as an empty caption.
 """
 
 from __future__ import annotations

@@ -1,0 +1,33 @@
+"""The published samples beside the repository, where they are: their own gold answers score 100."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from scored import card
+
+SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
+pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no ../shared/samples beside the repository")
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def gold(row):
+    if "entity_text" in row:
+        return row["entity_text"]
+    first = row["answer_eval"][0]
+    return str(first["wikidata"]) if isinstance(first, dict) else first
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.jsonl")), ids=lambda path: path.name)
+def test_gold_scores_100(path, tmp_path):
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    found = card(path.name.split("_")[0], copy, {row["data_id"]: gold(row) for row in rows(path)})
+    assert found.summary["overall"] == 100.0
+    assert found.summary["n"] == 60
+    assert found.summary["missing"] == found.summary["unparsable"] == 0
