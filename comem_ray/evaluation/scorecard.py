@@ -14,7 +14,7 @@ from typing import Any
 
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.benchmarks import aokvqa, coco, cvqa, infoseek, mrag, okvqa, oven, viquae
-from comem_ray.evaluation.questions import Question, Rules, Verdict, read_predictions
+from comem_ray.evaluation.records import Question, Rules, Verdict, read_predictions
 from comem_ray.evaluation.summary import BOOTSTRAP, group_summaries, groups_of, mean_of
 from comem_ray.evaluation.titles import read_titles
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from comem_ray.evaluation.questions import read_jsonl, text_field
+from comem_ray.evaluation.records import read_jsonl, text_field
 
 K1, B = 1.5, 0.75
 _CHUNK = 100_000  # titles turned into an array at once

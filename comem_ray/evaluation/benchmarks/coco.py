@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from comem_ray.evaluation.captions import CaptionScores, caption_scores, corpus_bleu
-from comem_ray.evaluation.questions import Question, Rules, Verdict, identity, read_json, said, text_field, unique
+from comem_ray.evaluation.records import Question, Rules, Verdict, identity, read_json, said, text_field, unique
 from comem_ray.evaluation.scoring import boxed
 from comem_ray.evaluation.summary import RESAMPLES, Estimate, generator, mean_of
 

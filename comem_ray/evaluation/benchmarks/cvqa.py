@@ -13,7 +13,7 @@ from pathlib import Path
 
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.choices import number
-from comem_ray.evaluation.questions import Question, Rules, Verdict, identity, judged, read_parquet, text_field, unique
+from comem_ray.evaluation.records import Question, Rules, Verdict, identity, judged, read_parquet, text_field, unique
 from comem_ray.evaluation.scoring import boxed
 
 COLUMNS = ("ID", "Subset", "Label", "Category")

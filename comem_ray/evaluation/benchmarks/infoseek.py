@@ -15,7 +15,7 @@ from typing import Any
 
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.numbers import has_number, in_range_score
-from comem_ray.evaluation.questions import (
+from comem_ray.evaluation.records import (
     Question,
     Rules,
     Verdict,

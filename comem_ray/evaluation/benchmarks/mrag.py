@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from comem_ray.evaluation.choices import LETTERS, letter
-from comem_ray.evaluation.questions import Question, Rules, Verdict, identity, judged, read_parquet, text_field, unique
+from comem_ray.evaluation.records import Question, Rules, Verdict, identity, judged, read_parquet, text_field, unique
 from comem_ray.evaluation.scoring import boxed
 
 COLUMNS = ("id", "aspect", "scenario", "answer_choice")

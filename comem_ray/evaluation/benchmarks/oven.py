@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from comem_ray.evaluation import paper
-from comem_ray.evaluation.questions import Question, Rules, Verdict, identity, judged, read_jsonl, text_field, unique
+from comem_ray.evaluation.records import Question, Rules, Verdict, identity, judged, read_jsonl, text_field, unique
 from comem_ray.evaluation.scoring import boxed
 from comem_ray.evaluation.summary import Estimate, harmonic, mean_of, rounded
 from comem_ray.evaluation.titles import TitleIndex

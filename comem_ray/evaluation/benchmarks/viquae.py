@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from comem_ray.evaluation import paper
-from comem_ray.evaluation.questions import (
+from comem_ray.evaluation.records import (
     Question,
     Rules,
     Verdict,

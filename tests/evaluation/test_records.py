@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scored import jsonl, parquet
 
-from comem_ray.evaluation.questions import read_jsonl, read_parquet, read_predictions
+from comem_ray.evaluation.records import read_jsonl, read_parquet, read_predictions
 
 GOOD = b'{"data_id": "a", "prediction": "x"}\n'
 
