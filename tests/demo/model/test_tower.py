@@ -11,6 +11,7 @@ from transformers import Qwen2_5_VLConfig
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
 
 from comem_ray.artifacts import ArtifactError
+from comem_ray.demo.backbone import TOWER
 from comem_ray.demo.clip_data import one_view_each
 from comem_ray.demo.countries import training_countries
 from comem_ray.demo.model.steps import Plan
@@ -18,7 +19,6 @@ from comem_ray.demo.model.tower import (
     HEIGHT,
     LOUDNESS,
     TOKENS,
-    TOWER,
     WIDTH,
     WORD_NORM,
     Vision,
