@@ -30,6 +30,7 @@ from comem_ray.demo.model.notes import NORM, SIGNATURE, WORD, Codebook, notes, p
 from comem_ray.demo.model.pictures import SeenBackbone
 from comem_ray.demo.model.steps import Plan, Steps
 from comem_ray.model.checkpoint import Adapter, attach_adapter, save_adapter
+from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.qformer import QFormer
 from comem_ray.training.loop import trainable_parameters
@@ -107,7 +108,8 @@ def _backward(encoder: MemoryEncoder, book: Codebook, items: list[tuple[Country,
     first = torch.tensor([[slot[0][0] for slot in country] for country in held])
     memory = encoder.forward([encoder.sequence(text, seen) for _, text, seen in items])
     loss, figures = notes_loss(memory.float().cpu(), notes(word_codes(held, book), signed, book), first, book)
-    loss.backward()
+    with switched_on(encoder.adapter.lora):  # switched off, its parameters take no gradient
+        loss.backward()
     return figures
 
 
