@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from comem_ray.artifacts import ArtifactError, fingerprint, write_parquet
+from comem_ray.demo.clip_data import item_text
 from comem_ray.demo.countries import Country
-from comem_ray.demo.knowledge import item_picture, picture_name, write_knowledge_base
+from comem_ray.demo.knowledge import item_picture, write_knowledge_base
 from comem_ray.demo.model.world import Lexicon, Part, invented_countries
 from comem_ray.demo.questions import ASKED, answer, question_picture, sentence, wording
 from comem_ray.items import ItemStore
@@ -65,12 +66,12 @@ def write_samples(
     Raises ArtifactError where `items` is not the finished items/ stage of these countries.
     """
     store = ItemStore(items)
-    ids = {item.image_url: item.item_id for item in store.get(store.ids, picture=False)}
+    ids = {item.text: item.item_id for item in store.get(store.ids, picture=False)}
     counts: dict[str, int] = {}
     for part, some in countries.items():
-        if missing := [c.code for c in some if picture_name(c) not in ids]:
+        if missing := [c.code for c in some if item_text(c, "en") not in ids]:
             raise ArtifactError(f"{items} has no item of {len(missing)} countries, first {missing[0]}: run jobs.ingest")
-        rows = _rows(some, [ids[picture_name(c)] for c in some], backbone, sizes.seed)
+        rows = _rows(some, [ids[item_text(c, "en")] for c in some], backbone, sizes.seed)
         for n in range(0, len(rows), sizes.rows_per_shard):
             table = pa.Table.from_pylist(rows[n : n + sizes.rows_per_shard], TRAINING_SCHEMA)
             write_parquet(folder / part / f"part-{n // sizes.rows_per_shard:06d}.parquet", table)

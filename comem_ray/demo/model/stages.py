@@ -3,8 +3,8 @@
     vision     the vision tower                     weights/tower.safetensors
     base       the base LoRA of the language model  weights/base_lora.safetensors
     warmup     the adapter, on the merged backbone  adapter/
-    knowledge  invented countries in WIT form       source/          then run jobs.ingest on it
-    samples    questions about them, with items     data/            then run jobs.train with adapter/ as its start
+    knowledge  invented countries in WIT form       source/          then run jobs.ingest on it (it says how)
+    samples    questions about them, with items     data/            then run jobs.train, which starts from adapter/
 
 A finished stage is skipped, an unfinished one goes on from its checkpoint. `--small` shrinks every size and takes a
 random backbone in place of SmolLM2: a test of the road, not of the model. Every stage follows from seeds.
@@ -44,6 +44,10 @@ from comem_ray.model.random_backbone import write_random_backbone
 
 log = logging.getLogger(__name__)
 
+INGEST = (
+    "python -m jobs.ingest --config configs/demo.yaml --set root={out} "
+    "--set ingest.sources.0.path={out}/source/countries.tsv --set ingest.sources.0.pictures={out}/source/pictures"
+)
 STAGES = ("vision", "base", "warmup", "knowledge", "samples")
 
 
@@ -83,9 +87,9 @@ class Run:
     """One run of the stages in a folder; what a stage needs is made, or loaded, when it is first asked for."""
 
     def __init__(self, out: Path, small: bool = False, wheels: Path | None = None, items: Path | None = None):
-        self.out, self.small, self.sizes = out, small, SMALL if small else REAL
-        self.weights, self.wheels = out / "weights", wheels or out / "wheels"
-        self.items = items or out / "items"
+        self.out, self.small, self.sizes = out.absolute(), small, SMALL if small else REAL
+        self.weights, self.wheels = self.out / "weights", wheels or self.out / "wheels"
+        self.items = items or self.out / "items"
 
     def stage(self, name: str) -> None:
         """Runs one stage, unless it is finished. Raises ValueError where an earlier one has not been run."""
@@ -122,7 +126,7 @@ class Run:
 
     def _knowledge(self) -> None:
         rows = write_knowledge(self.out / "source", self.answer_countries())
-        log.info("knowledge: %d rows; now run jobs.ingest on %s", rows, self.out / "source" / "countries.tsv")
+        log.info("knowledge: %d rows; now run %s", rows, INGEST.format(out=self.out))
 
     def _samples(self) -> None:
         counts = write_samples(
@@ -221,14 +225,17 @@ def _random_backbone(folder: Path, parts: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m comem_ray.demo.model.stages", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of everything that is made")
-    parser.add_argument("--stage", choices=STAGES, help="this stage alone; without it, all up to `knowledge`")
+    parser.add_argument(
+        "--stage", choices=STAGES, help="this stage alone; without it all, `samples` once jobs.ingest has run"
+    )
     parser.add_argument("--wheels", type=Path, help="folder of the SmolLM2 wheel; FOLDER/wheels by default")
     parser.add_argument("--items", type=Path, help="items/ that jobs.ingest made of FOLDER/source; FOLDER/items else")
     parser.add_argument("--small", action="store_true", help="tiny sizes and a random backbone, for tests")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     run = Run(args.out, args.small, args.wheels, args.items)
-    for name in [args.stage] if args.stage else STAGES[:4]:
+    every = STAGES if (run.items / "manifest.json").exists() else STAGES[:-1]
+    for name in [args.stage] if args.stage else every:
         run.stage(name)
 
 

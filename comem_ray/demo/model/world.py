@@ -181,13 +181,13 @@ def _name(rng: random.Random, lexicon: Lexicon) -> str:
     """A name of a country or a place; many are long, as many tokens are what is hard to carry."""
     while True:
         kind = rng.random()
-        if kind < 0.2:
+        if kind < 0.25:
             made = invented_name(rng)
-        elif kind < 0.45:
+        elif kind < 0.4:
             made = invented_name(rng, (3, 4))
         elif kind < 0.7:
             made = rng.choice(lexicon.places)
-        elif kind < 0.8 and lexicon.words:
+        elif kind < 0.85 and lexicon.words:
             made = rng.choice(lexicon.words)
         else:
             made = rng.choice(FORMS).format(*(rng.choice((invented_name(rng), _known(rng, lexicon))) for _ in "ab"))

@@ -35,8 +35,8 @@ def items(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "language": "en",
                 "title": country.name,
                 "text": item_text(country, "en"),
-                "page_url": "",
-                "image_url": f"{country.code}.png",
+                "page_url": None,
+                "image_url": None,  # jobs.ingest keeps none but http(s)
                 "picture": data,
                 "width": width,
                 "height": height,
