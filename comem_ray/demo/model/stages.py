@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ SMALL = Sizes(
         plan=Plan(steps=6, learning_rate=3e-3, checkpoint_every=2),
         maps=12,
         batch=16,
-        lookalikes_from=3,
+        lookalikes=0.5,
         lda_maps=40,
         lda_views=2,
         directions=8,
@@ -83,11 +83,26 @@ SMALL = Sizes(
 )
 
 
+def _with_steps(sizes: Sizes, steps: Mapping[str, int]) -> Sizes:
+    """The sizes with other numbers of steps, by stage. Raises ValueError for a stage that takes none."""
+    if unknown := sorted(steps.keys() - {"vision", "base", "warmup"}):
+        raise ValueError(f"stage {unknown[0]!r} has no steps; vision, base and warmup have")
+    stages = {name: getattr(sizes, name) for name in steps}
+    return replace(sizes, **{n: replace(s, plan=replace(s.plan, steps=steps[n])) for n, s in stages.items()})
+
+
 class Run:
     """One run of the stages in a folder; what a stage needs is made, or loaded, when it is first asked for."""
 
-    def __init__(self, out: Path, small: bool = False, wheels: Path | None = None, items: Path | None = None):
-        self.out, self.small, self.sizes = out.absolute(), small, SMALL if small else REAL
+    def __init__(
+        self,
+        out: Path,
+        small: bool = False,
+        wheels: Path | None = None,
+        items: Path | None = None,
+        steps: Mapping[str, int] | None = None,
+    ):
+        self.out, self.small, self.sizes = out.absolute(), small, _with_steps(SMALL if small else REAL, steps or {})
         self.weights, self.wheels = self.out / "weights", wheels or self.out / "wheels"
         self.items = items or self.out / "items"
 
@@ -110,9 +125,10 @@ class Run:
         }
 
     def _vision(self) -> None:
-        backbone = self._load(self._backbone(), "float32")
-        embeddings = backbone.model.get_input_embeddings().weight.detach().clone()
-        train_tower(backbone.model.model.visual, embeddings, self.weights, self.sizes.vision)
+        backbone = self._load(self._backbone())
+        half = backbone.dtype == torch.bfloat16  # where that is fast
+        embeddings = backbone.model.get_input_embeddings().weight.detach().float().cpu()
+        train_tower(backbone.model.model.visual.float(), embeddings, self.weights, self.sizes.vision, half=half)
 
     def _base(self) -> None:
         seen, book = self._seen(self._load(self._backbone(TOWER)))
@@ -231,9 +247,11 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, help="folder of the SmolLM2 wheel; FOLDER/wheels by default")
     parser.add_argument("--items", type=Path, help="items/ that jobs.ingest made of FOLDER/source; FOLDER/items else")
     parser.add_argument("--small", action="store_true", help="tiny sizes and a random backbone, for tests")
+    parser.add_argument("--steps", action="append", default=[], metavar="STAGE=N", help="other than the built-in steps")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
-    run = Run(args.out, args.small, args.wheels, args.items)
+    steps = {name: int(count) for name, _, count in (text.partition("=") for text in args.steps)}
+    run = Run(args.out, args.small, args.wheels, args.items, steps)
     every = STAGES if (run.items / "manifest.json").exists() else STAGES[:-1]
     for name in [args.stage] if args.stage else every:
         run.stage(name)

@@ -45,7 +45,7 @@ NEIGHBOURS = 32
 FIRST_SCALE, MAX_SCALE = 7.0, 60.0
 SCALE_SPEED = 10.0  # the scale of the loss learns this many times as fast as the weights
 
-PLAN = Plan(steps=600, learning_rate=1e-3, weight_decay=0.02)
+PLAN = Plan(steps=1200, learning_rate=1e-3, weight_decay=0.02)
 
 
 @dataclass(frozen=True)
@@ -55,32 +55,40 @@ class Vision:
     plan: Plan = PLAN
     maps: int = 4000  # invented ones; those of the training countries come on top
     batch: int = 128  # maps a step, two views of each
-    lookalikes_from: int = 400  # steps before look-alikes are put together
+    lookalikes: float = 0.33  # of the steps, the last ones, in which look-alikes are put together
     lda_maps: int = 1500
     lda_views: int = 4
     directions: int = 40
     validation: int = VALIDATION
     seed: int = 0
 
+    @property
+    def lookalikes_from(self) -> int:
+        """The first step with look-alikes."""
+        return round(self.plan.steps * (1 - self.lookalikes))
+
 
 def train_tower(
-    visual: Any, embeddings: Tensor, folder: Path, sizes: Vision, stop_after: int | None = None
+    visual: Any, embeddings: Tensor, folder: Path, sizes: Vision, stop_after: int | None = None, half: bool = False
 ) -> dict[str, float]:
     """Trains `visual` (float32, in place) and writes `tower.safetensors` (bf16) and `vision.json` into `folder`.
 
-    `embeddings` are those of the words (vocabulary, D). Returns what `recall` says of the finished tower on maps of the
-    validation set, empty where `stop_after` ended it before.
+    `embeddings` are those of the words (vocabulary, D), on the CPU. With `half`, steps are taken under bfloat16
+    autocast. Returns what `recall` says of the finished tower on maps of the validation set, empty where `stop_after`
+    ended it before.
     """
     maps = tower_maps(sizes.maps)
     start_tower(visual, sizes.seed)
     visual.requires_grad_(True).train()
-    scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE) / SCALE_SPEED))
+    scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE) / SCALE_SPEED, device=visual.device))
     parameters = {**dict(visual.named_parameters()), "scale": scale}
     steps = Steps(folder, "vision", parameters, sizes.plan, [sizes.maps, sizes.batch, sizes.lookalikes_from])
     batches = _Batches(visual, maps, folder, sizes)
 
     def step(number: int) -> dict[str, float]:
-        features = picture_tokens(visual, batches.get(number).flatten(0, 1))
+        pictures = batches.get(number).flatten(0, 1)
+        with torch.autocast(visual.device.type, torch.bfloat16, enabled=half):
+            features = picture_tokens(visual, pictures)
         log_scale = scale * SCALE_SPEED
         loss, right = contrastive_loss(features, log_scale, torch.Generator().manual_seed(number))
         loss.backward()
@@ -90,8 +98,12 @@ def train_tower(
     visual.requires_grad_(False).eval()
     if stop_after is not None and stop_after < sizes.plan.steps:
         return {}
-    fold_lda(visual, maps[: sizes.lda_maps], embeddings, sizes)
-    weights = {name: p.detach().to(torch.bfloat16).contiguous() for name, p in visual.state_dict().items()}
+    return _finish(visual, maps[: sizes.lda_maps], embeddings, folder, sizes)
+
+
+def _finish(visual: Any, maps: Sequence[Map], embeddings: Tensor, folder: Path, sizes: Vision) -> dict[str, float]:
+    fold_lda(visual, maps, embeddings, sizes)
+    weights = {name: p.detach().to("cpu", torch.bfloat16).contiguous() for name, p in visual.state_dict().items()}
     visual.load_state_dict(weights)  # what is measured is what is kept
     figures = recall(visual, sizes.validation)
     write_json(folder / "vision.json", figures)
@@ -160,7 +172,7 @@ def contrastive_loss(features_NTD: Tensor, log_scale: Tensor, generator: torch.G
 def _info_nce(vectors: Tensor, log_scale: Tensor) -> tuple[Tensor, float]:
     first, second = normalize(vectors, dim=-1).chunk(2)
     logits = log_scale.exp().clamp(max=MAX_SCALE) * first @ second.T
-    labels = torch.arange(len(first))
+    labels = torch.arange(len(first), device=first.device)
     loss = (cross_entropy(logits, labels) + cross_entropy(logits.T, labels)) / 2
     return loss, (logits.argmax(1) == labels).float().mean().item()
 
@@ -173,14 +185,14 @@ def _processor() -> Qwen2VLImageProcessor:
 def picture_tokens(visual: Any, pictures: Tensor) -> Tensor:
     """Pictures (N, 3, H, W), uint8 -> their tokens (N, T, D) as the backbone would see them."""
     done = _processor()(images=list(pictures), return_tensors="pt")
-    pixels = done["pixel_values"].to(visual.dtype)
-    return visual(pixels, grid_thw=done["image_grid_thw"]).pooler_output.unflatten(0, (len(pictures), -1))
+    pixels, grids = done["pixel_values"].to(visual.device, visual.dtype), done["image_grid_thw"].to(visual.device)
+    return visual(pixels, grid_thw=grids).pooler_output.unflatten(0, (len(pictures), -1))
 
 
 @torch.no_grad()
 def pooled(visual: Any, pictures: Tensor) -> Tensor:
-    """The means of the pictures' tokens (N, D), float32."""
-    return torch.cat([picture_tokens(visual, part).float().mean(1) for part in pictures.split(128)])
+    """The means of the pictures' tokens (N, D), float32, on the CPU."""
+    return torch.cat([picture_tokens(visual, part).float().mean(1).cpu() for part in pictures.split(128)])
 
 
 def nearest(vectors: Tensor, count: int = NEIGHBOURS) -> Tensor:
@@ -203,8 +215,8 @@ def fold_lda(visual: Any, maps: Sequence[Map], embeddings: Tensor, sizes: Vision
     loud = (features.flatten(0, 1) - mean) @ matrix.T
     matrix = matrix * (LOUDNESS * WORD_NORM / loud.norm(dim=-1).mean())
     last = visual.merger.mlp[2]
-    last.weight.copy_(matrix @ last.weight)
-    last.bias.copy_(matrix @ (last.bias - mean))
+    last.weight.copy_(matrix @ last.weight.cpu())
+    last.bias.copy_(matrix @ (last.bias.cpu() - mean))
 
 
 def leading_directions(embeddings: Tensor, count: int) -> Tensor:

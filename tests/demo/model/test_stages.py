@@ -45,6 +45,13 @@ def test_a_stage_without_the_one_before_it_is_refused(tmp_path: Path) -> None:
         Run(tmp_path, small=True).stage("base")
 
 
+def test_other_numbers_of_steps(tmp_path: Path) -> None:
+    sizes = Run(tmp_path, small=True, steps={"base": 7}).sizes
+    assert (sizes.base.plan.steps, sizes.vision.plan.steps) == (7, 6)
+    with pytest.raises(ValueError, match="'samples' has no steps"):
+        Run(tmp_path, steps={"samples": 7})
+
+
 def test_sequences_and_inputs_are_those_of_the_reasoner_on_pictures(finished: Run) -> None:
     backbone, seen, book = loaded(finished, TOWER)
     config, sizes = finished.config(), finished.sizes

@@ -37,7 +37,7 @@ SIZES = Vision(
     plan=Plan(steps=6, learning_rate=3e-3, checkpoint_every=2),
     maps=20,
     batch=16,
-    lookalikes_from=3,
+    lookalikes=0.5,
     lda_maps=40,
     lda_views=3,
     directions=8,
