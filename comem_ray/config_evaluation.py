@@ -18,6 +18,7 @@ class Evaluation(Section):
     places: list[int] = Field(
         [], description="also: the right item at each of these places (from 1) among its nearest, as many as the last"
     )
+    limit: int | None = Field(None, ge=1, description="questions asked, the first of the file; null: all")
     batch: int = Field(8, ge=1, description="questions decoded together; more needs memory")
     questions_per_unit: int = Field(32, ge=1, description="fewer lose less when killed")
     timed: int = Field(8, ge=0, description="questions asked once more, one at a time, for the times of an answer")

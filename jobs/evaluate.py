@@ -58,7 +58,7 @@ TIMES_SCHEMA = pa.schema(
 def run(config: Config) -> Summary:
     """Writes evaluation/ under the run's root. Raises ConfigError without a section `evaluation`."""
     evaluation = section(config)
-    questions = read_questions(resolve(evaluation.questions))
+    questions = read_questions(resolve(evaluation.questions))[: evaluation.limit]
     index = load_manifest(config.folder("index"), INDEX).fingerprint
     stage = StageFolder(config.folder("evaluation"), STAGE, _identity(config, evaluation))
     units = list(_units(questions, evaluation, index))

@@ -120,7 +120,7 @@ def _signatures(pictures: Sequence[Image.Image], backbone: Backbone) -> Tensor:
 
 def _row(country: Country, fact: Any, picture: Image.Image, item_ids: list[str]) -> dict[str, Any]:
     data_id = f"{country.code}-{fact}"
-    told = {"benchmark": "demo", "data_id": data_id, "rule": "demo", "gold": [answer(country, fact)]}
+    told = {"benchmark": "demo", "data_id": data_id, "rule": "sentence", "gold": [answer(country, fact)]}
     return {
         "sample_id": fingerprint(["demo", data_id])[:24],
         "question": wording(fact),
