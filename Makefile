@@ -4,13 +4,16 @@ BIN := .venv/bin
 export COMEM_HOME ?= $(CURDIR)/runs
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo serve test test-slow lint clean
+.PHONY: demo serve train-demo test test-slow lint clean
 
 demo: .venv/installed  ## build the demo's knowledge base with Ray jobs, serve it, ask it questions
 	scripts/demo.sh ask
 
 serve: .venv/installed  ## the same, and keep serving on http://127.0.0.1:8000 until interrupted
 	scripts/demo.sh serve
+
+train-demo: .venv/installed  ## train the demo's model from nothing (hours; may be killed and run again)
+	scripts/train_demo.sh
 
 test: .venv/installed lint
 	pytest

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from comem_ray.config_base import Pictures, Workers
 from comem_ray.config_base import Section as _Section
+from comem_ray.config_evaluation import Evaluation
 from comem_ray.config_synthesis import Synthesis
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -218,11 +219,12 @@ class Config(_Section):
     memory: Memory = Memory()
     reasoner: Reasoner = Reasoner()
     synthesis: Synthesis | None = None
+    evaluation: Evaluation | None = None
     training: Training | None = None
     api: Api = Api()
 
     def folder(self, stage: str) -> Path:
-        """Absolute folder of a stage's artifact: "items", "embeddings", "index", "memory" or "training-data"."""
+        """Absolute folder of a stage's artifact: "items", "embeddings", "index", "memory", ..."""
         return resolve(self.root) / stage
 
 

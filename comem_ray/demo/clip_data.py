@@ -8,6 +8,7 @@ Knows nothing of models.
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -114,10 +115,10 @@ def _pixels(drawn: Map, rng: random.Random, picture: tuple[int, int]) -> Tensor:
     return torch.from_numpy(np.array(draw(drawn, random_view(rng), picture))).permute(2, 0, 1)
 
 
-def invented_name(rng: random.Random) -> str:
-    """A word that could name a place, of one to three syllables."""
-    syllables = rng.choice([1, 2, 2, 3])
-    word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(syllables)) + rng.choice(ENDINGS)
+def invented_name(rng: random.Random, syllables: Sequence[int] = (1, 2, 2, 3)) -> str:
+    """A word that could name a place; its number of syllables is one of those given."""
+    count = rng.choice(syllables)
+    word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(count)) + rng.choice(ENDINGS)
     return word.capitalize()
 
 

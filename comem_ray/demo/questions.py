@@ -19,6 +19,7 @@ from comem_ray.artifacts import write_atomic
 from comem_ray.demo.countries import Country, held_out_countries
 from comem_ray.demo.maps import country_map
 from comem_ray.demo.outlines import PICTURE_SIZE, draw, random_view
+from comem_ray.demo.sentences import THE
 
 Fact = Literal["name", "capital", "currency", "language", "region"]
 ASKED: tuple[Fact, ...] = ("capital", "currency", "language", "region")
@@ -55,6 +56,14 @@ def answer(country: Country, fact: Fact) -> str:
         "language": country.languages[0],
         "region": country.area,
     }[fact]
+
+
+def sentence(country: Country, fact: Fact) -> str:
+    """The full-sentence answer that the demo's model learns to give; `answer` stands in it word for word."""
+    if fact == "name":
+        return f"This country is {country.name}."
+    takes_article = fact == "currency" or (fact == "region" and country.area in THE)
+    return f"The {fact} of {country.name} is {'the ' if takes_article else ''}{answer(country, fact)}."
 
 
 def question_picture(country: Country, seed: int, size: tuple[int, int] = PICTURE_SIZE) -> Image.Image:

@@ -7,7 +7,6 @@ that names a held-out country, against the English texts of all items. Intervals
 
 from __future__ import annotations
 
-import math
 import random
 from dataclasses import dataclass
 
@@ -20,6 +19,7 @@ from comem_ray.demo.countries import Country, held_out_countries, load_countries
 from comem_ray.demo.knowledge import item_picture
 from comem_ray.demo.outlines import Map, draw, invented_land, random_view, upright_view
 from comem_ray.demo.questions import question_picture
+from comem_ray.evaluation.intervals import wilson
 from comem_ray.retrieval.clip import ClipEncoder
 
 TEST_SEED = 90_000_000  # far from the seeds of training
@@ -72,8 +72,5 @@ def _recalls(asked: NDArray[np.float32], items: NDArray[np.float32], right: NDAr
     return [_recall(k, int((ranks < k).sum()), len(ranks)) for k in KS]
 
 
-def _recall(k: int, hits: int, n: int, z: float = 1.96) -> Recall:
-    share = hits / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
-    return Recall(k, share, max(0.0, centre - half), min(1.0, centre + half), n)
+def _recall(k: int, hits: int, n: int) -> Recall:
+    return Recall(k, hits / n, *wilson(hits / n, n), n)

@@ -52,22 +52,26 @@ def summary_in_english(country: Country) -> str:
     return f"This is {country.name}, {kind} in {_the(country.area)}."
 
 
+def opening_in_english(country: Country) -> str:
+    """The first two sentences of the English text: what the demo asks about."""
+    facts = [
+        f"its capital is {country.capital}" if country.capital else "",
+        f"its currency is the {country.currency.word}" if country.currency else "",
+        f"its language is {country.languages[0]}" if country.languages else "",
+    ]
+    return _joined(summary_in_english(country), _sentence(", ".join(f for f in facts if f)))
+
+
 def _the(area: str) -> str:
     return f"the {area}" if area in THE else area
 
 
 def _english(c: Country) -> str:
-    facts = [
-        f"its capital is {c.capital}" if c.capital else "",
-        f"its currency is the {c.currency.word}" if c.currency else "",
-        f"its language is {c.languages[0]}" if c.languages else "",
-    ]
     others = _listed(c.languages[1:], " and ")
     neighbours = _listed(_neighbours(c, "en"), " and ")
     parts = _listed(c.provinces[:5], " and ") if len(c.provinces) > 1 else ""
     return _joined(
-        summary_in_english(c),
-        _sentence(", ".join(f for f in facts if f)),
+        opening_in_english(c),
         f"The full name of the currency is {c.currency.name} ({c.currency.code})." if c.currency else "",
         f"Also spoken there: {others}." if others else "",
         f"About {c.population:,} people live there." if c.population else "",

@@ -5,6 +5,7 @@
     vqa                the annotators' answers (OK-VQA has ten)
     encyclopedic_vqa   "paris|city of paris": annotators apart by "|"; "red&&blue" is one annotator's list
     exact              a list of right answers
+    sentence           a list of right answers; the prediction may be a sentence: what follows its last "is" counts
 
 A prediction is the final answer alone: `boxed` takes it out of a text that reasons first. Knows nothing of how answers
 come about, nor of averages over a benchmark.
@@ -23,7 +24,7 @@ from comem_ray.evaluation.lists import encyclopedic_score
 from comem_ray.evaluation.numbers import in_range_score
 from comem_ray.evaluation.vqa_text import vqa_accuracy
 
-Rule = Literal["infoseek", "vqa", "encyclopedic_vqa", "exact"]
+Rule = Literal["infoseek", "vqa", "encyclopedic_vqa", "exact", "sentence"]
 RULES: tuple[Rule, ...] = get_args(Rule)
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -41,6 +42,9 @@ def score(rule: Rule, prediction: str, gold: Any) -> float:
         return in_range_score(prediction, *limits)
     if rule in ("infoseek", "exact"):
         return float(any(normalised(prediction) == normalised(alias) for alias in _strings(rule, gold)))
+    if rule == "sentence":
+        said = normalised(prediction)
+        return float(any(g in (said, said.rpartition(" is ")[2]) for g in map(normalised, _strings(rule, gold))))
     raise ValueError(f"there is no rule {rule!r}, want one of {', '.join(RULES)}")
 
 

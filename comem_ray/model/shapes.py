@@ -49,7 +49,7 @@ def empty_backbone(name: str) -> Any:
 
 
 def backbone_config(name: str) -> Any:
-    """A checkpoint's configuration: its folder's, this table's, or the hub's. Raises ConfigError where there is none."""
+    """A checkpoint's configuration: its folder's, this table's or the hub's. Raises ConfigError where none is."""
     if resolve(name).is_dir() or name not in TEXT:
         return AutoConfig.from_pretrained(Path(checkpoint_folder(name)))
     kind = Qwen2_5_VLConfig if "2.5" in name else Qwen2VLConfig

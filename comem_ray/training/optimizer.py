@@ -21,13 +21,19 @@ from comem_ray.config import Training
 class MasterAdamW:
     """The optimizer of a run of `steps` steps."""
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], config: Training, steps: int):
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        config: Training,
+        steps: int,
+        betas: tuple[float, float] = (0.9, 0.999),
+    ):
         self.parameters, self.config, self.steps = dict(parameters), config, steps
         self.masters = {n: p.detach().float().clone() for n, p in parameters.items()}
         decayed = [m for m in self.masters.values() if m.ndim >= 2]
         plain = [m for m in self.masters.values() if m.ndim < 2]
         groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self._adamw = torch.optim.AdamW(groups, lr=config.learning_rate)
+        self._adamw = torch.optim.AdamW(groups, lr=config.learning_rate, betas=betas)
 
     def collect(self) -> None:
         """Moves the gradients of a micro-batch onto the masters, in float32."""

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
@@ -15,7 +16,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from comem_ray.demo.backbone import PIXELS, RENAMED, vision_language_model
+from comem_ray.demo.backbone import BASE_LORA, PIXELS, RENAMED, TOWER, merge_trained, recipe, vision_language_model
 from comem_ray.demo.smollm import unpacked_gguf
 from comem_ray.prompts import question_prompt
 
@@ -55,6 +56,31 @@ def test_the_same_seed_makes_the_same_vision_tower(tiny_tokenizer: PreTrainedTok
     llama = LlamaForCausalLM(config)
     towers = [vision_language_model(llama, tiny_tokenizer).model.visual.state_dict() for _ in range(2)]
     assert all(torch.equal(towers[0][name], towers[1][name]) for name in towers[0])
+
+
+def test_trained_parts_are_merged_in_and_change_the_recipe(
+    tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        hidden_size=128, num_hidden_layers=1, num_attention_heads=2, vocab_size=97, tie_word_embeddings=True
+    )
+    model = vision_language_model(LlamaForCausalLM(config), tiny_tokenizer).bfloat16()
+    name = "model.language_model.layers.0.mlp.down_proj"
+    before = model.get_submodule(name).weight.clone()
+    untrained = recipe(tmp_path)
+    assert untrained == recipe()
+    merge_trained(model, tmp_path)  # there is nothing
+    assert torch.equal(model.get_submodule(name).weight, before)
+    a, b = torch.randn(4, before.shape[1]).bfloat16(), torch.randn(before.shape[0], 4).bfloat16()
+    save_file({f"{name}.lora_A": a, f"{name}.lora_B": b}, tmp_path / BASE_LORA)
+    tower = {n: p.detach() + 1 for n, p in model.model.visual.state_dict().items()}
+    save_file(tower, tmp_path / TOWER)
+    merge_trained(model, tmp_path)
+    wanted = (before.double() + b.double() @ a.double()).bfloat16()
+    assert torch.equal(model.get_submodule(name).weight, wanted)
+    assert all(torch.equal(p, tower[n]) for n, p in model.model.visual.state_dict().items())
+    assert recipe(tmp_path) != untrained
 
 
 @pytest.fixture(scope="module")

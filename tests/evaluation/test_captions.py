@@ -30,6 +30,12 @@ REFERENCES = [
         ('a sign (red) "stop"!', "a sign -lrb- red -rrb- stop"),
         ("a 3-story house - blue; big...", "a 3-story house blue big"),
         ("cats & dogs", "cats & dogs"),
+        ("wow!!! a cat?!", "wow !!! a cat ?!"),  # runs of marks are not in the official list
+        ("black/white and/or 1/2", "black/white and/or 1/2"),
+        ("on Main St. at 5 o'clock, rock 'n' roll", "on main st. at 5 o'clock rock 'n' roll"),
+        ("John F. Kennedy, U. S. flag", "john f. kennedy u. s. flag"),
+        ("no. 5, and no.", "no. 5 and no"),
+        ("3.5m, 10am, a 1,000-foot 3D-TV", "3.5 m 10am a 1,000-foot 3d-tv"),
         ("", ""),
     ],
 )

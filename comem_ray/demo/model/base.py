@@ -1,0 +1,204 @@
+"""Stage `base`: the language model learns to answer from items, and from notes in front, by looking at the picture.
+
+What is trained is a LoRA of rank 48 on its Linear layers (A ~ N(0, 1/in), B = 0, scale 1), which is then merged and
+frozen for good: it is the demo's "backbone", as Qwen2.5-VL is that of the paper. The mixture has the two forms that the
+reasoner has: rag (items in the prompt) and memory (notes in front, in place of a memory that nobody can write yet).
+
+The loss is the answer's cross-entropy. The first token of the country's name weighs more where there is a choice of
+items: it alone depends on the picture, and the rest of the answer gives the name away.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from comem_ray.artifacts import write_atomic
+from comem_ray.config import Config
+from comem_ray.demo.backbone import BASE_LORA
+from comem_ray.demo.model.lessons import Draw, Lesson, Lessons
+from comem_ray.demo.model.notes import Codebook, disturbed, notes, signatures, slots, word_codes
+from comem_ray.demo.model.pictures import SeenBackbone
+from comem_ray.demo.model.steps import Plan, Steps
+from comem_ray.model.memory_encoder import length_buckets
+from comem_ray.model.reasoner import Question, Reasoner
+from comem_ray.prompts import END, Plain
+
+TARGETS = r"model\.language_model\.layers\.\d+\..+_proj"
+NAN = float("nan")
+
+PLAN = Plan(steps=1500, learning_rate=1e-3, warmup=0.03)
+
+
+@dataclass(frozen=True)
+class Base:
+    """Sizes of the stage."""
+
+    plan: Plan = PLAN
+    rank: int = 48
+    notes: float = 0.65  # of the steps; the others are rag
+    notes_batch: int = 32
+    rag_batch: int = 16
+    batch_tokens: int = 2048  # a forward pass, padding included
+    name_weight: float = 6.0
+    fact_weight: float = 2.0
+    noise: tuple[float, float] = (0.4, 0.2)  # of notes: words, signatures
+    last_part: float = 0.25  # of the steps, in which the right item comes to the front
+    first: float = 0.6  # chance of the front at the very end, on top of the even share
+    compile: bool = False
+    seed: int = 0
+
+
+def train_base(
+    backbone: SeenBackbone,
+    lessons: Lessons,
+    book: Codebook,
+    config: Config,
+    folder: Path,
+    sizes: Base,
+    stop_after: int | None = None,
+) -> None:
+    """Trains the LoRA and writes `base_lora.safetensors` (bf16) into `folder`.
+
+    The layers stay in `backbone`, acting. Nothing is written where `stop_after` ended it before the last step.
+    """
+    parameters = add_base_lora(backbone.model, sizes.rank, sizes.seed)
+    if sizes.compile:
+        backbone.model.model.language_model.compile(dynamic=True)
+    lesson_loss = LessonLoss(config, backbone, book, sizes)
+    made_of = dataclasses.asdict(dataclasses.replace(sizes, compile=False))
+    steps = Steps(folder, "base", parameters, sizes.plan, made_of)
+    steps.run(lambda number: lesson_loss.backward(*batch_of(number, lessons, sizes), number), stop_after)
+    if stop_after is None or stop_after >= sizes.plan.steps:
+        save_base_lora(parameters, folder / BASE_LORA)
+
+
+def add_base_lora(model: Any, rank: int, seed: int) -> dict[str, nn.Parameter]:
+    """Adds LoRA layers to the language model, in place and acting. Returns them by the names of BASE_LORA."""
+    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, bias="none", target_modules=TARGETS)
+    lora = get_peft_model(model, config, autocast_adapter_dtype=False)
+    parameters = {_stored_name(n): p for n, p in lora.named_parameters() if p.requires_grad}
+    generator = torch.Generator().manual_seed(seed)
+    for name in sorted(n for n in parameters if n.endswith(".lora_A")):
+        shape = parameters[name].shape
+        with torch.no_grad():
+            parameters[name].copy_(torch.randn(shape, generator=generator) * shape[1] ** -0.5)
+    return parameters
+
+
+def _stored_name(name: str) -> str:
+    return name.removeprefix("base_model.model.").removesuffix(".default.weight")
+
+
+def save_base_lora(parameters: dict[str, nn.Parameter], path: Path) -> None:
+    """Writes the LoRA as bf16 safetensors, to be merged by `comem_ray.demo.backbone`."""
+    stored = {n: p.detach().to("cpu", torch.bfloat16).contiguous() for n, p in parameters.items()}
+    write_atomic(path, lambda p: save_file(stored, p))
+
+
+def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[Lesson]]:
+    """The mode and the lessons of a step: a function of its number."""
+    rng = random.Random(f"base {sizes.seed} {number}")
+    progress = number / sizes.plan.steps
+    mode = "memory" if rng.random() < sizes.notes else "rag"
+    first = sizes.first * max(0.0, 1 - (1 - progress) / sizes.last_part)
+    lookalikes = 0.15 if progress < 0.25 else 0.5
+    count = sizes.notes_batch if mode == "memory" else sizes.rag_batch
+    drawn = [Draw(rng.choice((1, 2, 2, 3, 3, 3)), lookalikes, first) for _ in range(count)]
+    return mode, [lessons.get(rng, draw) for draw in drawn]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """An answer: its tokens, the weight of each, and where the country's name and the fact begin."""
+
+    ids: list[int]
+    weights: list[float]
+    name: int
+    fact: int
+
+
+class LessonLoss:
+    """The loss of lessons and its gradients, with the sequences and inputs of the reasoner itself."""
+
+    def __init__(self, config: Config, backbone: SeenBackbone, book: Codebook, sizes: Base):
+        self.reasoner, self.book, self.sizes = Reasoner(config, backbone=backbone), book, sizes
+        self._sequencer = backbone.sequencer
+
+    def backward(self, mode: str, lessons: Sequence[Lesson], number: int) -> dict[str, float]:
+        """Adds the gradients of the lessons' loss. Returns it, and the parts of first tokens that are right."""
+        asked = self.questions(mode, lessons, torch.Generator().manual_seed(number))
+        targets = [self.target(lesson) for lesson in lessons]
+        prompts = [self.reasoner.sequence(q) for q in asked]
+        sequences = [dataclasses.replace(p, ids=p.ids + t.ids) for p, t in zip(prompts, targets, strict=True)]
+        total = sum(sum(t.weights) for t in targets)
+        right: dict[int, Tensor] = {}
+        loss = 0.0
+        for group in length_buckets([len(s) for s in sequences], self.sizes.batch_tokens):
+            logits = self._logits([asked[i] for i in group], [sequences[i] for i in group], [targets[i] for i in group])
+            ids = torch.tensor([t for i in group for t in targets[i].ids], device=logits.device)
+            weights = torch.tensor([w for i in group for w in targets[i].weights], device=logits.device)
+            part = (F.cross_entropy(logits, ids, reduction="none") * weights).sum() / total
+            part.backward()
+            loss += part.item()
+            hits = (logits.argmax(-1) == ids).cpu().split([len(targets[i].ids) for i in group])
+            right |= dict(zip(group, hits, strict=True))
+        return {"loss": loss, **_figures(mode, lessons, targets, right)}
+
+    def questions(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> list[Question]:
+        """What the reasoner is asked: with the items in rag mode, with their (disturbed) notes in memory mode."""
+        if mode == "rag":
+            return [Question(x.question, x.picture, "rag", items=x.items) for x in lessons]
+        every = self.notes_of(lessons, generator).split([len(x.items) for x in lessons])
+        return [Question(x.question, x.picture, "memory", memory=n) for x, n in zip(lessons, every, strict=True)]
+
+    def notes_of(self, lessons: Sequence[Lesson], generator: torch.Generator) -> Tensor:
+        """Notes (items of all lessons, Q, D) with noise."""
+        tokens = self._sequencer.tokens([seen for x in lessons for seen in x.pictures])
+        words = word_codes([slots(c, self._sequencer.plain_ids) for x in lessons for c in x.countries], self.book)
+        words, signed = disturbed(words, signatures(tokens), self.book, self.sizes.noise, generator)
+        return notes(words, signed, self.book)
+
+    def target(self, lesson: Lesson) -> _Target:
+        """The answer's tokens, the closing <|im_end|> and the newline after it, weighted."""
+        ids = self._sequencer.sequence([Plain(lesson.answer), END]).ids
+        name = len(self._sequencer.plain_ids(lesson.before_name()))
+        fact = len(self._sequencer.plain_ids(lesson.before_fact()))
+        weights = [1.0] * len(ids)
+        weights[fact] = self.sizes.fact_weight
+        if len(lesson.items) > 1:
+            weights[name] = self.sizes.name_weight
+        return _Target(ids, weights, name, fact)
+
+    def _logits(self, asked: list[Question], sequences: list[Any], targets: list[_Target]) -> Tensor:
+        """Logits (answer tokens of all, vocabulary), float32, each of the place before its token."""
+        batch, embeds = self.reasoner.inputs(asked, sequences)
+        hidden = self.reasoner.backbone.hidden_states(batch, embeds)
+        places = [hidden[i, -len(t.ids) - 1 : -1] for i, t in enumerate(targets)]
+        return self.reasoner.backbone.model.lm_head(torch.cat(places)).float()
+
+
+def _figures(
+    mode: str, lessons: Sequence[Lesson], targets: Sequence[_Target], right: dict[int, Tensor]
+) -> dict[str, float]:
+    """Parts that are right: the name's first token among several items, and the fact's, of one item and of several."""
+    several = [i for i, x in enumerate(lessons) if len(x.items) > 1]
+    alone = [i for i, x in enumerate(lessons) if len(x.items) == 1]
+    pick = _mean([right[i][targets[i].name] for i in several])
+    fact, fact_alone = (_mean([right[i][targets[i].fact] for i in some]) for some in (several, alone))
+    none = {f"{m}_{k}": NAN for m in ("memory", "rag") for k in ("pick", "fact", "fact_alone")}
+    return {**none, f"{mode}_pick": pick, f"{mode}_fact": fact, f"{mode}_fact_alone": fact_alone}
+
+
+def _mean(hits: Sequence[Tensor]) -> float:
+    return float(torch.stack(list(hits)).float().mean()) if hits else NAN

@@ -1,0 +1,119 @@
+"""Draws what the base learns from: a question about a map, with the right item among others, most of them look-alikes.
+
+The facts of every item are invented for the one sample, so that nothing but the item can tell them. Where the right
+item stands is drawn too: anywhere at first, so that the picture must be looked at; mostly in front at the end, as
+retrieval will have it. Knows nothing of tokens, notes or models.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from comem_ray.demo.countries import Country
+from comem_ray.demo.model.pictures import Seen
+from comem_ray.demo.model.world import Lexicon, invented_country
+from comem_ray.demo.outlines import Map
+from comem_ray.demo.questions import ASKED, Fact, answer, sentence, wording
+from comem_ray.demo.sentences import opening_in_english, text_in
+
+NAME_SHARE = 0.15  # of the questions ask for the name
+FULL_TEXTS = 0.25  # of the items have their further sentences; they make the prompts three times as long
+
+
+@dataclass(frozen=True)
+class Draw:
+    """How a sample is drawn: its number of items, and the chances of a look-alike and of the right item in front."""
+
+    items: int
+    lookalikes: float
+    first: float
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A question, its items best first as (text, picture), and the sentence that answers it."""
+
+    countries: tuple[Country, ...]
+    texts: tuple[str, ...]
+    pictures: tuple[Seen, ...]
+    right: int  # place of the item that the question is about
+    fact: Fact
+    picture: Any  # a Seen, the question's: another view than the item's
+
+    @property
+    def question(self) -> str:
+        return wording(self.fact)
+
+    @property
+    def country(self) -> Country:
+        return self.countries[self.right]
+
+    @property
+    def answer(self) -> str:
+        return sentence(self.country, self.fact)
+
+    @property
+    def items(self) -> list[tuple[str, Any]]:
+        return list(zip(self.texts, self.pictures, strict=True))
+
+    def before_name(self) -> str:
+        """The answer up to the country's name: what comes next depends on the picture alone."""
+        return "This country is" if self.fact == "name" else f"The {self.fact} of"
+
+    def before_fact(self) -> str:
+        """The answer up to the asked fact."""
+        return self.answer.removesuffix(f" {answer(self.country, self.fact)}.")
+
+
+class Lessons:
+    """A source of lessons over `maps` seen in `views` views each, with the nearest others of every map (maps, k)."""
+
+    def __init__(self, lexicon: Lexicon, maps: list[Map], views: int, neighbours: Tensor):
+        self._lexicon, self._maps, self._views = lexicon, maps, views
+        self._neighbours = neighbours.tolist()
+
+    def get(self, rng: random.Random, draw: Draw) -> Lesson:
+        """The next lesson that `rng` gives."""
+        shown = rng.sample(range(self._views), 2)
+        right = rng.randrange(len(self._maps))
+        others = self._others(rng, right, draw)
+        place = 0 if rng.random() < draw.first else rng.randrange(draw.items)
+        maps = [*others[:place], right, *others[place:]]
+        countries = [self.country(rng, m) for m in maps]
+        fact: Fact = "name" if rng.random() < NAME_SHARE else rng.choice(("capital", *ASKED))
+        return Lesson(
+            tuple(countries),
+            tuple(_text(rng, c) for c in countries),
+            tuple(Seen(m, shown[0] if m == right else rng.randrange(self._views)) for m in maps),
+            place,
+            fact,
+            Seen(right, shown[1]),
+        )
+
+    def country(self, rng: random.Random, map_number: int) -> Country:
+        """A country with that map, its facts invented anew."""
+        return invented_country(rng, self._lexicon, self._maps[map_number].land, f"map-{map_number:06d}")
+
+    def item(self, rng: random.Random) -> tuple[Country, str, Seen]:
+        """One item on its own: country, text, picture."""
+        number = rng.randrange(len(self._maps))
+        country = self.country(rng, number)
+        return country, _text(rng, country), Seen(number, rng.randrange(self._views))
+
+    def _others(self, rng: random.Random, right: int, draw: Draw) -> list[int]:
+        others: list[int] = []
+        while len(others) < draw.items - 1:
+            alike = rng.random() < draw.lookalikes
+            other = rng.choice(self._neighbours[right]) if alike else rng.randrange(len(self._maps))
+            if other != right and other not in others:
+                others.append(other)
+        return others
+
+
+def _text(rng: random.Random, country: Country) -> str:
+    description = text_in(country, "en") if rng.random() < FULL_TEXTS else opening_in_english(country)
+    return f"{country.name}: {description}"

