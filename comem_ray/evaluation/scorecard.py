@@ -40,6 +40,7 @@ SCORE: dict[str, Callable[[Sequence[Question], Sequence[str | None], Rules], lis
     "coco": coco.score,
 }
 FINALS = {"infoseek": infoseek.finals, "oven": oven.finals, "viquae": viquae.finals, "coco": coco.finals}
+PERCENT_FIRST = ("okvqa", "viquae")  # 100 * sum / n in their scripts, sum / n * 100 in the others
 BENCHMARKS = tuple(LOAD)
 
 
@@ -102,10 +103,16 @@ def _check(benchmark: str, question_types: Path | None, titles: Path | None, rul
 
 
 def _figures(benchmark: str, questions: Sequence[Question], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    overall = mean_of([verdict.score for verdict in verdicts], "overall").summary()
+    percent_first = benchmark in PERCENT_FIRST
+    overall = mean_of([verdict.score for verdict in verdicts], "overall", percent_first).summary()
     groups = groups_of((question.groups, verdict.score) for question, verdict in zip(questions, verdicts, strict=True))
     finals = FINALS[benchmark](questions, verdicts) if benchmark in FINALS else {}
-    return {"overall": overall["score"], "interval": overall["interval"], **finals, **group_summaries(groups)}
+    return {
+        "overall": overall["score"],
+        "interval": overall["interval"],
+        **finals,
+        **group_summaries(groups, percent_first),
+    }
 
 
 def _row(question: Question, given: tuple[str | int, str] | None, verdict: Verdict) -> dict[str, Any]:

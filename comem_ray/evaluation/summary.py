@@ -34,11 +34,15 @@ class Estimate:
         return {"score": round(self.value, 2), "interval": [round(float(low), 2), round(float(high), 2)]}
 
 
-def mean_of(scores: Sequence[float], name: str) -> Estimate:
-    """The mean of `scores` (0..1), one at least, in percent."""
+def mean_of(scores: Sequence[float], name: str, percent_first: bool = False) -> Estimate:
+    """The mean of `scores` (0..1), one at least, in percent.
+
+    Official scripts differ in when they multiply by 100, which shows in the second decimal (23 of 160: 14.37 or 14.38).
+    """
     distinct, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
     drawn = generator(name).multinomial(len(scores), counts / len(scores), size=RESAMPLES)
-    return Estimate(sum(scores) / len(scores) * 100, drawn @ distinct * (100 / len(scores)))
+    value = 100 * sum(scores) / len(scores) if percent_first else sum(scores) / len(scores) * 100
+    return Estimate(value, drawn @ distinct * (100 / len(scores)))
 
 
 def rounded(estimate: Estimate) -> Estimate:
@@ -63,11 +67,12 @@ def groups_of(rows: Iterable[tuple[dict[str, str], float]]) -> dict[str, dict[st
     return {kind: dict(sorted(named.items())) for kind, named in found.items()}
 
 
-def group_summaries(groups: dict[str, dict[str, list[float]]]) -> dict[str, Any]:
+def group_summaries(groups: dict[str, dict[str, list[float]]], percent_first: bool = False) -> dict[str, Any]:
     """{"per_split": {name: {"score", "interval", "n"}}} for every kind of group."""
     return {
         f"per_{kind}": {
-            name: {**mean_of(scores, f"{kind} {name}").summary(), "n": len(scores)} for name, scores in named.items()
+            name: {**mean_of(scores, f"{kind} {name}", percent_first).summary(), "n": len(scores)}
+            for name, scores in named.items()
         }
         for kind, named in groups.items()
     }

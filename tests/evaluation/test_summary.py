@@ -22,6 +22,12 @@ def test_counts_of_distinct_scores_resample_as_draws_do():
     assert mean_of(scores.tolist(), "x").draws.std() == pytest.approx(draws.std(), rel=0.1)
 
 
+def test_percent_first_or_last_as_the_official_script():
+    scores = [1.0] * 23 + [0.0] * 137
+    assert mean_of(scores, "x").summary()["score"] == 14.37  # 0.14375 has no exact double
+    assert mean_of(scores, "x", percent_first=True).summary()["score"] == 14.38
+
+
 def test_seeded_by_name():
     scores = [1.0, 0.0, 0.3] * 20
     assert (mean_of(scores, "a").draws == mean_of(scores, "a").draws).all()

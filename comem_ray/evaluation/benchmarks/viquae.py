@@ -44,7 +44,7 @@ def score(questions: Sequence[Question], answers: Sequence[str | None], rules: R
 def finals(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """The mean of F1."""
     f1 = [verdict.beside["f1"] for verdict in verdicts if "f1" in verdict.beside]
-    return {"f1": mean_of(f1, "f1").summary()} if f1 else {}
+    return {"f1": mean_of(f1, "f1", percent_first=True).summary()} if f1 else {}
 
 
 def f1_score(prediction: str, gold: str) -> float:
