@@ -1,6 +1,6 @@
 """InfoSeek, English and translated: exact match, and ranges for numbers; by split and by type of question.
 
-References: `infoseek_val.jsonl` or a translation of it; types apart: `infoseek_val_qtype.jsonl`. Without the types,
+References: `infoseek_val.jsonl` or one of its translations, which is known by its name (`infoseek_val_spanish.jsonl`); types apart: `infoseek_val_qtype.jsonl`. Without the types,
 numerical questions are known by their gold and the others are "string or time", whose rule is the same.
 The final figure is the harmonic mean of the two splits' rounded accuracies; everything that is not "unseen_question"
 belongs to "unseen_entity". The official script leaves a question without prediction out; here it is wrong.
@@ -30,6 +30,7 @@ from comem_ray.evaluation.scoring import boxed, number_range
 from comem_ray.evaluation.scoring import score as rule_score
 from comem_ray.evaluation.summary import Estimate, harmonic, mean_of, rounded
 
+LANGUAGES = {"spanish": "es", "portuguese": "pt", "chinese": "zh", "russian": "ru", "bulgarian": "bg"}
 NUMERICAL, TIME, STRING, UNKNOWN = "numerical", "time", "string", "string or time"
 
 
@@ -70,7 +71,12 @@ def _questions(paths: Sequence[Path], types: dict[str, str] | None) -> Iterator[
                 kind = types[str(data_id)]
                 if (kind == NUMERICAL) != (number_range(gold) is not None):
                     raise ValueError(f"{where}: a question of type {kind} with the answer_eval {gold!r}")
-            yield where, Question(data_id, gold, {"split": split, "type": kind, "split_type": f"{split} {kind}"})
+            groups = {"split": split, "type": kind, "split_type": f"{split} {kind}", "language": _language(path)}
+            yield where, Question(data_id, gold, groups)
+
+
+def _language(path: Path) -> str:
+    return next((code for name, code in LANGUAGES.items() if name in path.name), "en")
 
 
 def _gold(where: str, row: dict[str, Any]) -> Any:

@@ -55,9 +55,12 @@ def test_missing_unparsable_unmatched(files):
 
 
 def test_a_translation(tmp_path):
-    path = jsonl(tmp_path / "x.jsonl", [{"data_id": "a", "answer_eval": ["САЩ", "С.Щ.А."], "data_split": QUESTION}])
+    name = "infoseek_val_bulgarian.jsonl"
+    path = jsonl(tmp_path / name, [{"data_id": "a", "answer_eval": ["САЩ", "С.Щ.А."], "data_split": QUESTION}])
     assert scores(card("infoseek", path, {"a": "сща"})) == [1.0]
-    assert card("infoseek", path, {"a": "САЩ"}).summary["harmonic_means"] == {"final": None}  # no unseen entity
+    summary = card("infoseek", path, {"a": "САЩ"}).summary
+    assert summary["harmonic_means"] == {"final": None}  # no unseen entity
+    assert summary["per_language"]["bg"]["score"] == 100.0
 
 
 def test_the_papers_rules(files):
