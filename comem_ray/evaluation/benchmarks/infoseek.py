@@ -1,7 +1,8 @@
 """InfoSeek, English and translated: exact match, and ranges for numbers; by split and by type of question.
 
-References: `infoseek_val.jsonl` or one of its translations, which is known by its name (`infoseek_val_spanish.jsonl`); types apart: `infoseek_val_qtype.jsonl`. Without the types,
-numerical questions are known by their gold and the others are "string or time", whose rule is the same.
+References: `infoseek_val.jsonl` or one of its translations, known by its name (`infoseek_val_spanish.jsonl`); types
+apart: `infoseek_val_qtype.jsonl`. Without the types, numerical questions are known by their gold and the others are
+"string or time", whose rule is the same.
 The final figure is the harmonic mean of the two splits' rounded accuracies; everything that is not "unseen_question"
 belongs to "unseen_entity". The official script leaves a question without prediction out; here it is wrong.
 Source: infoseek_eval.py of the InfoSeek authors (Chen et al. 2023, arXiv 2302.11713).
