@@ -31,6 +31,7 @@ from comem_ray.artifacts import write_atomic, write_json
 from comem_ray.demo.backbone import PIXELS, TOWER
 from comem_ray.demo.clip_data import ViewPairs, one_view_each, training_maps
 from comem_ray.demo.countries import training_countries
+from comem_ray.demo.model.discriminant import column_space, discriminant_map, leading_directions
 from comem_ray.demo.model.steps import Plan, Steps
 from comem_ray.demo.model.world import LAND_SEEDS, VALIDATION
 from comem_ray.demo.outlines import Map, invented_land
@@ -219,30 +220,6 @@ def fold_lda(visual: Any, maps: Sequence[Map], embeddings: Tensor, sizes: Vision
     last.bias.copy_(matrix @ (last.bias.cpu() - mean))
 
 
-def leading_directions(embeddings: Tensor, count: int) -> Tensor:
-    """The `count` principal directions of the centred word embeddings, orthonormal columns (D, count)."""
-    centred = embeddings.float() - embeddings.float().mean(0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    return vectors.flip(1)[:, :count]
-
-
-def discriminant_map(features: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Fisher's discriminant of (maps, V, D), laid into `directions` (D, k): the map (D, D) and the mean (D).
-
-    Strong directions are tempered by the fourth root of their ratio, or a few would drown the rest.
-    """
-    maps, views, width = features.shape
-    mean, own = features.mean((0, 1)), features.mean(1)
-    around, between = (features - own[:, None]).flatten(0, 1), own - mean
-    within = around.T @ around / (maps * max(1, views - 1))
-    within = within + 1e-2 * within.trace() / width * torch.eye(width)
-    white = torch.linalg.inv(torch.linalg.cholesky(within))
-    ratios, vectors = torch.linalg.eigh(white @ (between.T @ between / maps) @ white.T)
-    count = directions.shape[1]
-    ratios, vectors = ratios.flip(0)[:count].clamp(min=1e-6), vectors.flip(1)[:, :count]
-    return directions @ ((vectors.T @ white) / ratios[:, None] ** 0.25), mean
-
-
 def recall(visual: Any, count: int) -> dict[str, float]:
     """On `count` maps of the validation set: parts in which one view finds the other view of its map.
 
@@ -265,5 +242,4 @@ def recall(visual: Any, count: int) -> dict[str, float]:
 
 def picture_subspace(visual: Any, count: int) -> Tensor:
     """Orthonormal columns (D, count) that hold every picture token of a folded tower."""
-    left, _, _ = torch.linalg.svd(visual.merger.mlp[2].weight.detach().float(), full_matrices=False)
-    return left[:, :count]
+    return column_space(visual.merger.mlp[2].weight.detach(), count)
