@@ -60,7 +60,8 @@ def trained(embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("tower")
     figures = train_tower(tower(), embeddings, folder, SIZES)
     assert figures["maps"] == 12
-    assert 0 <= figures["recall@1"] <= figures["recall@3"] <= 1
+    assert 0 <= figures["views@1"] <= figures["views@3"] <= 1
+    assert 0 <= figures["items@1"] <= figures["items_beats_two"] <= 1
     return folder
 
 
