@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains the demo's model from nothing into $COMEM_HOME/demo-model, then copies what ships into weights/model.
+# Trains the demo's model from nothing into $COMEM_HOME/demo-model, then copies what ships into weights/.
 # May be killed at any point and run again: finished stages are kept, an unfinished one goes on from its checkpoint.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,8 +17,5 @@ python -m comem_ray.demo.model.stages --out "$out" --wheels "$COMEM_HOME/demo/wh
 echo "== 5. the adapter, by the project's own training"
 python -m jobs.train --config "$config"
 echo "== 6. what ships"
-mkdir -p weights/model
-cp "$out/weights/tower.safetensors" "$out/weights/base_lora.safetensors" weights/model/
-rm -rf weights/model/adapter
-cp -r "$out/trained" weights/model/adapter
+python -m comem_ray.demo.model.ship --run "$out" --adapter "$out/trained"
 du -sh weights

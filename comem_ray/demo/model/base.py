@@ -66,9 +66,10 @@ def train_base(
     config: Config,
     folder: Path,
     sizes: Base,
+    tower: str,
     stop_after: int | None = None,
 ) -> None:
-    """Trains the LoRA and writes `base_lora.safetensors` (bf16) into `folder`.
+    """Trains the LoRA and writes `base_lora.safetensors` (bf16) into `folder`. `tower` is the digest of the tower.
 
     The layers stay in `backbone`, acting. Nothing is written where `stop_after` ended it before the last step.
     """
@@ -76,7 +77,7 @@ def train_base(
     if sizes.compile:
         backbone.model.model.language_model.compile(dynamic=True)
     lesson_loss = LessonLoss(config, backbone, book, sizes)
-    made_of = dataclasses.asdict(dataclasses.replace(sizes, compile=False))
+    made_of = [dataclasses.asdict(dataclasses.replace(sizes, compile=False)), tower]
     steps = Steps(folder, "base", parameters, sizes.plan, made_of)
     steps.run(lambda number: lesson_loss.backward(*batch_of(number, lessons, sizes), number), stop_after)
     if stop_after is None or stop_after >= sizes.plan.steps:

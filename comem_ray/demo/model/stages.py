@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import AutoTokenizer, Qwen2_5_VLForConditionalGeneration
 
-from comem_ray.artifacts import write_json
+from comem_ray.artifacts import file_sha256, write_json
 from comem_ray.config import Config
 from comem_ray.demo.backbone import BASE_LORA, TOWER, build_backbone, is_complete, merge_trained
 from comem_ray.demo.countries import Country
@@ -132,7 +132,7 @@ class Run:
 
     def _base(self) -> None:
         seen, book = self._seen(self._load(self._backbone(TOWER)))
-        train_base(seen, self.lessons(seen), book, self.config(), self.weights, self.sizes.base)
+        train_base(seen, self.lessons(seen), book, self.config(), self.weights, self.sizes.base, self.tower_digest())
 
     def _warmup(self) -> None:
         folder = self.merged()
@@ -175,10 +175,15 @@ class Run:
 
     def _seen(self, backbone: Backbone) -> tuple[SeenBackbone, Codebook]:
         maps = tower_maps(self.sizes.vision.maps)
-        tokens = cached_tokens(backbone, maps, self.sizes.views, self.out / "cache" / "tokens.safetensors")
+        path = self.out / "cache" / f"tokens-{self.tower_digest()[:12]}.safetensors"  # of this tower
+        tokens = cached_tokens(backbone, maps, self.sizes.views, path)
         embeddings: Tensor = backbone.model.get_input_embeddings().weight.detach()
         subspace = picture_subspace(backbone.model.model.visual, self.sizes.vision.directions)
         return seen_backbone(backbone, tokens), codebook(embeddings.float().cpu(), subspace.cpu())
+
+    def tower_digest(self) -> str:
+        """The digest of the trained tower."""
+        return file_sha256(self.weights / TOWER)
 
     def merged(self) -> Path:
         """The folder of the backbone with tower and base LoRA merged in, built where it is not there."""

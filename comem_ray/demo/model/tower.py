@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -31,9 +33,10 @@ from comem_ray.artifacts import write_atomic, write_json
 from comem_ray.demo.backbone import PIXELS, TOWER
 from comem_ray.demo.clip_data import ViewPairs, one_view_each, training_maps
 from comem_ray.demo.countries import training_countries
+from comem_ray.demo.model.discriminant import column_space, discriminant_map, leading_directions
 from comem_ray.demo.model.steps import Plan, Steps
 from comem_ray.demo.model.world import LAND_SEEDS, VALIDATION
-from comem_ray.demo.outlines import Map, invented_land
+from comem_ray.demo.outlines import Map, draw, invented_land, upright_view
 
 log = logging.getLogger(__name__)
 
@@ -219,51 +222,30 @@ def fold_lda(visual: Any, maps: Sequence[Map], embeddings: Tensor, sizes: Vision
     last.bias.copy_(matrix @ (last.bias.cpu() - mean))
 
 
-def leading_directions(embeddings: Tensor, count: int) -> Tensor:
-    """The `count` principal directions of the centred word embeddings, orthonormal columns (D, count)."""
-    centred = embeddings.float() - embeddings.float().mean(0)
-    _, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
-    return vectors.flip(1)[:, :count]
-
-
-def discriminant_map(features: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Fisher's discriminant of (maps, V, D), laid into `directions` (D, k): the map (D, D) and the mean (D).
-
-    Strong directions are tempered by the fourth root of their ratio, or a few would drown the rest.
-    """
-    maps, views, width = features.shape
-    mean, own = features.mean((0, 1)), features.mean(1)
-    around, between = (features - own[:, None]).flatten(0, 1), own - mean
-    within = around.T @ around / (maps * max(1, views - 1))
-    within = within + 1e-2 * within.trace() / width * torch.eye(width)
-    white = torch.linalg.inv(torch.linalg.cholesky(within))
-    ratios, vectors = torch.linalg.eigh(white @ (between.T @ between / maps) @ white.T)
-    count = directions.shape[1]
-    ratios, vectors = ratios.flip(0)[:count].clamp(min=1e-6), vectors.flip(1)[:, :count]
-    return directions @ ((vectors.T @ white) / ratios[:, None] ** 0.25), mean
-
-
 def recall(visual: Any, count: int) -> dict[str, float]:
-    """On `count` maps of the validation set: parts in which one view finds the other view of its map.
+    """How well pictures of `count` maps of the validation set are told apart, as parts of them.
 
-    `recall@1`, `recall@3` among all of them, and `beats_two` against the two nearest look-alikes of the other view.
+    `views_*`: one random view finds the other view of its map, among all; the harder test. `items_*`: a random view
+    finds the upright picture, as a question does its item. `@1`, `@3`; `beats_two`: against the two nearest look-alikes
+    of the right one alone.
     """
     maps = [Map(land=invented_land(LAND_SEEDS["validation"] + n)) for n in range(count)]
-    asked, shown = (pooled(visual, one_view_each(maps, (WIDTH, HEIGHT), seed)) for seed in (1001, 1002))
+    asked, other = (pooled(visual, one_view_each(maps, (WIDTH, HEIGHT), seed)) for seed in (1001, 1002))
+    upright = [draw(m, upright_view(random.Random(f"item {n}")), (WIDTH, HEIGHT)) for n, m in enumerate(maps)]
+    items = pooled(visual, torch.stack([torch.from_numpy(np.array(p)).permute(2, 0, 1) for p in upright]))
+    return {"maps": float(count), **_found("views", asked, other), **_found("items", asked, items)}
+
+
+def _found(name: str, asked: Tensor, shown: Tensor) -> dict[str, float]:
     mean = shown.mean(0)
     scores = normalize(asked - mean, dim=-1) @ normalize(shown - mean, dim=-1).T
     own = scores.diagonal()[:, None]
     ranks = (scores > own).sum(1)
     rivals = scores.gather(1, nearest(shown, 2))
-    return {
-        "recall@1": (ranks < 1).float().mean().item(),
-        "recall@3": (ranks < 3).float().mean().item(),
-        "beats_two": (own > rivals).all(1).float().mean().item(),
-        "maps": float(count),
-    }
+    parts = {"@1": ranks < 1, "@3": ranks < 3, "_beats_two": (own > rivals).all(1)}
+    return {f"{name}{key}": part.float().mean().item() for key, part in parts.items()}
 
 
 def picture_subspace(visual: Any, count: int) -> Tensor:
     """Orthonormal columns (D, count) that hold every picture token of a folded tower."""
-    left, _, _ = torch.linalg.svd(visual.merger.mlp[2].weight.detach().float(), full_matrices=False)
-    return left[:, :count]
+    return column_space(visual.merger.mlp[2].weight.detach(), count)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from comem_ray.demo.model.discriminant import leading_directions
 from comem_ray.demo.model.notes import (
     EMPTY,
     NORM,
@@ -22,7 +23,6 @@ from comem_ray.demo.model.notes import (
     slots,
     word_codes,
 )
-from comem_ray.demo.model.tower import leading_directions
 from comem_ray.demo.model.world import coasts, invented_country, lexicon
 
 WIDTH, VOCABULARY, DIRECTIONS = 256, 500, 12

@@ -107,7 +107,9 @@ def test_base_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Run)
     (fork.weights / "base.checkpoint.safetensors").unlink()
     for stop in (2, None):
         _, seen, book = loaded(fork, TOWER)
-        train_base(seen, fork.lessons(seen), book, fork.config(), fork.weights, fork.sizes.base, stop)
+        train_base(
+            seen, fork.lessons(seen), book, fork.config(), fork.weights, fork.sizes.base, fork.tower_digest(), stop
+        )
         assert (fork.weights / BASE_LORA).exists() == (stop is None)
     whole, resumed = (load_file(run.weights / BASE_LORA) for run in (finished, fork))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -1,0 +1,46 @@
+"""What ships: the parts of a finished training, in bfloat16, within the limit."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from comem_ray.artifacts import ArtifactError
+from comem_ray.demo.backbone import BASE_LORA, TOWER
+from comem_ray.demo.model import ship as module
+from comem_ray.demo.model.ship import ship
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished training of three tensors, and a folder of weights that holds another file."""
+    for path, name in ((f"run/weights/{TOWER}", "t"), (f"run/weights/{BASE_LORA}", "b"), ("a/lora/x.safetensors", "l")):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        save_file({name: torch.arange(1000).float(), "count": torch.tensor([3])}, tmp_path / path)
+    (tmp_path / "a" / "adapter.json").write_text("{}")
+    (tmp_path / "weights" / "clip").mkdir(parents=True)
+    (tmp_path / "weights" / "clip" / "c").write_bytes(b"1" * 100)
+    return tmp_path
+
+
+def test_it_ships_halves(run):
+    total = ship(run / "run", run / "a", run / "weights")
+    files = [p for p in (run / "weights").rglob("*") if p.is_file()]
+    assert total == sum(p.stat().st_size for p in files)
+    shipped = load_file(run / "weights" / "adapter" / "lora" / "x.safetensors")
+    assert shipped["l"].dtype == torch.bfloat16
+    assert shipped["count"].tolist() == [3]
+    assert (run / "weights" / "backbone" / TOWER).exists()
+    assert ship(run / "run", run / "a", run / "weights") == total  # again, in place of the first
+
+
+def test_too_much_is_refused_and_nothing_changes(run, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BYTES", 5000)
+    with pytest.raises(ArtifactError, match="the limit is 5,000"):
+        ship(run / "run", run / "a", run / "weights")
+    assert [p.name for p in (run / "weights").iterdir()] == ["clip"]
+
+
+def test_an_unfinished_training_is_refused(run):
+    (run / "run" / "weights" / TOWER).unlink()
+    with pytest.raises(ArtifactError, match=TOWER):
+        ship(run / "run", run / "a", run / "weights")
