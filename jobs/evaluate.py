@@ -3,12 +3,15 @@
     ray job submit --working-dir . -- python -m jobs.evaluate --config configs/demo.yaml
 
 Units of questions on an actor pool: retrieval once a question, then all arms (mode, k). Each leaves its predictions as
-a parquet file in evaluation/ below the run's root; report.json and report.md are made of them at the end. A rerun keeps
-what is finished and ends with the same predictions. Times are taken apart, one question at a time, by one actor.
+a parquet file in evaluation/ below the run's root; report.json and report.md are made of them at the end, and
+predictions/<arm>.jsonl for `comem score`. A rerun keeps what is finished and ends with the same predictions. Times are
+taken apart, one question at a time, by one actor.
 """
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -68,7 +71,9 @@ def run(config: Config) -> Summary:
     run_units([u for u in todo if u["unit"] != TIMES], EvaluateUnit, (config, stage), evaluation.workers, STAGE)
     run_units([u for u in todo if u["unit"] == TIMES], EvaluateUnit, (config, stage), evaluation.workers, TIMES)
     stage.close(inputs)
-    found = figures(questions, *_rows(stage, list(inputs)), evaluation.k)
+    predictions, times = _rows(stage, list(inputs))
+    _write_predictions(config, predictions)
+    found = figures(questions, predictions, times, evaluation.k)
     write_json(stage.path / "report.json", found)
     text = markdown(found)
     write_atomic(stage.path / "report.md", lambda p: p.write_text(text + "\n", encoding="utf-8") and None)
@@ -111,6 +116,17 @@ def _rows(stage: StageFolder, units: Sequence[str]) -> tuple[list[dict[str, Any]
     """Predictions and times."""
     tables = {unit: pq.read_table(stage.path / f"{unit}.parquet").to_pylist() for unit in units}
     return [row for unit, rows in tables.items() if unit != TIMES for row in rows], tables.get(TIMES, [])
+
+
+def _write_predictions(config: Config, rows: Sequence[dict[str, Any]]) -> None:
+    """A file an arm, as `comem score` reads it: {"data_id", "prediction"} a line."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        line = json.dumps({"data_id": row["data_id"], "prediction": row["prediction"]}, ensure_ascii=False)
+        lines.setdefault(re.sub(r"\W+", "-", row["arm"]), []).append(f"{line}\n")
+    for name, some in lines.items():
+        path, text = config.folder("predictions") / f"{name}.jsonl", "".join(some)
+        write_atomic(path, lambda p, text=text: p.write_text(text, encoding="utf-8") and None)  # type: ignore[misc]
 
 
 class EvaluateUnit:

@@ -110,6 +110,9 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
                 == pq.read_table(world.evaluation.questions).to_pylist()[int(row["data_id"][1:])]["gold_items"][0]
             )
     assert "memory, k=1, %" in output
+    lines = (folder.parent / "predictions" / "memory-k-1.jsonl").read_text().splitlines()
+    wanted = [{"data_id": r["data_id"], "prediction": r["prediction"]} for r in rows if r["arm"] == "memory, k=1"]
+    assert [json.loads(line) for line in lines] == wanted
     assert "| memory, k=1 |" in (folder / "report.md").read_text()
 
 
