@@ -17,11 +17,12 @@ from tiny_clip import write_clip
 from tiny_run import work, write_run
 
 from comem_ray.artifacts import StageFolder
-from comem_ray.config import Config, load_config
+from comem_ray.config import Config, ConfigError
 from comem_ray.evaluation.answering import Evaluator
 from comem_ray.evaluation.questions import EvaluationQuestion, write_questions
 from comem_ray.model.checkpoint import encoder_fingerprint
 from jobs.encode_memory import STAGE, EncodeShard
+from jobs.evaluate import section
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COUNT = 9
@@ -131,12 +132,6 @@ def test_killed_then_rerun_equals_uninterrupted(world, uninterrupted):
     assert predictions(folder) == predictions(uninterrupted[0])
 
 
-def test_what_is_missing_is_named(world, tmp_path):
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump({**world.model_dump(mode="json"), "evaluation": None}))
-    assert load_config(path).evaluation is None
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.evaluate", "--config", str(path)], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    assert done.returncode == 2, done.stderr
-    assert "field evaluation" in done.stderr
+def test_what_is_missing_is_named(world):
+    with pytest.raises(ConfigError, match="field evaluation"):
+        section(world.model_copy(update={"evaluation": None}))
