@@ -142,6 +142,7 @@ def test_a_finished_run_takes_no_step(uninterrupted):
     assert f"kept     {STEPS}" in finish(start(uninterrupted[0]))
 
 
+@pytest.mark.slow
 def test_divergence_is_one_message_and_no_second_try(run_file):
     path = run_file("diverging", max_loss=0.001)
     begun = time.monotonic()
