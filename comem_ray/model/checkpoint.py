@@ -132,12 +132,12 @@ def attach_adapter(config: AdapterConfig, backbone: Backbone, trainable: bool = 
     return adapter
 
 
-def save_adapter(folder: Path, adapter: Adapter, sizes: AdapterConfig, backbone_fingerprint: str) -> None:
+def save_adapter(folder: Path, adapter: Adapter, backbone_fingerprint: str) -> None:
     """Writes an adapter folder. `backbone_fingerprint` is that of the checkpoint it was trained on."""
     adapter.lora.save_pretrained(str(folder / "lora"), safe_serialization=True)
     weights = {k: v.detach().contiguous().cpu() for k, v in adapter.qformer.state_dict().items()}
     save_file(weights, folder / "qformer.safetensors")
-    write_json(folder / "adapter.json", {"backbone": backbone_fingerprint, "qformer": _sizes(sizes)})
+    write_json(folder / "adapter.json", {"backbone": backbone_fingerprint, "qformer": adapter.qformer.sizes})
 
 
 def _load(folder: Path, backbone: Backbone, trainable: bool) -> Adapter:

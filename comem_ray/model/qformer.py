@@ -46,6 +46,12 @@ class QFormer(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the constructor needs, beside the width, to make another one like it."""
+        names = ("layers", "heads", "head_width")
+        return {"queries": len(self.queries), **{name: getattr(self, name) for name in names}}
+
     def forward(self, hidden_BLD: Tensor, keep_BL: Tensor) -> Tensor:
         """Hidden states (B, L, D) and the mask of real tokens (B, L), bool -> memory (B, Q, D) in the same dtype."""
         x_BLD = self.norm_x(self.proj_in(hidden_BLD))

@@ -16,7 +16,6 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from comem_ray.artifacts import ArtifactError, write_json
-from comem_ray.config import Adapter as AdapterConfig
 from comem_ray.model.checkpoint import Adapter, save_adapter
 from comem_ray.training.optimizer import MasterAdamW
 
@@ -30,13 +29,13 @@ class Checkpoints:
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int):
         self.folder, self.identity, self.keep = folder, json.loads(json.dumps(identity)), keep
 
-    def save(self, step: int, adapter: Adapter, sizes: AdapterConfig, optimizer: MasterAdamW) -> Path:
+    def save(self, step: int, adapter: Adapter, optimizer: MasterAdamW) -> Path:
         """Saves the state after `step` steps and drops the oldest checkpoints beyond `keep`."""
         final = self.folder / f"{_PREFIX}{step:06d}"
         building = self.folder / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(building, ignore_errors=True)
         building.mkdir(parents=True)
-        save_adapter(building, adapter, sizes, self.identity["backbone"])
+        save_adapter(building, adapter, self.identity["backbone"])
         save_file(optimizer.state(), building / "optimizer.safetensors")
         write_json(building / "state.json", {"step": step, "identity": self.identity})
         shutil.rmtree(final, ignore_errors=True)

@@ -87,7 +87,7 @@ class Trainer:
             report = self._step(step)
             last = report.step == self.steps
             if self.rank == 0 and (last or report.step % self.training.checkpoint_every == 0):
-                self.checkpoints.save(report.step, self.adapter, self.config.adapter, self.optimizer)
+                self.checkpoints.save(report.step, self.adapter, self.optimizer)
             yield self._validated(report, last)
 
     def _validated(self, report: StepReport, last: bool) -> StepReport:

@@ -28,7 +28,7 @@ def saved(make_config, backbones, tmp_path_factory):
         if ".lora_" in name:
             nn.init.normal_(parameter, std=0.1)
     folder = tmp_path_factory.mktemp("adapter")
-    save_adapter(folder, encoder.adapter, config.adapter, checkpoint_fingerprint(backbones["qwen2_5_vl"]))
+    save_adapter(folder, encoder.adapter, checkpoint_fingerprint(backbones["qwen2_5_vl"]))
     return folder, encoder.encode([ITEM])
 
 

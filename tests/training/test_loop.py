@@ -1,5 +1,6 @@
 """A killed run that goes on ends with the weights of an uninterrupted one, bit for bit (float32 on the CPU)."""
 
+import json
 from collections import Counter
 
 import pytest
@@ -67,6 +68,19 @@ def test_it_learns_and_the_checkpoint_is_an_adapter(make_run):
     sequences = [loaded.sequence("Title 1: text", trainer.samples.get(1).picture)]
     ours = MemoryEncoder(config, backbone=trainer.backbone, adapter=trainer.adapter)
     assert torch.equal(loaded.encode_sequences(sequences), ours.encode_sequences(sequences))
+
+
+def test_a_start_keeps_its_own_sizes(make_run):
+    """The configuration's sizes are those of new weights; four heads with the weights of two would pass unseen."""
+    first = Trainer(make_run("first", max_steps=1))
+    list(first.run())
+    config = make_run("second", max_steps=1, start=str(first.checkpoints.latest()))
+    other = config.model_copy(update={"adapter": config.adapter.model_copy(update={"qformer_heads": 2})})
+    second = Trainer(other)
+    list(second.run())
+    said = json.loads((second.checkpoints.latest() / "adapter.json").read_text())["qformer"]
+    assert said == first.adapter.qformer.sizes
+    assert said["heads"] == 4
 
 
 def test_old_checkpoints_go(make_run):

@@ -44,10 +44,7 @@ from comem_ray.model.random_backbone import write_random_backbone
 
 log = logging.getLogger(__name__)
 
-INGEST = (
-    "python -m jobs.ingest --config configs/demo.yaml --set root={out} "
-    "--set ingest.sources.0.path={out}/source/countries.tsv --set ingest.sources.0.pictures={out}/source/pictures"
-)
+INGEST = "python -m jobs.ingest --config configs/demo_train.yaml --set root={out}"
 STAGES = ("vision", "base", "warmup", "knowledge", "samples")
 
 

@@ -83,7 +83,7 @@ def warm_up(
 
 def _save(folder: Path, adapter: Adapter, config: Config, fingerprint: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(folder, adapter, config.adapter, fingerprint)
+    save_adapter(folder, adapter, fingerprint)
 
 
 @torch.no_grad()
