@@ -82,13 +82,16 @@ class Trainer:
         self.peak_tflops = self.training.peak_tflops or known_peak(device)
 
     def run(self) -> Iterator[StepReport]:
-        """Takes the steps that are left, saves checkpoints (worker 0), and yields a report after each step."""
+        """Takes the steps that are left and yields a report of each; worker 0 saves checkpoints.
+
+        A step is saved after its report was taken: killed in between, it is done and reported again, never left out.
+        """
         for step in range(self.checkpoints.restore(self.optimizer), self.steps):
             report = self._step(step)
             last = report.step == self.steps
+            yield self._validated(report, last)
             if self.rank == 0 and (last or report.step % self.training.checkpoint_every == 0):
                 self.checkpoints.save(report.step, self.adapter, self.optimizer)
-            yield self._validated(report, last)
 
     def _validated(self, report: StepReport, last: bool) -> StepReport:
         if self.validator is None:

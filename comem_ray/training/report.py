@@ -37,9 +37,9 @@ def write_report(folder: Path, configuration: str) -> Path:
         checks="".join(_table({"step": r["step"], **r["validation"]}) for r in checks[-1:]),
         configuration=html.escape(configuration),
     )
-    return_to = folder / NAME
-    write_atomic(return_to, lambda p: p.write_text(page, encoding="utf-8") and None)
-    return return_to
+    path = folder / NAME
+    write_atomic(path, lambda p: p.write_text(page, encoding="utf-8") and None)
+    return path
 
 
 def _curves(steps: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]) -> Figure:

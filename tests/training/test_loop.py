@@ -83,6 +83,14 @@ def test_a_start_keeps_its_own_sizes(make_run):
     assert said["heads"] == 4
 
 
+def test_a_step_is_reported_before_it_is_saved(make_run):
+    config = make_run(checkpoint_every=1)
+    running = Trainer(config).run()
+    assert [next(running).step, next(running).step] == [1, 2]
+    assert Trainer(config).checkpoints.done() == 1  # killed while step 2 is logged, it is done again
+    assert next(Trainer(config).run()).step == 2
+
+
 def test_old_checkpoints_go(make_run):
     trainer = Trainer(make_run(checkpoint_every=1, keep_checkpoints=2))
     list(trainer.run())
