@@ -189,8 +189,11 @@ def test_the_table_aligns_its_columns() -> None:
     )
 
 
-def work(stage: StageFolder, seconds: float, count: int = 2) -> int:
-    """Runs a stage whose workers leave `<unit>.<pid>.begun`, take `seconds` a unit, and commit a file."""
+def work(stage: StageFolder, seconds: float, count: int = 2, together: int = 1) -> int:
+    """Runs a stage whose workers leave `<unit>.<pid>.begun`, take `seconds` a unit, and commit a file.
+
+    No unit ends before `together` processes have begun one: how long a process takes to start must not matter.
+    """
 
     class Slow:  # a class of a function travels to the workers by value
         def __init__(self, stage: StageFolder, seconds: float) -> None:
@@ -199,6 +202,9 @@ def work(stage: StageFolder, seconds: float, count: int = 2) -> int:
         def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
             unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
             (self.stage.path.parent / f"{unit}.{os.getpid()}.begun").touch()
+            deadline = time.monotonic() + 120
+            while len({p for _, p in begun(self.stage.path.parent)}) < together and time.monotonic() < deadline:
+                time.sleep(0.05)
             time.sleep(self.seconds)
             (self.stage.path / f"{unit}.txt").write_text(f"{unit} made of {inputs}", encoding="utf-8")
             self.stage.commit(unit, inputs, {f"{unit}.txt": 1}, {"items": 1})
@@ -222,7 +228,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.mark.usefixtures("cluster")
 def test_units_run_once_each_over_the_workers_asked_for(tmp_path: Path) -> None:
     stage = StageFolder(tmp_path / "items", "slow", {})
-    assert work(stage, 0.2) == len(UNITS)
+    assert work(stage, 0.2, together=2) == len(UNITS)
     assert sorted(unit for unit, _ in begun(tmp_path)) == sorted(INPUTS)
     assert len({process for _, process in begun(tmp_path)}) == 2
     assert work(stage, 0) == 0  # the second run finds nothing to do
