@@ -1,19 +1,13 @@
 """jobs.build_index on a real local Ray: right indexes, and the same bytes after kill -9."""
 
 import json
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
-import ray
 import yaml
 
 from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest, write_parquet
@@ -73,13 +67,6 @@ def make_run(make_config, source, tmp_path_factory):
         return config
 
     return make
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(address="local", num_cpus=2, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -147,11 +134,10 @@ def test_embeddings_of_other_items_are_refused(make_run, cluster):
         run(config)
 
 
-def test_an_index_above_the_cap_ends_with_one_message(make_run):
+def test_an_index_above_the_cap_ends_with_one_message(make_run, start_job):
     config = make_run("large")
-    job = start_job(Path(f"{config.root}.yaml"), "--set", "index.factory=Flat", "--set", "index.max_memory_gb=0.0005")
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 2, output
+    changed = ("--set", "index.factory=Flat", "--set", "index.max_memory_gb=0.0005")
+    output = start_job("jobs.build_index", Path(f"{config.root}.yaml"), *changed).finish(2)
     said = [line for line in output.splitlines() if line.startswith("configuration: ")]
     assert said == [
         "configuration: index: 'Flat' of 6,000 vectors takes 0.000768 GB, index.max_memory_gb is 0.0005: raise it, or "
@@ -160,46 +146,19 @@ def test_an_index_above_the_cap_ends_with_one_message(make_run):
 
 
 @pytest.mark.parametrize("victim", ["driver", "worker"])
-def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, victim):
+def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, start_job, victim):
     config = make_run(f"killed-{victim}")
     folder = config.folder("index")
-    job = start_job(Path(f"{config.root}.yaml"))
+    job = start_job("jobs.build_index", Path(f"{config.root}.yaml"))
     # The ids are written: the first index is in the making.
-    wait_for(lambda: (folder / "records" / "items.json").exists(), job)
+    job.wait_for(lambda: (folder / "records" / "items.json").exists())
     if victim == "driver":
         job.kill()
-        job.wait()
         assert not (folder / "manifest.json").exists()
-        job = start_job(Path(f"{config.root}.yaml"))
+        job = start_job("jobs.build_index", Path(f"{config.root}.yaml"))
     else:
-        os.kill(worker_pid(job), signal.SIGKILL)
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 0, output
+        job.kill_worker("BuildIndex")
+    job.finish()
     assert contents(folder) == contents(uninterrupted[0].folder("index"))
     summary = json.loads((config.folder("summaries") / "build_index.json").read_text())
     assert summary["picture recall@10"] == uninterrupted[1]["picture recall@10"]
-
-
-def start_job(path: Path, *more: str) -> subprocess.Popen:
-    # A cluster and a session of its own: its processes can be told from those of others.
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.build_index", "--config", str(path), *more]
-    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def wait_for(condition, job: subprocess.Popen, seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert job.poll() is None, job.communicate()[0].decode()
-        assert time.monotonic() < end
-        time.sleep(0.005)
-
-
-def worker_pid(job: subprocess.Popen) -> int:
-    """A Ray worker of this job that runs the actor of the stage."""
-    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines()[1:]:
-        pid, session, args = line.split(None, 2)
-        if int(session) == job.pid and args.startswith("ray::") and "BuildIndex" in args:
-            return int(pid)
-    raise AssertionError(listing)

@@ -9,12 +9,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from ray.exceptions import RayError
 
@@ -25,13 +23,6 @@ from jobs.common import Summary, guarded, main, run_units, table
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNITS = [{"unit": f"part-0000-{i:06d}", "inputs": f"digest{i}"} for i in range(6)]
 INPUTS = {row["unit"]: row["inputs"] for row in UNITS}
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture

@@ -1,18 +1,12 @@
 """jobs.embed_items on a real local Ray: right vectors, and the same bytes after kill -9."""
 
 import io
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import ray
 import yaml
 from PIL import Image
 from tiny import item_row, write_items
@@ -43,13 +37,6 @@ def make_run(make_config, tmp_path_factory):
         return config
 
     return make
-
-
-@pytest.fixture(scope="module")
-def cluster():
-    ray.init(address="local", num_cpus=2, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture(scope="module")
@@ -126,43 +113,16 @@ def test_without_items_the_stage_to_run_is_named(make_run, cluster):
 
 
 @pytest.mark.parametrize("victim", ["driver", "worker"])
-def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, victim):
+def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, start_job, victim):
     config = make_run(f"killed-{victim}", workers=2)
     folder = config.folder("embeddings")
-    job = start_job(Path(f"{config.root}.yaml"))
-    wait_for(lambda: len(list((folder / "records").glob("*.json"))) >= 2, job)
+    job = start_job("jobs.embed_items", Path(f"{config.root}.yaml"))
+    job.wait_for(lambda: len(list((folder / "records").glob("*.json"))) >= 2)
     if victim == "driver":
         job.kill()
-        job.wait()
         assert not (folder / "manifest.json").exists()
-        job = start_job(Path(f"{config.root}.yaml"))
+        job = start_job("jobs.embed_items", Path(f"{config.root}.yaml"))
     else:
-        os.kill(worker_pid(job), signal.SIGKILL)
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 0, output
+        job.kill_worker("EmbedShard")
+    job.finish()
     assert contents(folder) == contents(uninterrupted[0].folder("embeddings"))
-
-
-def start_job(path: Path) -> subprocess.Popen:
-    # A cluster and a session of its own: its processes can be told from those of others.
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.embed_items", "--config", str(path)]
-    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
-def wait_for(condition, job: subprocess.Popen, seconds: float = 300) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert job.poll() is None, job.communicate()[0].decode()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def worker_pid(job: subprocess.Popen) -> int:
-    """A Ray worker of this job that runs an actor of the stage."""
-    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines()[1:]:
-        pid, session, args = line.split(None, 2)
-        if int(session) == job.pid and args.startswith("ray::") and "EmbedShard" in args:
-            return int(pid)
-    raise AssertionError(listing)

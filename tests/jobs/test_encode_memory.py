@@ -1,10 +1,5 @@
 """jobs.encode_memory on a real local Ray: right memory, resumed after kill -9 with identical files."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,24 +31,14 @@ def run_file(make_config, tmp_path_factory):
     return make
 
 
-def start_job(path: Path, *more: str) -> subprocess.Popen:
-    # A cluster of its own, and a process group of its own: the whole job can be killed.
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.encode_memory", "--config", str(path), *more]
-    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(run_file):
+def uninterrupted(run_file, start_job):
     path = run_file("uninterrupted")
-    job = start_job(path)
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 0, output
-    return path, output
+    return path, start_job("jobs.encode_memory", path).finish()
 
 
 def test_summary_and_memory(uninterrupted):
@@ -72,45 +57,23 @@ def test_summary_and_memory(uninterrupted):
 
 
 @pytest.mark.parametrize("victim", ["driver", "worker"])
-def test_killed_then_rerun_equals_uninterrupted(uninterrupted, run_file, victim):
+def test_killed_then_rerun_equals_uninterrupted(uninterrupted, run_file, start_job, victim):
     path = run_file(f"killed-{victim}")
     memory = load_config(path).folder("memory")
-    job = start_job(path)
-    wait_for(lambda: len(list((memory / "records").glob("*.json"))) >= 1, job)
+    job = start_job("jobs.encode_memory", path)
+    job.wait_for(lambda: len(list((memory / "records").glob("*.json"))) >= 1)
     if victim == "driver":
-        os.killpg(job.pid, signal.SIGKILL)
-        job.wait()
+        job.kill()
         assert not (memory / "manifest.json").exists()
-        job = start_job(path)
+        job = start_job("jobs.encode_memory", path)
     else:
-        os.kill(worker_pid(job), signal.SIGKILL)
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 0, output
+        job.kill_worker("EncodeShard")
+    job.finish()
     assert contents(memory) == contents(load_config(uninterrupted[0]).folder("memory"))
 
 
-def wait_for(condition, job: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert job.poll() is None, job.communicate()[0].decode()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def worker_pid(job: subprocess.Popen) -> int:
-    """A Ray worker of this job that runs an actor of the stage."""
-    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines()[1:]:
-        pid, session, args = line.split(None, 2)
-        if int(session) == job.pid and args.startswith("ray::") and "EncodeShard" in args:
-            return int(pid)
-    raise AssertionError(listing)
-
-
-def test_a_store_begun_by_another_encoder_is_refused(uninterrupted):
-    job = start_job(uninterrupted[0], "--set", "adapter.seed=5")
-    output = job.communicate(timeout=120)[0].decode()
-    assert job.returncode == 3
+def test_a_store_begun_by_another_encoder_is_refused(uninterrupted, start_job):
+    output = start_job("jobs.encode_memory", uninterrupted[0], "--set", "adapter.seed=5").finish(3)
     assert "begun with another configuration" in output
     config = load_config(uninterrupted[0], ["adapter.seed=5"])
     with pytest.raises(ArtifactError, match="made by encoder"):

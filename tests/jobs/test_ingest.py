@@ -5,20 +5,15 @@ import gzip
 import io
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import ray
 import yaml
 from PIL import Image
 from tiny import picture, png
@@ -29,13 +24,6 @@ from comem_ray.config import Config, ConfigError
 from comem_ray.schema import ITEM_SCHEMA, REJECTED_SCHEMA
 from comem_ray.sources.wit_tsv import COLUMNS
 from jobs import ingest
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield
-    ray.shutdown()
 
 
 @pytest.fixture
@@ -343,7 +331,7 @@ def another(plain: tuple[Path, Config, dict[str, bytes]], root: str) -> Config:
     return config.model_copy(update={"root": str(folder / root)})
 
 
-def wait_for(condition, seconds: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
@@ -354,7 +342,7 @@ def done(config: Config) -> int:
     return len(list((config.folder("items") / "records").glob("*.json")))
 
 
-def test_killed_workers_and_readers_change_nothing(plain):
+def test_killed_workers_and_readers_change_nothing(plain, cluster):
     config = another(plain, "workers-killed")
     result: list[Any] = []
     job = threading.Thread(target=lambda: result.append(ingest.run(config)))
@@ -362,35 +350,30 @@ def test_killed_workers_and_readers_change_nothing(plain):
     killed: dict[int, str] = {}
     for part, least in (("_Worker", 3), ("read", 5), ("_Worker", 9)):
         wait_for(lambda least=least: done(config) >= least)
-        for process in psutil.Process().children(recursive=True):
-            title = " ".join(process.cmdline())
-            if title.startswith("ray::") and part in title and process.pid not in killed:
-                process.send_signal(signal.SIGKILL)
-                killed[process.pid] = title
+        for process in cluster.workers(part):
+            if process.pid not in killed:
+                killed[process.pid] = part
+                process.kill()
                 break
     job.join(timeout=300)
-    assert any("_Worker" in title for title in killed.values())
+    assert "_Worker" in killed.values()
     assert result
     assert stored(config) == plain[2]
 
 
-def test_a_killed_driver_is_taken_up_where_it_was(plain):
+def test_a_killed_driver_is_taken_up_where_it_was(plain, start_job):
     config = another(plain, "driver-killed")
     path = plain[0] / "driver-killed.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    first = start_job(path)
-    wait_for(lambda: done(config) >= 4 or first.poll() is not None)
+    first = start_job("jobs.ingest", path)
+    first.wait_for(lambda: done(config) >= 4)
     first.kill()
-    first.wait()
     assert not (config.folder("items") / "manifest.json").exists()
     time.sleep(1)
     kept = {record.name: record.stat().st_mtime_ns for record in finished(config)}
     assert 4 <= done(config) < UNITS
 
-    second = start_job(path)
-    output = second.communicate(timeout=300)[0].decode()
-    assert second.returncode == 0, output
-    assert "== ingest" in output
+    assert "== ingest" in start_job("jobs.ingest", path).finish()
     assert stored(config) == plain[2]
     assert len(kept) >= 1
     assert kept.items() <= {record.name: record.stat().st_mtime_ns for record in finished(config)}.items()
@@ -400,9 +383,3 @@ def finished(config: Config) -> list[Path]:
     """Records of units that a rerun has no reason to touch."""
     records = (config.folder("items") / "records").glob("*.json")
     return [path for path in records if json.loads(path.read_text())["counts"]["retryable"] == 0]
-
-
-def start_job(path: Path) -> subprocess.Popen:
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.ingest", "--config", str(path)]
-    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)

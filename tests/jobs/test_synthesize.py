@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +123,6 @@ def run_file(world, name: str) -> Path:
     return path
 
 
-def start_job(path: Path, *more: str) -> subprocess.Popen:
-    # A cluster of its own, and a process group of its own: the whole job can be killed.
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.synthesize", "--config", str(path), *more]
-    return subprocess.Popen(command, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -145,12 +132,9 @@ def rows_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(world):
+def uninterrupted(world, start_job):
     path = run_file(world, "uninterrupted")
-    job = start_job(path)
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 0, output
-    return path, output
+    return path, start_job("jobs.synthesize", path).finish()
 
 
 def test_right_answers_are_kept(world, uninterrupted):
@@ -215,41 +199,20 @@ def test_translations_and_the_sample_set(uninterrupted):
     assert len(samples.get(0).items) == 3
 
 
-def test_killed_twice_then_rerun_equals_uninterrupted(world, uninterrupted):
+def test_killed_twice_then_rerun_equals_uninterrupted(world, uninterrupted, start_job):
     path = run_file(world, "killed")
     folder = load_config(path).folder("training-data")
     records = folder / "records"
-    job = start_job(path)
-    wait_for(lambda: len(list(records.glob("*.json"))) >= 1, job)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+    job = start_job("jobs.synthesize", path)
+    job.wait_for(lambda: len(list(records.glob("*.json"))) >= 1)
+    job.kill()
     assert not (folder / "manifest.json").exists()
     left = {p.name: p.stat().st_mtime_ns for p in records.glob("*.json")}
-    job = start_job(path)
-    os.kill(wait_for(lambda: worker_pid(job), job), signal.SIGKILL)
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 0, output
+    job = start_job("jobs.synthesize", path)
+    job.kill_worker("SynthesizeUnit)).submit")
+    job.finish()
     assert contents(folder) == contents(load_config(uninterrupted[0]).folder("training-data"))
     assert {name: (records / name).stat().st_mtime_ns for name in left} == left  # nothing twice
-
-
-def wait_for(condition: Callable[[], Any], job: subprocess.Popen, seconds: float = 120) -> Any:
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert job.poll() is None, job.communicate()[0].decode()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    return found
-
-
-def worker_pid(job: subprocess.Popen) -> int | None:
-    """A Ray worker of this job that is at work on a unit; one of a killed job may live on for a moment."""
-    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines()[1:]:
-        pid, session, args = line.split(None, 2)
-        if int(session) == job.pid and args.startswith("ray::") and "SynthesizeUnit)).submit" in args:
-            return int(pid)
-    return None
 
 
 def test_what_cannot_be_run_is_refused(uninterrupted):

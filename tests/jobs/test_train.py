@@ -1,9 +1,5 @@
 """jobs.train on a real local Ray: the same weights whatever was killed, figures of every step, and a usable adapter."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,7 +16,6 @@ from comem_ray.config import load_config, resolve
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.training.metrics import read_metrics
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS = 12
 
 
@@ -45,21 +40,6 @@ def run_file(make_config, tmp_path_factory):
     return make
 
 
-def start(path: Path, *more: str) -> subprocess.Popen:
-    # A cluster of its own, and a process group of its own: the whole job can be killed.
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.train", "--config", str(path), *more]
-    return subprocess.Popen(
-        command, cwd=REPOSITORY, env=env, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-
-
-def finish(job: subprocess.Popen, code: int = 0) -> str:
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == code, output
-    return output
-
-
 def adapter_weights(path: Path) -> dict[str, torch.Tensor]:
     folder = resolve(load_config(path).adapter.path)
     return {f"{f.parent.name}/{n}": t for f in sorted(folder.rglob("*.safetensors")) for n, t in load_file(f).items()}
@@ -72,9 +52,9 @@ def assert_same_weights(path: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(run_file):
+def uninterrupted(run_file, start_job):
     path = run_file("uninterrupted")
-    return path, finish(start(path))
+    return path, start_job("jobs.train", path).finish()
 
 
 def test_figures_of_every_step_and_a_report(uninterrupted):
@@ -110,26 +90,25 @@ def test_the_adapter_is_a_plain_peft_folder_and_encodes(uninterrupted):
     assert not torch.allclose(trained.float(), untrained.float(), atol=1e-2)
 
 
-def test_killed_then_rerun_ends_with_the_same_weights(uninterrupted, run_file):
+def test_killed_then_rerun_ends_with_the_same_weights(uninterrupted, run_file, start_job):
     path = run_file("killed")
     folder = load_config(path).folder("training")
-    job = start(path)
-    wait_for(lambda: len(read_metrics(folder)) >= 4, job)
-    os.kill(worker_pid(job), signal.SIGKILL)  # the job goes on with another worker
-    wait_for(lambda: len(read_metrics(folder)) <= 3, job)
-    wait_for(lambda: len(read_metrics(folder)) >= 8, job)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+    job = start_job("jobs.train", path)
+    job.wait_for(lambda: len(read_metrics(folder)) >= 4)
+    job.kill_worker("TrainWorker")  # the job goes on with another worker
+    job.wait_for(lambda: len(read_metrics(folder)) <= 3)
+    job.wait_for(lambda: len(read_metrics(folder)) >= 8)
+    job.kill()
     assert not resolve(load_config(path).adapter.path).exists()
-    finish(start(path))
+    start_job("jobs.train", path).finish()
     assert_same_weights(path, uninterrupted[0])
     assert [r["step"] for r in read_metrics(folder) if "loss" in r] == list(range(1, STEPS + 1))
 
 
 @pytest.mark.slow
-def test_two_workers_compute_the_same_steps(uninterrupted, run_file):
+def test_two_workers_compute_the_same_steps(uninterrupted, run_file, start_job):
     path = run_file("two", workers={"count": 2, "cpus": 0.5}, max_steps=3)
-    finish(start(path))
+    start_job("jobs.train", path).finish()
     one, two = (
         [r for r in read_metrics(load_config(p).folder("training")) if "loss" in r] for p in (uninterrupted[0], path)
     )
@@ -138,33 +117,15 @@ def test_two_workers_compute_the_same_steps(uninterrupted, run_file):
 
 
 @pytest.mark.slow
-def test_a_finished_run_takes_no_step(uninterrupted):
-    assert f"kept     {STEPS}" in finish(start(uninterrupted[0]))
+def test_a_finished_run_takes_no_step(uninterrupted, start_job):
+    assert f"kept     {STEPS}" in start_job("jobs.train", uninterrupted[0]).finish()
 
 
 @pytest.mark.slow
-def test_divergence_is_one_message_and_no_second_try(run_file):
+def test_divergence_is_one_message_and_no_second_try(run_file, start_job):
     path = run_file("diverging", max_loss=0.001)
     begun = time.monotonic()
-    output = finish(start(path), 1)
+    output = start_job("jobs.train", path).finish(1)
     assert "step 1: the loss is" in output
     assert "Traceback" not in output
     assert time.monotonic() - begun < 120
-
-
-def wait_for(condition, job: subprocess.Popen, seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert job.poll() is None, job.communicate()[0].decode()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
-def worker_pid(job: subprocess.Popen) -> int:
-    """The process of a training worker of this job."""
-    listing = subprocess.run(["ps", "-eo", "pid,sid,args"], capture_output=True, text=True, check=True).stdout
-    for line in listing.splitlines()[1:]:
-        pid, session, args = line.split(None, 2)
-        if int(session) == job.pid and args.startswith("ray::") and "TrainWorker" in args:
-            return int(pid)
-    raise AssertionError(listing)

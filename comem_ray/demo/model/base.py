@@ -28,6 +28,7 @@ from comem_ray.config import Config
 from comem_ray.demo.backbone import BASE_LORA
 from comem_ray.demo.model.lessons import Draw, Lesson, Lessons
 from comem_ray.demo.model.notes import Codebook, disturbed, notes, signatures, slots, word_codes
+from comem_ray.demo.model.packing import Packed, hidden_states, pack
 from comem_ray.demo.model.pictures import SeenBackbone
 from comem_ray.demo.model.steps import Plan, Steps
 from comem_ray.model.memory_encoder import length_buckets
@@ -47,8 +48,9 @@ class Base:
     plan: Plan = PLAN
     rank: int = 48
     notes: float = 0.65  # of the steps; the others are rag
-    notes_batch: int = 32
-    rag_batch: int = 16
+    notes_batch: int = 8  # sets of items a step, in a step of notes
+    rag_batch: int = 4
+    questions: int = 6  # about each set; what stands before them is read once
     batch_tokens: int = 2048  # a forward pass, padding included
     name_weight: float = 6.0
     fact_weight: float = 2.0
@@ -107,8 +109,8 @@ def save_base_lora(parameters: dict[str, nn.Parameter], path: Path) -> None:
     write_atomic(path, lambda p: save_file(stored, p))
 
 
-def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[Lesson]]:
-    """The mode and the lessons of a step: a function of its number."""
+def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[list[Lesson]]]:
+    """The mode and the lessons of a step, in groups that share their items: a function of its number."""
     rng = random.Random(f"base {sizes.seed} {number}")
     progress = number / sizes.plan.steps
     mode = "memory" if rng.random() < sizes.notes else "rag"
@@ -116,7 +118,7 @@ def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[Less
     lookalikes = 0.15 if progress < 0.25 else 0.5
     count = sizes.notes_batch if mode == "memory" else sizes.rag_batch
     drawn = [Draw(rng.choice((1, 2, 2, 3, 3, 3)), lookalikes, first) for _ in range(count)]
-    return mode, [lessons.get(rng, draw) for draw in drawn]
+    return mode, [lessons.get(rng, draw, sizes.questions) for draw in drawn]
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,16 @@ class _Target:
     fact: int
 
 
+@dataclass(frozen=True)
+class _Pack:
+    """Lessons about the same items as one sequence."""
+
+    lessons: Sequence[Lesson]
+    asked: Question  # the first; it has the items, or their notes
+    targets: list[_Target]
+    packed: Packed
+
+
 class LessonLoss:
     """The loss of lessons and its gradients, with the sequences and inputs of the reasoner itself."""
 
@@ -136,37 +148,49 @@ class LessonLoss:
         self.reasoner, self.book, self.sizes = Reasoner(config, backbone=backbone), book, sizes
         self._sequencer = backbone.sequencer
 
-    def backward(self, mode: str, lessons: Sequence[Lesson], number: int) -> dict[str, float]:
-        """Adds the gradients of the lessons' loss. Returns it, and the parts of first tokens that are right."""
-        asked = self.questions(mode, lessons, torch.Generator().manual_seed(number))
-        targets = [self.target(lesson) for lesson in lessons]
-        prompts = [self.reasoner.sequence(q) for q in asked]
-        sequences = [dataclasses.replace(p, ids=p.ids + t.ids) for p, t in zip(prompts, targets, strict=True)]
-        total = sum(sum(t.weights) for t in targets)
-        right: dict[int, Tensor] = {}
+    def backward(self, mode: str, groups: Sequence[Sequence[Lesson]], number: int) -> dict[str, float]:
+        """Adds the gradients of the lessons' loss. Returns it, and the parts of first tokens that are right.
+
+        The lessons of a group share their items and go through the model as one sequence.
+        """
+        generator = torch.Generator().manual_seed(number)
+        packs = [self._pack(mode, group, generator) for group in groups]
+        total = sum(sum(t.weights) for p in packs for t in p.targets)
+        right: dict[int, list[Tensor]] = {}
         loss = 0.0
-        for group in length_buckets([len(s) for s in sequences], self.sizes.batch_tokens):
-            logits = self._logits([asked[i] for i in group], [sequences[i] for i in group], [targets[i] for i in group])
-            ids = torch.tensor([t for i in group for t in targets[i].ids], device=logits.device)
-            weights = torch.tensor([w for i in group for w in targets[i].weights], device=logits.device)
+        for bucket in length_buckets([len(p.packed) for p in packs], self.sizes.batch_tokens):
+            some = [packs[i] for i in bucket]
+            targets = [t for p in some for t in p.targets]
+            logits = self._logits(some)
+            ids = torch.tensor([i for t in targets for i in t.ids], device=logits.device)
+            weights = torch.tensor([w for t in targets for w in t.weights], device=logits.device)
             part = (F.cross_entropy(logits, ids, reduction="none") * weights).sum() / total
             part.backward()
             loss += part.item()
-            hits = (logits.argmax(-1) == ids).cpu().split([len(targets[i].ids) for i in group])
-            right |= dict(zip(group, hits, strict=True))
-        return {"loss": loss, **_figures(mode, lessons, targets, right)}
+            hits = iter((logits.argmax(-1) == ids).cpu().split([len(t.ids) for t in targets]))
+            right |= {i: [next(hits) for _ in packs[i].targets] for i in bucket}
+        every = [(x, t, h) for i, p in enumerate(packs) for x, t, h in zip(p.lessons, p.targets, right[i], strict=True)]
+        return {"loss": loss, "tokens": sum(len(p.packed) for p in packs), **_figures(mode, every)}
+
+    def _pack(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> _Pack:
+        asked = self.questions(mode, lessons, generator)
+        targets = [self.target(lesson) for lesson in lessons]
+        prompts = [self.reasoner.sequence(q) for q in asked]
+        whole = [dataclasses.replace(p, ids=p.ids + t.ids) for p, t in zip(prompts, targets, strict=True)]
+        shared = len(lessons[0].items) if mode == "rag" else 0
+        return _Pack(lessons, asked[0], targets, pack(self.reasoner.backbone, whole, shared))
 
     def questions(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> list[Question]:
-        """What the reasoner is asked: with the items in rag mode, with their (disturbed) notes in memory mode."""
+        """What the reasoner is asked about the same items: with them in rag mode, else with their (disturbed) notes."""
         if mode == "rag":
             return [Question(x.question, x.picture, "rag", items=x.items) for x in lessons]
-        every = self.notes_of(lessons, generator).split([len(x.items) for x in lessons])
-        return [Question(x.question, x.picture, "memory", memory=n) for x, n in zip(lessons, every, strict=True)]
+        memory = self.notes_of(lessons[0], generator)
+        return [Question(x.question, x.picture, "memory", memory=memory) for x in lessons]
 
-    def notes_of(self, lessons: Sequence[Lesson], generator: torch.Generator) -> Tensor:
-        """Notes (items of all lessons, Q, D) with noise."""
-        tokens = self._sequencer.tokens([seen for x in lessons for seen in x.pictures])
-        words = word_codes([slots(c, self._sequencer.plain_ids) for x in lessons for c in x.countries], self.book)
+    def notes_of(self, lesson: Lesson, generator: torch.Generator) -> Tensor:
+        """Notes (items, Q, D) with noise."""
+        tokens = self._sequencer.tokens(lesson.pictures)
+        words = word_codes([slots(c, self._sequencer.plain_ids) for c in lesson.countries], self.book)
         words, signed = disturbed(words, signatures(tokens), self.book, self.sizes.noise, generator)
         return notes(words, signed, self.book)
 
@@ -181,22 +205,24 @@ class LessonLoss:
             weights[name] = self.sizes.name_weight
         return _Target(ids, weights, name, fact)
 
-    def _logits(self, asked: list[Question], sequences: list[Any], targets: list[_Target]) -> Tensor:
+    def _logits(self, packs: Sequence[_Pack]) -> Tensor:
         """Logits (answer tokens of all, vocabulary), float32, each of the place before its token."""
-        batch, embeds = self.reasoner.inputs(asked, sequences)
-        hidden = self.reasoner.backbone.hidden_states(batch, embeds)
-        places = [hidden[i, -len(t.ids) - 1 : -1] for i, t in enumerate(targets)]
+        batch, embeds = self.reasoner.inputs([p.asked for p in packs], [p.packed.sequence for p in packs])
+        hidden = hidden_states(self.reasoner.backbone, batch, embeds, [p.packed for p in packs])
+        places = []
+        for row, p in zip(hidden, packs, strict=True):
+            own = row[len(row) - len(p.packed) :]
+            ends = [p.packed.end(n) for n in range(len(p.targets))]
+            places += [own[end - len(t.ids) - 1 : end - 1] for end, t in zip(ends, p.targets, strict=True)]
         return self.reasoner.backbone.model.lm_head(torch.cat(places)).float()
 
 
-def _figures(
-    mode: str, lessons: Sequence[Lesson], targets: Sequence[_Target], right: dict[int, Tensor]
-) -> dict[str, float]:
+def _figures(mode: str, lessons: Sequence[tuple[Lesson, _Target, Tensor]]) -> dict[str, float]:
     """Parts that are right: the name's first token among several items, and the fact's, of one item and of several."""
-    several = [i for i, x in enumerate(lessons) if len(x.items) > 1]
-    alone = [i for i, x in enumerate(lessons) if len(x.items) == 1]
-    pick = _mean([right[i][targets[i].name] for i in several])
-    fact, fact_alone = (_mean([right[i][targets[i].fact] for i in some]) for some in (several, alone))
+    several = [x for x in lessons if len(x[0].items) > 1]
+    alone = [x for x in lessons if len(x[0].items) == 1]
+    pick = _mean([hits[target.name] for _, target, hits in several])
+    fact, fact_alone = (_mean([hits[target.fact] for _, target, hits in some]) for some in (several, alone))
     none = {f"{m}_{k}": NAN for m in ("memory", "rag") for k in ("pick", "fact", "fact_alone")}
     return {**none, f"{mode}_pick": pick, f"{mode}_fact": fact, f"{mode}_fact_alone": fact_alone}
 

@@ -1,4 +1,4 @@
-"""Draws what the base learns from: a question about a map, with the right item among others, most of them look-alikes.
+"""Draws what the base learns from: questions about maps, each with its item among others, many of them look-alikes.
 
 The facts of every item are invented for the one sample, so that nothing but the item can tell them. Where the right
 item stands is drawn too: anywhere at first, so that the picture must be looked at; mostly in front at the end, as
@@ -76,23 +76,19 @@ class Lessons:
         self._lexicon, self._maps, self._views = lexicon, maps, views
         self._neighbours = neighbours.tolist()
 
-    def get(self, rng: random.Random, draw: Draw) -> Lesson:
-        """The next lesson that `rng` gives."""
-        shown = rng.sample(range(self._views), 2)
-        right = rng.randrange(len(self._maps))
-        others = self._others(rng, right, draw)
-        place = 0 if rng.random() < draw.first else rng.randrange(draw.items)
-        maps = [*others[:place], right, *others[place:]]
-        countries = [self.country(rng, m) for m in maps]
-        fact: Fact = "name" if rng.random() < NAME_SHARE else rng.choice(("capital", *ASKED))
-        return Lesson(
-            tuple(countries),
-            tuple(_text(rng, c) for c in countries),
-            tuple(Seen(m, shown[0] if m == right else rng.randrange(self._views)) for m in maps),
-            place,
-            fact,
-            Seen(right, shown[1]),
-        )
+    def get(self, rng: random.Random, draw: Draw, count: int = 1) -> list[Lesson]:
+        """The next `count` lessons that `rng` gives: about the same items, each with a right one of its own."""
+        maps = [rng.randrange(len(self._maps))]
+        maps += self._others(rng, maps[0], draw)
+        rng.shuffle(maps)
+        countries = tuple(self.country(rng, m) for m in maps)
+        texts = tuple(_text(rng, c) for c in countries)
+        shown = tuple(Seen(m, rng.randrange(self._views)) for m in maps)
+        places = [0 if rng.random() < draw.first else rng.randrange(draw.items) for _ in range(count)]
+        return [Lesson(countries, texts, shown, p, _fact(rng), self._other_view(rng, shown[p])) for p in places]
+
+    def _other_view(self, rng: random.Random, seen: Seen) -> Seen:
+        return Seen(seen.map, (seen.view + 1 + rng.randrange(self._views - 1)) % self._views)
 
     def country(self, rng: random.Random, map_number: int) -> Country:
         """A country with that map, its facts invented anew."""
@@ -112,6 +108,10 @@ class Lessons:
             if other != right and other not in others:
                 others.append(other)
         return others
+
+
+def _fact(rng: random.Random) -> Fact:
+    return "name" if rng.random() < NAME_SHARE else rng.choice(("capital", *ASKED))
 
 
 def _text(rng: random.Random, country: Country) -> str:

@@ -3,15 +3,18 @@
 import json
 import random
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import AutoTokenizer
 
 from comem_ray.demo.backbone import BASE_LORA, TOWER
 from comem_ray.demo.model.base import Base, LessonLoss, add_base_lora, batch_of, train_base
+from comem_ray.demo.model.lessons import Draw, Lesson
 from comem_ray.demo.model.pictures import view_picture
 from comem_ray.demo.model.stages import Run
 from comem_ray.demo.model.steps import Plan
@@ -59,7 +62,7 @@ def test_sequences_and_inputs_are_those_of_the_reasoner_on_pictures(finished: Ru
     reasoner, maps = Reasoner(config, backbone=backbone), tower_maps(sizes.vision.maps)
     shown = lambda s: view_picture(maps[s.map], s)  # noqa: E731
     for mode in ("rag", "memory"):
-        _, lessons = batch_of(0, finished.lessons(seen), sizes.base)
+        lessons = batch_of(0, finished.lessons(seen), sizes.base)[1][0]
         cached = loss.questions(mode, lessons, torch.Generator().manual_seed(0))
         real = [
             Question(q.text, shown(q.picture), q.mode, items=[(text, shown(s)) for text, s in q.items], memory=q.memory)
@@ -77,7 +80,7 @@ def test_targets_point_at_the_name_and_at_the_fact(finished: Run) -> None:
     loss = LessonLoss(finished.config(), seen, book, finished.sizes.base)
     tokenizer = AutoTokenizer.from_pretrained(finished._backbone(TOWER))
     for number in range(6):
-        for lesson in batch_of(number, finished.lessons(seen), finished.sizes.base)[1]:
+        for lesson in chain(*batch_of(number, finished.lessons(seen), finished.sizes.base)[1]):
             target = loss.target(lesson)
             assert tokenizer.decode(target.ids[target.name :]).startswith(f" {lesson.country.name}")
             assert tokenizer.decode(target.ids[: target.fact]) == lesson.before_fact()
@@ -86,6 +89,29 @@ def test_targets_point_at_the_name_and_at_the_fact(finished: Run) -> None:
             )
             assert lesson.pictures[lesson.right].map == lesson.picture.map
             assert lesson.pictures[lesson.right].view != lesson.picture.view
+
+
+@pytest.mark.parametrize("mode", ["rag", "memory"])
+def test_questions_read_in_one_sequence_have_the_gradients_of_each_on_its_own(finished: Run, mode: str) -> None:
+    backbone, seen, book = loaded(finished, TOWER)
+    sizes = replace(finished.sizes.base, noise=(0.0, 0.0))
+    parameters = add_base_lora(backbone.model, sizes.rank, 0)
+    loss = LessonLoss(finished.config(), seen, book, sizes)
+    groups = [finished.lessons(seen).get(random.Random(n), Draw(k, 0.5, 0.3), 4) for n, k in enumerate((1, 3, 2))]
+
+    def gradients(some: list[list[Lesson]]) -> tuple[dict[str, float], dict[str, Tensor]]:
+        backbone.model.zero_grad()
+        figures = loss.backward(mode, some, 0)
+        return figures, {name: p.grad.clone() for name, p in parameters.items() if p.grad is not None}
+
+    for p in parameters.values():
+        torch.nn.init.normal_(p, std=0.05)  # a LoRA that acts, so that A has gradients too
+    (together, packed), (apart, single) = gradients(groups), gradients([[x] for group in groups for x in group])
+    assert together["loss"] == pytest.approx(apart["loss"], rel=1e-4)
+    assert together["tokens"] < 0.8 * apart["tokens"]
+    assert packed.keys() == single.keys() == parameters.keys()
+    for name, gradient in single.items():
+        torch.testing.assert_close(packed[name], gradient, atol=1e-5, rtol=1e-3)
 
 
 def test_base_merged_equals_base_with_the_lora_applied(finished: Run) -> None:
@@ -148,7 +174,7 @@ def test_the_right_item_moves_to_the_front_at_the_end(finished: Run) -> None:
     sizes = replace(Base(), plan=Plan(steps=1000, learning_rate=1e-3))
 
     def in_front(steps: range) -> float:
-        several = [x for n in steps for x in batch_of(n, lessons, sizes)[1] if len(x.items) == 3]
+        several = [x for n in steps for x in chain(*batch_of(n, lessons, sizes)[1]) if len(x.items) == 3]
         return sum(x.right == 0 for x in several) / len(several)
 
     assert 0.2 < in_front(range(100, 120)) < 0.47
