@@ -173,6 +173,10 @@ class Training(_Section):
     data: str = Field(description="folder of training shards (parquet, TRAINING_SCHEMA)")
     start: str | None = Field(None, description="adapter folder to go on from; null: new weights of adapter's sizes")
     items: int = Field(3, ge=1, description="items of a sample, best first; more is dearer and steadier")
+    items_together: bool = Field(
+        False,
+        description="samples over the same items come together: a micro-batch encodes an item once",
+    )
     epochs: int = Field(1, ge=1)
     max_steps: int | None = Field(None, ge=1, description="optimizer steps; null: as many as the epochs have")
     global_batch: int = Field(16, ge=1, description="samples a step, over all workers")

@@ -76,6 +76,7 @@ class Trainer:
         self.validator = None
         if rank == 0 and self.training.validation is not None:
             self.validator = Validator(self.training.validation, validation_samples(config), encoder, reasoner)
+        self.sets = self.samples.sets() if self.training.items_together else None
         self.steps = planned_steps(config, self.samples)
         self.optimizer = MasterAdamW(trainable_parameters(self.adapter), self.training, self.steps)
         self.checkpoints = run_checkpoints(config, self.samples)
@@ -104,7 +105,7 @@ class Trainer:
         start = time.monotonic()
         # Dropout depends on the step and the worker alone: a resumed run draws what an uninterrupted one draws.
         torch.manual_seed(self.config.seed * 1_000_003 + step * 1_009 + self.rank)
-        indices = batch_of(step, len(self.samples), self.training.global_batch, self.config.seed)
+        indices = batch_of(step, len(self.samples), self.training.global_batch, self.config.seed, self.sets)
         mine = share_of(indices, self.rank, self.workers)
         figures = NOTHING
         for first in range(0, len(mine), self.training.micro_batch):

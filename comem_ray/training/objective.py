@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -60,12 +61,17 @@ class Objective:
         self.encoder, self.reasoner, self.distillation = encoder, reasoner, distillation
 
     def backward(self, samples: Sequence[Sample], weight: float) -> Figures:
-        """Adds the gradients of `weight` x (sum of the samples' losses) to the adapter's parameters."""
-        items = [self.encoder.sequence(text, picture) for s in samples for text, picture in s.items]
+        """Adds the gradients of `weight` x (sum of the samples' losses) to the adapter's parameters.
+
+        An item of several samples is encoded once; its gradient is the sum of theirs.
+        """
+        places, shown = _different_items(samples)
+        items = [self.encoder.sequence(text, picture) for text, picture in shown]
         groups = list(length_buckets([len(i) for i in items], self.encoder.batch_tokens))
         encoded = [self.encoder.forward([items[i] for i in group]) for group in groups]
         memory = _in_order(encoded, groups).requires_grad_() if items else None
-        loss, kl, tokens = self._reason(samples, memory)
+        parts = [memory[p] if memory is not None and p else None for p in places]
+        loss, kl, tokens = self._reason(samples, parts)
         (weight * (loss + self.distillation * kl)).backward()
         if memory is not None:
             assert memory.grad is not None
@@ -75,13 +81,13 @@ class Objective:
         read = sum(len(i) for i in items)
         return Figures(loss.item(), kl.item(), len(samples), tokens[0], read, tokens[1])
 
-    def _reason(self, samples: Sequence[Sample], memory: Tensor | None) -> tuple[Tensor, Tensor, tuple[int, int]]:
+    def _reason(
+        self, samples: Sequence[Sample], memory: Sequence[Tensor | None]
+    ) -> tuple[Tensor, Tensor, tuple[int, int]]:
         answers = [self._answer_ids(s.answer) for s in samples]
-        counts = [len(s.items) for s in samples]
-        parts = memory.split(counts) if memory is not None else [None] * len(samples)
         asked = [
             Question(s.question, s.picture, "memory" if s.items else "none", memory=m)
-            for s, m in zip(samples, parts, strict=True)
+            for s, m in zip(samples, memory, strict=True)
         ]
         sequences = self._with_answers(asked, answers)
         logits = self._answer_logits(asked, sequences, answers)
@@ -117,6 +123,21 @@ class Objective:
         # Padding is on the left: an answer of n tokens ends its row, and is predicted one place earlier.
         places = [hidden[i, -len(ids) - 1 : -1] for i, ids in enumerate(answers)]
         return self.reasoner.backbone.model.lm_head(torch.cat(places)).float()
+
+
+def _different_items(samples: Sequence[Sample]) -> tuple[list[list[int]], list[tuple[str, Image]]]:
+    """The places of each sample's items among the different items of all, and these."""
+    numbers: dict[object, int] = {}
+    shown: list[tuple[str, Image]] = []
+    places: list[list[int]] = []
+    for n, sample in enumerate(samples):
+        keys: list[object] = list(sample.item_ids) or [(n, k) for k in range(len(sample.items))]
+        for key, item in zip(keys, sample.items, strict=True):
+            if key not in numbers:
+                numbers[key] = len(shown)
+                shown.append(item)
+        places.append([numbers[key] for key in keys])
+    return places, shown
 
 
 def _in_order(parts: Sequence[Tensor], groups: Sequence[Sequence[int]]) -> Tensor:

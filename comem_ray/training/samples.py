@@ -58,6 +58,7 @@ class Sample:
     answer: str
     rule: Rule = "exact"  # how `gold` is compared with an answer (comem_ray.evaluation.scoring)
     gold: Sequence[Any] = ()  # right answers in the benchmark's own form
+    item_ids: Sequence[str] = ()  # of `items`; empty: no item is another sample's too
 
 
 class SampleSet:
@@ -89,12 +90,19 @@ class SampleSet:
     def get(self, index: int) -> Sample:
         """The sample at `index`, pictures decoded."""
         row = self._rows.slice(index, 1).to_pylist()[0]
-        items = self._items.get(row["item_ids"][: self._count])
-        shown = [(item.text, self._open(item.picture)) for item in items if item.picture is not None]
+        items = [i for i in self._items.get(row["item_ids"][: self._count]) if i.picture is not None]
+        shown = [(item.text, self._open(item.picture or b"")) for item in items]
         picture = None if row["picture"] is None else self._open(row["picture"])
         made = json.loads(row["provenance"])
         rule, gold = made.get("rule", "exact"), made.get("gold", [row["answer"]])
-        return Sample(row["sample_id"], row["question"], picture, shown, row["answer"], rule, gold)
+        ids = [item.item_id for item in items]
+        return Sample(row["sample_id"], row["question"], picture, shown, row["answer"], rule, gold, ids)
+
+    def sets(self) -> list[int]:
+        """For every sample the number of its set of items: equal where the items are, in the same order."""
+        numbers: dict[tuple[str, ...], int] = {}
+        wanted = (tuple(ids[: self._count]) for ids in self._rows["item_ids"].to_pylist())
+        return [numbers.setdefault(ids, len(numbers)) for ids in wanted]
 
     def _open(self, data: bytes) -> Image:
         return open_picture(data, self._max_pixels)
@@ -115,18 +123,25 @@ def steps_of(samples: int, global_batch: int, epochs: int, max_steps: int | None
     return min(steps, max_steps or steps)
 
 
-def batch_of(step: int, samples: int, global_batch: int, seed: int) -> list[int]:
+def batch_of(step: int, samples: int, global_batch: int, seed: int, sets: Sequence[int] | None = None) -> list[int]:
     """Indices of the samples of a step: position step * global_batch of the epochs' orders, one after the other."""
     first = step * global_batch
     places = range(first, first + global_batch)
-    orders = {epoch: epoch_order(samples, seed, epoch) for epoch in {p // samples for p in places}}
+    orders = {epoch: epoch_order(samples, seed, epoch, sets) for epoch in {p // samples for p in places}}
     return [orders[p // samples][p % samples] for p in places]
 
 
-def epoch_order(samples: int, seed: int, epoch: int) -> list[int]:
-    """A seeded permutation of all samples, another one for each epoch."""
+def epoch_order(samples: int, seed: int, epoch: int, sets: Sequence[int] | None = None) -> list[int]:
+    """A seeded permutation of all samples, another one for each epoch.
+
+    With `sets`, the set that each sample is of, the samples of a set stand together and the sets are permuted.
+    """
     generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    return torch.randperm(samples, generator=generator).tolist()
+    order: list[int] = torch.randperm(samples, generator=generator).tolist()
+    if sets is None:
+        return order
+    places = torch.randperm(max(sets) + 1, generator=generator).tolist()
+    return sorted(order, key=lambda i: places[sets[i]])
 
 
 def share_of(indices: Sequence[int], rank: int, workers: int) -> list[int]:

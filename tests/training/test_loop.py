@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from itertools import pairwise
 
 import pytest
 import torch
@@ -116,6 +117,12 @@ def test_a_run_of_another_configuration_is_not_continued(make_run):
 def test_order_of_the_data():
     assert sorted(epoch_order(10, 1, 0)) == list(range(10))
     assert epoch_order(10, 1, 0) != epoch_order(10, 1, 1) != epoch_order(10, 2, 1)
+    sets = [0, 1, 2, 1, 0, 2, 2, 3, 3, 0]
+    for epoch in range(3):
+        order = epoch_order(10, 1, epoch, sets)
+        assert sorted(order) == list(range(10))
+        assert len([1 for a, b in pairwise(order) if sets[a] != sets[b]]) == 3  # sets stay whole
+    assert epoch_order(10, 1, 0, sets) != epoch_order(10, 1, 1, sets)
     seen = Counter(i for step in range(5) for i in batch_of(step, 10, 4, seed=1))
     assert set(seen.values()) == {2}  # five steps of four are two epochs of ten
     batch = batch_of(3, 10, 4, 1)

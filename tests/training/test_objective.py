@@ -72,6 +72,19 @@ def by_one_graph(objective, s: Sample) -> torch.Tensor:
     return F.cross_entropy(logits[0, :-1].float(), labels[0, 1:], ignore_index=-100)
 
 
+def test_an_item_of_several_samples_is_encoded_once(objective):
+    shared = [dataclasses.replace(SAMPLES[0], item_ids=["a", "b", "c"])]
+    turned = SAMPLES[0].items[1], SAMPLES[0].items[0], SAMPLES[3].items[0]
+    shared += [dataclasses.replace(SAMPLES[3], items=list(turned), item_ids=["b", "a", "d"])]
+    once = objective.backward(shared, 1 / 2)
+    together = gradients(objective)
+    apart = objective.backward([dataclasses.replace(s, item_ids=[]) for s in shared], 1 / 2)
+    close(together, gradients(objective))
+    assert once.loss == pytest.approx(apart.loss, rel=1e-5)
+    assert once.encoder_tokens < 0.75 * apart.encoder_tokens
+    assert once.reasoner_tokens == apart.reasoner_tokens
+
+
 def test_micro_batch_equals_one_sample_at_a_time_in_one_graph(objective):
     figures = objective.backward(SAMPLES, 1 / 8)
     together = gradients(objective)
@@ -110,7 +123,7 @@ def test_the_reasoner_has_none_of_the_adapter(objective):
         with torch.no_grad():
             for name, parameter in lora.items():
                 parameter.copy_(kept[name] * scale)
-        loss = objective._reason(samples, memory)[0]
+        loss = objective._reason(samples, [memory])[0]
         grads.append(torch.autograd.grad(loss, memory)[0])
         losses.append(float(loss))
         assert all(p.grad is None for p in lora.values())
