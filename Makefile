@@ -15,7 +15,8 @@ serve: .venv/installed  ## the same, and keep serving on http://127.0.0.1:8000 u
 train-demo: .venv/installed  ## train the demo's model from nothing (hours; may be killed and run again)
 	scripts/train_demo.sh
 
-test: .venv/installed lint
+test: .venv/installed lint  ## reports are looked at in Chromium; without one, and no means to install it, they are not
+	scripts/chromium.sh
 	pytest
 
 test-slow: .venv/installed

@@ -37,6 +37,13 @@ def write_memory(path: Path, item_ids: Sequence[str], memory: Tensor) -> None:
     write_atomic(path, lambda p: save_file(tensors, p))
 
 
+def store_bytes(folder: Path) -> dict[str, float]:
+    """{"items", "bytes", "bytes_per_item"} of a finished stage `encode_memory`; the bytes are those of its files."""
+    shards = load_manifest(folder, STAGE).shards(".safetensors")
+    items, size = sum(s.rows for s in shards), sum(s.bytes for s in shards)
+    return {"items": items, "bytes": size, "bytes_per_item": round(size / max(1, items), 1)}
+
+
 class MemoryStore:
     """Memory by `item_id` over a finished stage `encode_memory`.
 

@@ -23,6 +23,18 @@ MODES: tuple[Mode, ...] = ("none", "rag", "memory")
 
 SYSTEM = "You are a helpful assistant."
 BOXED = "Think step by step, then put the final answer, as short as it can be, in \\boxed{}."
+BOXED_IN = {
+    "en": BOXED,
+    "es": "Piensa paso a paso y pon la respuesta final, lo más corta posible, en \\boxed{}.",
+    "pt": "Pense passo a passo e ponha a resposta final, o mais curta possível, em \\boxed{}.",
+    "zh": "请一步一步地思考，然后把尽可能简短的最终答案写在 \\boxed{} 中。",
+    "ru": "Рассуждай шаг за шагом, затем запиши окончательный ответ, как можно короче, в \\boxed{}.",
+    "bg": "Разсъждавай стъпка по стъпка, след това запиши крайния отговор, възможно най-кратък, в \\boxed{}.",
+}
+CHOOSE_LETTER = "The answer is the letter of the right option."
+CHOOSE_NUMBER = "The answer is the number of the right option."
+CHOOSE_WORDS = "The answer is the right option, word for word."
+CAPTION = "Describe the picture in one sentence."
 LANGUAGES = {
     "ar": "Arabic",
     "bg": "Bulgarian",
@@ -89,6 +101,11 @@ def question_prompt(text: str, picture: Image | None, items: Sequence[tuple[str,
 
 def _shown(picture: Image, role: Literal["item", "question"]) -> list[Part]:
     return [Control("<|vision_start|>"), Shown(picture, role), Control("<|vision_end|>")]
+
+
+def options(question: str, choices: Sequence[tuple[str, str]], how: str) -> str:
+    """A multiple choice: the question, the options (mark, text) a line each, and `how` to answer."""
+    return "\n".join([question, *(f"{mark} {text}" for mark, text in choices), how])
 
 
 def translation_instruction(language: str) -> str:

@@ -1,11 +1,13 @@
-"""Asks the questions of a benchmark in every mode with every k, scores the answers, and reports.
+"""Asks the questions of benchmarks in every mode with every k, scores the answers, and reports.
 
     ray job submit --working-dir . -- python -m jobs.evaluate --config configs/demo.yaml
+    (also: --k 1,3,10 --knowledge-size 1000,all)
 
-Units of questions on an actor pool: retrieval once a question, then all arms (mode, k). Each leaves its predictions as
-a parquet file in evaluation/ below the run's root; report.json and report.md are made of them at the end, and
-predictions/<arm>.jsonl for `comem score`. A rerun keeps what is finished and ends with the same predictions. Times are
-taken apart, one question at a time, by one actor.
+Units of questions on an actor pool: retrieval once a question and knowledge size, then all arms (mode, k, size). Each
+leaves its predictions as a parquet file in evaluation/ below the run's root. report.json, report.md and report.html are
+made of them at the end, and predictions/<source>/<arm>.jsonl for `comem score`, whose official figures are in the
+report. A rerun keeps what is finished and ends with the same predictions. Times are taken apart, one question at a
+time, by one actor. docs/evaluation.md says which files of which benchmarks, and what counts how.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -23,14 +25,19 @@ import torch
 from comem_ray.artifacts import StageFolder, fingerprint, load_manifest, write_atomic, write_json, write_parquet
 from comem_ray.config import Config, ConfigError, resolve
 from comem_ray.config_evaluation import Evaluation
+from comem_ray.evaluation import official
 from comem_ray.evaluation.answering import Evaluator
-from comem_ray.evaluation.questions import EvaluationQuestion, read_questions
+from comem_ray.evaluation.gold_items import items_of
+from comem_ray.evaluation.pictures import PictureReader
+from comem_ray.evaluation.questions import EvaluationQuestion, opened, packed, read_questions, unpacked
+from comem_ray.evaluation.report import STAGE, Part, read_part, write_report
+from comem_ray.evaluation.sources import SourceQuestions, read_source
 from comem_ray.evaluation.tables import figures, markdown
+from comem_ray.memory_store import store_bytes
 from comem_ray.model.checkpoint import encoder_identity
 from comem_ray.retrieval.index import STAGE as INDEX
 from jobs.common import Summary, main, run_units
 
-STAGE = "evaluate"
 TIMES = "times"
 PREDICTION_SCHEMA = pa.schema(
     [
@@ -39,8 +46,10 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("mode", pa.string(), nullable=False),
         pa.field("k", pa.int32(), nullable=False),
         pa.field("place", pa.int32()),  # where the right item was put, from 1; null: where retrieval had it
+        pa.field("knowledge", pa.int32(), nullable=False),  # items that retrieval saw; 0 in mode none
         pa.field("prediction", pa.string(), nullable=False),
-        pa.field("score", pa.float64(), nullable=False),  # 0..1
+        pa.field("fault", pa.string()),  # why there is none: "picture_missing", "prompt_too_long", ...; null: there is
+        pa.field("score", pa.float64()),  # 0..1; null where its benchmark judges answers together (the report has it)
         pa.field("rank", pa.int32()),  # of the right item in retrieval, from 1; 0 not found; null not known
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # before the question, best first
         pa.field("prompt_tokens", pa.int32(), nullable=False),
@@ -59,32 +68,76 @@ TIMES_SCHEMA = pa.schema(
 
 
 def run(config: Config) -> Summary:
-    """Writes evaluation/ under the run's root. Raises ConfigError without a section `evaluation`."""
+    """Writes evaluation/ under the run's root. Raises ConfigError without a section `evaluation`, or for its files."""
     evaluation = section(config)
-    questions = read_questions(resolve(evaluation.questions))[: evaluation.limit]
     index = load_manifest(config.folder("index"), INDEX).fingerprint
+    sources, questions = asked(config)
+    right = sorted({item_id for question in questions for item_id in question.gold_items})
     stage = StageFolder(config.folder("evaluation"), STAGE, _identity(config, evaluation))
-    units = list(_units(questions, evaluation, index))
+    # The right items change nothing where all items are searched.
+    made_from = [index] if evaluation.knowledge_sizes == ["all"] else [index, right]
+    units = list(_units(questions, evaluation, fingerprint(made_from)))
     inputs = {u["unit"]: u["inputs"] for u in units}
     kept = stage.finished(inputs)
     todo = [u for u in units if u["unit"] not in kept]
-    run_units([u for u in todo if u["unit"] != TIMES], EvaluateUnit, (config, stage), evaluation.workers, STAGE)
-    run_units([u for u in todo if u["unit"] == TIMES], EvaluateUnit, (config, stage), evaluation.workers, TIMES)
+    arguments = (config, stage, right)
+    run_units([u for u in todo if u["unit"] != TIMES], EvaluateUnit, arguments, evaluation.workers, STAGE)
+    run_units([u for u in todo if u["unit"] == TIMES], EvaluateUnit, arguments, evaluation.workers, TIMES)
     stage.close(inputs)
     predictions, times = _rows(stage, list(inputs))
-    _write_predictions(config, predictions)
-    found = figures(questions, predictions, times, evaluation.k)
+    _write_predictions(config, questions, predictions)
+    official_figures = official.judge_all(evaluation.sources, sources, predictions)  # before all others: it scores
+    found = {
+        **figures(questions, predictions, times, evaluation.k),
+        "sources": official_figures,
+        "missing_pictures": official.missing_pictures(predictions),
+        "rejected": official.fates(sources, predictions)["rejected"],
+        "memory_store": store_bytes(config.folder("memory")) if "memory" in evaluation.modes else None,
+    }
     write_json(stage.path / "report.json", found)
-    text = markdown(found)
+    text = "\n\n".join([markdown(found), official.markdown(found["sources"])]).rstrip()
     write_atomic(stage.path / "report.md", lambda p: p.write_text(text + "\n", encoding="utf-8") and None)
+    write_report(stage.path / "report.html", f"Evaluation of {config.name}", [part(config)])
     scores = {f"{name}, %": arm["score"] for name, arm in found["arms"].items()}
-    return {"questions": len(questions), "kept": len(kept), **scores, "report": str(stage.path / "report.md")}
+    counts = {
+        "missing pictures": found["missing_pictures"]["count"],
+        "rejected rows": found["rejected"]["count"],
+        "left out": sum(source.left_out for source in sources),
+    }
+    report = str(stage.path / "report.md")
+    return {"questions": len(questions), "kept": len(kept), **counts, **scores, "report": report}
+
+
+def asked(config: Config) -> tuple[list[SourceQuestions], list[EvaluationQuestion]]:
+    """The sources, and all questions, with the items that hold their answers where the knowledge base says so."""
+    evaluation = section(config)
+    plain = read_questions(resolve(evaluation.questions))[: evaluation.limit] if evaluation.questions else []
+    sources = [read_source(source) for source in evaluation.sources]
+    known = {data_id: entities for source in sources for data_id, entities in source.entities.items()}
+    items = items_of(config.folder("items"), {entity for entities in known.values() for entity in entities})
+    for source in sources:
+        source.questions = [
+            replace(q, gold_items=list(dict.fromkeys(i for e in known.get(q.data_id, []) for i in items.get(e, []))))
+            for q in source.questions
+        ]
+    return sources, [*plain, *(question for source in sources for question in source.questions)]
+
+
+def part(config: Config) -> Part:
+    """What a finished evaluation says in report.html."""
+    evaluation = section(config)
+    sources, questions = asked(config)
+    found = read_part(config, evaluation, questions)
+    official.judge_all(evaluation.sources, sources, found.predictions)  # scores that no shard can hold
+    return found
 
 
 def section(config: Config) -> Evaluation:
-    """The section `evaluation`. Raises ConfigError where there is none."""
+    """The section `evaluation`. Raises ConfigError where there is none, or nothing to ask."""
     if config.evaluation is None:
         raise ConfigError("field evaluation: missing; it says which questions to ask, and how")
+    if config.evaluation.questions is None and not config.evaluation.sources:
+        raise ConfigError("field evaluation: neither questions nor sources: name what to ask")
     return config.evaluation
 
 
@@ -94,22 +147,25 @@ def _identity(config: Config, evaluation: Evaluation) -> dict[str, Any]:
         "question_pixels": config.backbone.question_pixels.model_dump(),
         "reasoner": config.reasoner.model_dump(),
         "retrieval": config.retrieval.model_dump(exclude={"top_k"}),
-        "evaluation": evaluation.model_dump(include={"modes", "k", "places"}),
+        "evaluation": evaluation.model_dump(include={"modes", "k", "places", "knowledge_sizes", "items_language"}),
         "seed": config.seed,
     }
 
 
-def _units(questions: Sequence[EvaluationQuestion], evaluation: Evaluation, index: str) -> Iterator[dict[str, Any]]:
+def _units(questions: Sequence[EvaluationQuestion], evaluation: Evaluation, made_from: str) -> Iterator[dict[str, Any]]:
     size = evaluation.questions_per_unit
     for number, start in enumerate(range(0, len(questions), size)):
-        yield _unit(f"part-{number:06d}", start, questions[start : start + size], index)
+        yield _unit(f"part-{number:06d}", questions[start : start + size], made_from)
     if timed := questions[: evaluation.timed]:
-        yield _unit(TIMES, 0, timed, index)
+        yield _unit(TIMES, timed, made_from)
 
 
-def _unit(name: str, start: int, questions: Sequence[EvaluationQuestion], index: str) -> dict[str, Any]:
-    digest = fingerprint([index, [fingerprint({**asdict(q), "picture": (q.picture or b"").hex()}) for q in questions]])
-    return {"unit": name, "inputs": digest, "start": start, "count": len(questions)}
+def _unit(name: str, questions: Sequence[EvaluationQuestion], made_from: str) -> dict[str, Any]:
+    elsewhere = [q.picture_at and replace(q.picture_at, file="") for q in questions]  # wherever the files lie
+    digest = fingerprint(
+        [made_from, packed([replace(q, picture_at=a) for q, a in zip(questions, elsewhere, strict=True)])]
+    )
+    return {"unit": name, "inputs": digest, "questions": packed(questions)}
 
 
 def _rows(stage: StageFolder, units: Sequence[str]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -118,30 +174,33 @@ def _rows(stage: StageFolder, units: Sequence[str]) -> tuple[list[dict[str, Any]
     return [row for unit, rows in tables.items() if unit != TIMES for row in rows], tables.get(TIMES, [])
 
 
-def _write_predictions(config: Config, rows: Sequence[dict[str, Any]]) -> None:
-    """A file an arm, as `comem score` reads it: {"data_id", "prediction"} a line."""
-    lines: dict[str, list[str]] = {}
+def _write_predictions(config: Config, questions: Sequence[EvaluationQuestion], rows: Sequence[dict[str, Any]]) -> None:
+    """A folder a source, a file an arm, as `comem score` reads it: {"data_id", "prediction"} a line."""
+    by_id = {question.data_id: question for question in questions}
+    lines: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        line = json.dumps({"data_id": row["data_id"], "prediction": row["prediction"]}, ensure_ascii=False)
-        lines.setdefault(re.sub(r"\W+", "-", row["arm"]), []).append(f"{line}\n")
-    for name, some in lines.items():
-        path, text = config.folder("predictions") / f"{name}.jsonl", "".join(some)
+        question = by_id[row["data_id"]]
+        line = json.dumps({"data_id": question.own_id, "prediction": row["prediction"]}, ensure_ascii=False)
+        some = lines.setdefault((question.source, re.sub(r"\W+", "-", row["arm"])), [])
+        some += [] if row["fault"] else [f"{line}\n"]
+    for (source, name), some in lines.items():
+        path, text = config.folder("predictions") / source / f"{name}.jsonl", "".join(some)
         write_atomic(path, lambda p, text=text: p.write_text(text, encoding="utf-8") and None)  # type: ignore[misc]
 
 
 class EvaluateUnit:
-    """An actor: the predictions of one unit of questions a call."""
+    """An actor: the predictions of one unit of questions a call. `right` are the right items of all questions."""
 
-    def __init__(self, config: Config, stage: StageFolder):
+    def __init__(self, config: Config, stage: StageFolder, right: Sequence[str]):
         evaluation = section(config)
         torch.set_num_threads(max(1, int(evaluation.workers.cpus)))
-        self.stage, self.seed = stage, config.seed
-        self.questions = read_questions(resolve(evaluation.questions))
-        self.evaluator = Evaluator(config, evaluation, "cuda" if evaluation.workers.gpus else "cpu")
+        self.stage, self.seed, self.max_pixels = stage, config.seed, config.api.max_picture_pixels
+        self.pictures = PictureReader()
+        self.evaluator = Evaluator(config, evaluation, "cuda" if evaluation.workers.gpus else "cpu", right)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        unit, inputs, start, count = (batch[name][0] for name in ("unit", "inputs", "start", "count"))
-        questions = self.questions[int(start) : int(start) + int(count)]
+        unit, inputs, text = (batch[name][0] for name in ("unit", "inputs", "questions"))
+        questions = [opened(question, self.pictures, self.max_pixels) for question in unpacked(str(text))]
         torch.manual_seed(int(fingerprint([self.seed, str(unit)])[:8], 16))  # counts where answers are sampled
         timed = unit == TIMES
         rows = self.evaluator.times(questions) if timed else self.evaluator.predictions(questions)
@@ -151,5 +210,7 @@ class EvaluateUnit:
         return {"unit": [unit]}
 
 
+FLAGS = {"k": "evaluation.k", "knowledge-size": "evaluation.knowledge_sizes"}
+
 if __name__ == "__main__":
-    main(STAGE, run, __doc__ or "")
+    main(STAGE, run, __doc__ or "", lists=FLAGS)

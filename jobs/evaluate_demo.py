@@ -1,9 +1,10 @@
 """The demo model's table: unseen invented countries, and real ones held out of training, in every mode.
 
     ray job submit --working-dir . -- python -m jobs.evaluate_demo --config configs/demo.yaml
+    (also: --k 1,3,10 --knowledge-size 200,all)
 
 Each world gets its knowledge base, its index, its memory and its questions (what is finished is kept); jobs.evaluate
-then asks them. evaluation/report.md below the run's root holds both tables.
+then asks them. evaluation/report.md below the run's root holds both tables, evaluation/report.html both reports.
 """
 
 from __future__ import annotations
@@ -14,51 +15,66 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from comem_ray.artifacts import write_atomic
-from comem_ray.config import Config
+from comem_ray.config import Config, resolve
 from comem_ray.config_evaluation import Evaluation
 from comem_ray.demo.benchmark import benchmark_questions, invented_test_countries
 from comem_ray.demo.countries import Country, held_out_countries, load_countries
 from comem_ray.demo.knowledge import write_knowledge_base
 from comem_ray.evaluation.questions import write_questions
+from comem_ray.evaluation.report import write_report
 from comem_ray.model.checkpoint import checkpoint_folder
 from jobs import evaluate, quickstart
 from jobs.common import Summary, main, run_stage
 
-DEFAULT = Evaluation(questions="set for each world", modes=["none", "rag", "memory"], k=[1, 3, 10], places=[1, 2, 3])
+DEFAULT = {"places": [1, 2, 3], "items_language": "question"}
 
 
 def run(config: Config) -> Summary:
     """Evaluates both worlds under the run's root: evaluation/real and evaluation/invented."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(config.backbone.model))
     tested = invented_test_countries(tokenizer)
+    worlds = {name: _world(config, name) for name in ("real", "invented")}
     summaries = {
-        "real": _world(config, "real", load_countries(), held_out_countries(), tokenizer),
-        "invented": _world(config, "invented", tested, tested, tokenizer),
+        "real": _evaluated(worlds["real"], load_countries(), held_out_countries(), tokenizer),
+        "invented": _evaluated(worlds["invented"], tested, tested, tokenizer),
     }
     root = config.folder("evaluation")
     texts = [f"## {name}\n\n{(root / name / 'evaluation' / 'report.md').read_text()}" for name in summaries]
     write_atomic(root / "report.md", lambda p: p.write_text("\n".join(texts), encoding="utf-8") and None)
+    parts = [evaluate.part(world) for world in worlds.values()]
+    write_report(root / "report.html", f"Evaluation of {config.name}", parts)
     return {f"{name}: {k}": v for name, s in summaries.items() for k, v in s.items() if "%" in k}
 
 
-def _world(config: Config, name: str, known: Sequence[Country], asked: Sequence[Country], tokenizer: Any) -> Summary:
+def _world(config: Config, name: str) -> Config:
+    """The run below `config` that has a world of its own."""
     root = config.folder("evaluation") / name
-    write_knowledge_base(root / "source", known)
     source = {"path": str(root / "source" / "countries.tsv"), "pictures": str(root / "source" / "pictures")}
-    settings = (config.evaluation or DEFAULT).model_dump() | {"questions": str(root / "questions.parquet")}
+    evaluation = Evaluation.model_validate(
+        DEFAULT
+        | (config.evaluation.model_dump(exclude_unset=True) if config.evaluation else {})
+        | {"questions": str(root / "questions.parquet"), "sources": []}
+    )
     data = config.model_dump(mode="json") | {
         "name": f"{config.name}, {name}",
         "root": str(root),
-        "evaluation": settings,
+        "evaluation": evaluation.model_dump(),
     }
     data["ingest"]["sources"] = [source]
-    world = Config.model_validate(data)
+    return Config.model_validate(data)
+
+
+def _evaluated(world: Config, known: Sequence[Country], asked: Sequence[Country], tokenizer: Any) -> Summary:
+    root = resolve(world.root)
+    write_knowledge_base(root / "source", known)
     for stage, work in quickstart.STAGES.items():
         run_stage(stage, work, world)
-    questions = benchmark_questions(asked, world.folder("items"), lambda text: len(tokenizer(text).input_ids))
+    languages = evaluate.section(world).demo_languages
+    tokens = lambda text: len(tokenizer(text).input_ids)  # noqa: E731
+    questions = benchmark_questions(asked, world.folder("items"), tokens, languages)
     write_questions(root / "questions.parquet", questions)
     return run_stage(evaluate.STAGE, evaluate.run, world)
 
 
 if __name__ == "__main__":
-    main("evaluate_demo", run, __doc__ or "")
+    main("evaluate_demo", run, __doc__ or "", lists=evaluate.FLAGS)

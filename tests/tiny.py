@@ -35,7 +35,7 @@ def item_row(i: int) -> dict[str, Any]:
         "language": ["en", "de", "es"][i % 3],
         "title": f"Title {i}",
         "text": f"Title {i}: description number {i}" + " and more" * (i % 5),
-        "page_url": f"https://example.org/page/{i}",
+        "page_url": f"https://en.wikipedia.org/wiki/Title_{i}",
         "image_url": f"https://example.org/image/{i}.png",
         "picture": png(i, 40 + 4 * (i % 9), 44),
         "width": 40 + 4 * (i % 9),

@@ -16,9 +16,17 @@ from comem_ray.demo.clip_data import item_text
 from comem_ray.demo.countries import Country
 from comem_ray.demo.model.world import TEST, fixed_parts, lexicon, single_token_words
 from comem_ray.demo.questions import ASKED, answer, question_picture, wording
+from comem_ray.demo.sentences import name_in
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.items import ItemStore
 
+# What may stand before an answer; the rule drops those of English itself.
+ARTICLES = {
+    "es": ("el ", "la "),
+    "fr": ("le ", "la ", "l'"),
+    "de": ("der ", "die ", "das "),
+    "it": ("il ", "lo ", "la ", "l'"),
+}
 SEED = 90  # of the question's view; training, validation and the README's questions have others
 
 
@@ -28,29 +36,34 @@ def invented_test_countries(tokenizer: Any, count: int = TEST) -> tuple[Country,
 
 
 def benchmark_questions(
-    countries: Sequence[Country], items: Path, tokens: Callable[[str], int]
+    countries: Sequence[Country], items: Path, tokens: Callable[[str], int], languages: Sequence[str] = ("en",)
 ) -> list[EvaluationQuestion]:
-    """One question a country and fact. `items` is the finished items/ stage; `tokens` counts those of an answer.
+    """One question a language, country and fact. `items` is the finished items/ stage; `tokens` counts an answer's.
 
-    Raises ArtifactError where the English item of a country is not there.
+    A country without a name in a language (an invented one has English alone) is not asked about in it. Raises
+    ArtifactError where the item of a country in a language is not there.
     """
     store = ItemStore(items)
-    ids = {item.text: item.item_id for item in store.get(store.ids, picture=False) if item.language == "en"}
-    if missing := [c.name for c in countries if item_text(c, "en") not in ids]:
+    ids = {(item.language, item.text): item.item_id for item in store.get(store.ids, picture=False)}
+    asked = [(c, language) for language in languages for c in countries if name_in(c, language)]
+    if missing := [c.name for c, language in asked if (language, item_text(c, language)) not in ids]:
         raise ArtifactError(f"{items} has no item of {len(missing)} countries, first {missing[0]}")
-    return [_question(c, fact, ids[item_text(c, "en")], tokens) for c in countries for fact in ASKED]
+    return [_question(c, f, lang, ids[lang, item_text(c, lang)], tokens) for c, lang in asked for f in ASKED]
 
 
-def _question(country: Country, fact: Any, item_id: str, tokens: Callable[[str], int]) -> EvaluationQuestion:
-    out, gold = io.BytesIO(), answer(country, fact)
+def _question(
+    country: Country, fact: Any, language: str, item_id: str, tokens: Callable[[str], int]
+) -> EvaluationQuestion:
+    out, gold = io.BytesIO(), answer(country, fact, language)
     question_picture(country, SEED + ASKED.index(fact)).save(out, format="PNG")
     length = tokens(f" {gold}")
     return EvaluationQuestion(
-        data_id=f"{country.code}-{fact}",
-        question=wording(fact),
+        data_id=f"{country.code}-{fact}" + ("" if language == "en" else f"-{language}"),
+        question=wording(fact, language),
         picture=out.getvalue(),
         rule="sentence",
-        gold=[gold],
+        gold=[gold, *(article + gold for article in ARTICLES.get(language, ()))],
+        language=language,
         gold_items=[item_id],
         groups={"fact": fact, "tokens of the answer": str(length) if length < 3 else "3 and more"},
     )

@@ -19,7 +19,7 @@ from comem_ray.artifacts import write_atomic
 from comem_ray.demo.countries import Country, held_out_countries
 from comem_ray.demo.maps import country_map
 from comem_ray.demo.outlines import PICTURE_SIZE, draw, random_view
-from comem_ray.demo.sentences import THE
+from comem_ray.demo.sentences import THE, facts_in
 
 Fact = Literal["name", "capital", "currency", "language", "region"]
 ASKED: tuple[Fact, ...] = ("capital", "currency", "language", "region")
@@ -40,15 +40,48 @@ class Question:
     code: str
 
 
-def wording(fact: Fact) -> str:
-    """How a fact is asked for."""
+# How the other languages ask for ASKED.
+WORDINGS = {
+    "es": (
+        "¿Cuál es la capital de este país?",
+        "¿Cuál es la moneda de este país?",
+        "¿Cuál es el idioma de este país?",
+        "¿En qué región está este país?",
+    ),
+    "fr": (
+        "Quelle est la capitale de ce pays ?",
+        "Quelle est la monnaie de ce pays ?",
+        "Quelle est la langue de ce pays ?",
+        "Dans quelle région se trouve ce pays ?",
+    ),
+    "de": (
+        "Was ist die Hauptstadt dieses Landes?",
+        "Was ist die Währung dieses Landes?",
+        "Was ist die Sprache dieses Landes?",
+        "In welcher Region liegt dieses Land?",
+    ),
+    "it": (
+        "Qual è la capitale di questo paese?",
+        "Qual è la moneta di questo paese?",
+        "Qual è la lingua di questo paese?",
+        "In quale regione si trova questo paese?",
+    ),
+}
+
+
+def wording(fact: Fact, language: str = "en") -> str:
+    """How a fact is asked for; a name in English alone."""
+    if language != "en":
+        return WORDINGS[language][ASKED.index(fact)]
     return "Which country is this?" if fact == "name" else f"What is the {fact} of this country?"
 
 
-def answer(country: Country, fact: Fact) -> str:
-    """The asked fact of a complete country, as its item's English text has it."""
+def answer(country: Country, fact: Fact, language: str = "en") -> str:
+    """The asked fact of a complete country, as its item's text in the language has it; a name in English alone."""
     assert country.complete, country.name
     assert country.currency is not None
+    if language != "en":
+        return facts_in(country, language)[ASKED.index(fact)]
     return {
         "name": country.name,
         "capital": country.capital,

@@ -44,6 +44,12 @@ def text_in(country: Country, language: str) -> str:
     return write(country)
 
 
+def facts_in(country: Country, language: str) -> tuple[str, str, str, str]:
+    """Capital, currency, language and region of a complete country, as its text in de, es, fr, it or ja has them."""
+    currency, spoken = _currency_in(country, language), _language_in(country, language)
+    return country.capital, currency, spoken, REGIONS[language][country.region]
+
+
 def summary_in_english(country: Country) -> str:
     """The first sentence of the English text."""
     kind = "a former country" if country.former else "a country"

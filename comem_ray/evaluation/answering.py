@@ -1,12 +1,15 @@
-"""Asks questions in every arm: retrieval once a question, then answers, scores and times.
+"""Asks questions in every arm: retrieval once a question and knowledge size, then answers, scores and times.
 
-Knows nothing of shards or Ray. Letters: K items, Q memory vectors an item, D width.
+A question that cannot be asked (its picture is not there, its prompt too long for the reasoner) has a row too: with a
+`fault`, no prediction, and the score of a wrong answer. Knows nothing of shards or Ray.
+Letters: K items, Q memory vectors an item, D width.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -16,27 +19,35 @@ from torch import Tensor
 from comem_ray.config import Config
 from comem_ray.config_evaluation import Evaluation
 from comem_ray.evaluation.arms import Arm, arms
+from comem_ray.evaluation.knowledge import Knowledge
+from comem_ray.evaluation.official import score_alone
 from comem_ray.evaluation.questions import EvaluationQuestion
-from comem_ray.evaluation.scoring import boxed, score
 from comem_ray.images import open_picture
 from comem_ray.items import ItemStore
 from comem_ray.memory_store import MemoryStore
 from comem_ray.model.backbone import load_backbone
 from comem_ray.model.checkpoint import attach_adapter, encoder_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import Question, Reasoner
+from comem_ray.model.reasoner import Answer, PromptTooLong, Question, Reasoner
 from comem_ray.retrieval.retriever import Query, Retriever
 
 Case = tuple[EvaluationQuestion, Question, list[str]]
 """A question, how it is put to the reasoner, and the ids of the items before it."""
+Retrieved = dict[int | str, dict[str, list[str]]]
+"""Knowledge size -> data_id -> ids of the best items, best first."""
+TOO_LONG = "prompt_too_long"
 
 
 class Evaluator:
-    """Retriever, stores, encoder and reasoner of a run. Raises ArtifactError where a stage is unfinished."""
+    """Retriever, stores, encoder and reasoner of a run. Raises ArtifactError where a stage is unfinished.
 
-    def __init__(self, config: Config, evaluation: Evaluation, device: str = "cpu"):
+    `right` are the ids of the items that every part of the knowledge base holds (knowledge.py).
+    """
+
+    def __init__(self, config: Config, evaluation: Evaluation, device: str = "cpu", right: Collection[str] = ()):
         self._config, self._evaluation = config, evaluation
         self._retriever, self._items = Retriever(config, device), ItemStore(config.folder("items"))
+        self._knowledge = Knowledge(self._retriever.index, right, config.seed)
         backbone = load_backbone(config.backbone, device)
         adapter = attach_adapter(config.adapter, backbone)
         self._encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter)
@@ -47,12 +58,18 @@ class Evaluator:
 
     def predictions(self, questions: Sequence[EvaluationQuestion]) -> list[dict[str, Any]]:
         """A row of PREDICTION_SCHEMA for every question and arm that it can be asked in."""
-        retrieved = self._retrieved(questions)
+        retrieved, size = self._retrieved(questions), self._evaluation.batch
         rows = []
         for arm in arms(self._evaluation):
-            cases = self._cases(arm, questions, retrieved)
-            for start in range(0, len(cases), self._evaluation.batch):
-                rows += self._answered(arm, cases[start : start + self._evaluation.batch], retrieved)
+            for start in range(0, len(questions), size):
+                some = questions[start : start + size]
+                cases = self._cases(arm, some, retrieved[arm.knowledge])
+                answers = iter(self._answers([case for case in cases if not isinstance(case, EvaluationQuestion)]))
+                for case in cases:
+                    if isinstance(case, EvaluationQuestion):
+                        rows.append(self._row(arm, case, [], case.fault, retrieved))
+                    else:
+                        rows.append(self._row(arm, case[0], case[2], next(answers), retrieved))
         return rows
 
     def times(self, questions: Sequence[EvaluationQuestion]) -> list[dict[str, Any]]:
@@ -60,29 +77,49 @@ class Evaluator:
         retrieved = self._retrieved(questions)
         rows = []
         for arm in arms(self._evaluation):
-            for question, asked, _ in self._cases(arm, questions, retrieved):
+            for case in self._cases(arm, questions, retrieved[arm.knowledge]):
+                if isinstance(case, EvaluationQuestion):
+                    continue
                 begun, first = time.perf_counter(), list[float]()
-                self._reasoner.answer([asked], on_text=lambda *_: first.append(time.perf_counter()))  # noqa: B023
+                try:
+                    self._reasoner.answer([case[1]], on_text=lambda *_: first.append(time.perf_counter()))  # noqa: B023
+                except PromptTooLong:
+                    continue
                 ended = time.perf_counter()
                 to_first = (first[0] if first else ended) - begun
-                row = {"data_id": question.data_id, "arm": arm.name}
+                row = {"data_id": case[0].data_id, "arm": arm.name}
                 rows.append({**row, "first_token_ms": 1e3 * to_first, "answer_ms": 1e3 * (ended - begun)})
         return rows
 
-    def _retrieved(self, questions: Sequence[EvaluationQuestion]) -> dict[str, list[str]]:
-        """The best items of each question that has what retrieval needs."""
+    def _retrieved(self, questions: Sequence[EvaluationQuestion]) -> Retrieved:
+        """The best items of each question that has what retrieval needs, by knowledge size."""
         settings, depth = self._config.retrieval, max([*self._evaluation.k, *self._evaluation.places]) + 1
-        able = [q for q in questions if q.picture is not None or settings.by == "text"]
-        queries = [Query(self._picture(q), q.question) for q in able]
-        hits = self._retriever.retrieve(queries, depth, settings.by, settings.language) if able else []
-        return {q.data_id: [h.item_id for h in found] for q, found in zip(able, hits, strict=True)}
+        able: dict[str | None, list[EvaluationQuestion]] = defaultdict(list)
+        for question in questions:
+            if question.fault is None and (question.picture is not None or settings.by == "text"):
+                able[self._language(question)].append(question)
+        sizes = list(dict.fromkeys(self._evaluation.knowledge_sizes))
+        found: Retrieved = {size: {} for size in sizes}
+        for language, some in able.items():
+            queries = [Query(self._picture(q), q.question) for q in some]
+            parts = [self._knowledge.part(size, language) for size in sizes]
+            for size, lists in zip(sizes, self._retriever.retrieve_in(queries, depth, parts, settings.by), strict=True):
+                found[size] |= {q.data_id: [h.item_id for h in hits] for q, hits in zip(some, lists, strict=True)}
+        return found
 
-    def _cases(self, arm: Arm, questions: Sequence[EvaluationQuestion], retrieved: dict[str, list[str]]) -> list[Case]:
-        cases = []
+    def _language(self, question: EvaluationQuestion) -> str | None:
+        """The language of the items that are searched for a question."""
+        return question.language if self._evaluation.items_language == "question" else self._config.retrieval.language
+
+    def _cases(
+        self, arm: Arm, questions: Sequence[EvaluationQuestion], retrieved: dict[str, list[str]]
+    ) -> list[Case | EvaluationQuestion]:
+        """How each question is asked that the arm is for; the question itself where it has a fault."""
+        cases: list[Case | EvaluationQuestion] = []
         for question in questions:
             ids = arm.items(retrieved.get(question.data_id, []), question.gold_items)
             if ids is not None:
-                cases.append((question, self._asked(arm, question, ids), ids))
+                cases.append(question if question.fault else (question, self._asked(arm, question, ids), ids))
         return cases
 
     def _asked(self, arm: Arm, question: EvaluationQuestion, ids: list[str]) -> Question:
@@ -110,25 +147,45 @@ class Evaluator:
     def _picture(self, question: EvaluationQuestion) -> Image | None:
         return None if question.picture is None else open_picture(question.picture, self._config.api.max_picture_pixels)
 
-    def _answered(self, arm: Arm, cases: Sequence[Case], retrieved: dict[str, list[str]]) -> list[dict[str, Any]]:
-        answers = self._reasoner.answer([asked for _, asked, _ in cases])
-        return [
-            {
-                "data_id": question.data_id,
-                "arm": arm.name,
-                "mode": arm.mode,
-                "k": arm.k,
-                "place": arm.place,
-                "prediction": answer.text,
-                "score": score(question.rule, boxed(answer.text) or answer.text, question.gold),
-                "rank": rank(retrieved.get(question.data_id, []), question.gold_items),
-                "item_ids": ids,
-                "prompt_tokens": answer.prompt_tokens,
-                "memory_vectors": answer.memory_vectors,
-                "completion_tokens": answer.completion_tokens,
-            }
-            for (question, _, ids), answer in zip(cases, answers, strict=True)
-        ]
+    def _answers(self, cases: Sequence[Case]) -> list[Answer | str]:
+        """The answer to each case, or TOO_LONG."""
+        asked = [case[1] for case in cases]
+        try:
+            return list(self._reasoner.answer(asked)) if asked else []
+        except PromptTooLong:
+            fitting = [self._fits(one) for one in asked]
+        short = [one for one, fits in zip(asked, fitting, strict=True) if fits]
+        answers = iter(self._reasoner.answer(short) if short else [])
+        return [next(answers) if fits else TOO_LONG for fits in fitting]
+
+    def _fits(self, asked: Question) -> bool:
+        try:
+            return bool(self._reasoner.sequence(asked))
+        except PromptTooLong:
+            return False
+
+    def _row(
+        self, arm: Arm, question: EvaluationQuestion, ids: list[str], answer: Answer | str | None, retrieved: Retrieved
+    ) -> dict[str, Any]:
+        """The row of an answer, or of the fault that there is in its place."""
+        said = answer if isinstance(answer, Answer) else None
+        seen = self._knowledge.part(arm.knowledge, self._language(question)).count
+        return {
+            "data_id": question.data_id,
+            "arm": arm.name,
+            "mode": arm.mode,
+            "k": arm.k,
+            "place": arm.place,
+            "knowledge": 0 if arm.mode == "none" else seen,
+            "prediction": said.text if said else "",
+            "fault": None if said else answer,
+            "score": score_alone(question, said.text) if said else 0.0,
+            "rank": rank(retrieved[arm.knowledge].get(question.data_id, []), question.gold_items),
+            "item_ids": ids,
+            "prompt_tokens": said.prompt_tokens if said else 0,
+            "memory_vectors": said.memory_vectors if said else 0,
+            "completion_tokens": said.completion_tokens if said else 0,
+        }
 
 
 def rank(retrieved: Sequence[str], gold: Sequence[str]) -> int | None:

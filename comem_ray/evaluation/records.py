@@ -1,11 +1,13 @@
-"""What the benchmarks have in common: a question with its gold, the verdict on an answer, the files they come from.
+"""What the benchmarks have in common: a question with its gold, how it is asked, the verdict on an answer, their files.
 
 Knows no benchmark and no rule. Every fault of a file is a ValueError that names the file and the line.
 """
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +16,10 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from comem_ray.evaluation.pictures import PictureAt
+
+Row = dict[str, Any] | ValueError
+"""A row of a file of questions, or what is wrong with it."""
 Rules = Literal["official", "paper"]
 
 
@@ -24,6 +30,21 @@ class Question:
     data_id: str | int
     gold: Any
     groups: dict[str, str] = field(default_factory=dict)  # {"split": ..., "type": ...}: where its score is counted
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model is asked: the words of a question, options among them, and where its picture may be.
+
+    `pictures` are names to look up, with an ending or without; the first that is there counts. `own` is a picture in
+    the question's own row. `entities` are Wikidata ids and titles of the English Wikipedia that the question is about.
+    """
+
+    text: str
+    pictures: list[str] = field(default_factory=list)
+    own: PictureAt | None = None
+    entities: list[str] = field(default_factory=list)
+    boxed: bool = True  # whether the answer is short enough for a box
 
 
 @dataclass(frozen=True)
@@ -51,14 +72,32 @@ def said(text: str) -> str | None:
 
 def read_jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """("FILE, line N", object) for every line that is not blank."""
+    return strict(jsonl_rows(path))
+
+
+def jsonl_rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """As `read_jsonl`, with what is wrong with a line in its place. The file may be gzip, whatever its name."""
     try:
-        with path.open("rb") as lines:
+        with path.open("rb") as file, gzip.open(file) if file.peek(2)[:2] == b"\x1f\x8b" else file as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     where = f"{path}, line {number}"
                     yield where, _object(where, line)
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def strict(rows: Iterable[tuple[str, Row]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows; raises what is wrong with the first that is none."""
+    for where, row in rows:
+        if isinstance(row, ValueError):
+            raise row
+        yield where, row
+
+
+def loaded(rows: Iterable[tuple[str, Row]], question: Callable[[str, dict[str, Any]], Question]) -> list[Question]:
+    """The question of every row, in order. ValueError for the first row that makes none, an id twice, or no row."""
+    return unique((where, question(where, row)) for where, row in strict(rows))
 
 
 def read_json(path: Path) -> Any:
@@ -134,15 +173,15 @@ def unique(questions: Iterable[tuple[str, Question]]) -> list[Question]:
     return list(found.values())
 
 
-def _object(where: str, line: bytes) -> dict[str, Any]:
+def _object(where: str, line: bytes) -> Row:
     try:
         row = json.loads(line.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
-        raise ValueError(f"{where}: byte {error.start} is no UTF-8") from error
+        return ValueError(f"{where}: byte {error.start} is no UTF-8")
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{where}: not JSON: {error}") from error
+        return ValueError(f"{where}: not JSON: {error}")
     if not isinstance(row, dict):
-        raise ValueError(f"{where}: a JSON {type(row).__name__}, wanted an object")
+        return ValueError(f"{where}: a JSON {type(row).__name__}, wanted an object")
     return row
 
 

@@ -7,7 +7,7 @@ questions that the benchmark itself does not score. Figures are percent, with 95
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from comem_ray.evaluation import paper
 from comem_ray.evaluation.benchmarks import aokvqa, coco, cvqa, infoseek, mrag, okvqa, oven, viquae
 from comem_ray.evaluation.records import Question, Rules, Verdict, read_predictions
 from comem_ray.evaluation.summary import BOOTSTRAP, group_summaries, groups_of, mean_of
-from comem_ray.evaluation.titles import read_titles
+from comem_ray.evaluation.titles import TitleIndex, read_titles
 
 LOAD: dict[str, Callable[[Sequence[Path]], list[Question]]] = {
     "infoseek": infoseek.load,
@@ -64,15 +64,25 @@ def scorecard(
     """The figures of `predictions`. ValueError names the file, the line and the fault of anything that is no input."""
     _check(benchmark, question_types, titles, rules)
     loaded = infoseek.load(references, question_types) if benchmark == "infoseek" else LOAD[benchmark](references)
+    pairs = None if titles is None else read_titles(titles)
+    return card(benchmark, loaded, read_predictions(predictions), pairs, rules)
+
+
+def card(
+    benchmark: str,
+    loaded: Sequence[Question],
+    found: Mapping[str, tuple[str | int, str]],
+    titles: Iterable[tuple[str, str]] | TitleIndex | None = None,
+    rules: Rules = "official",
+) -> Scorecard:
+    """As `scorecard`, of questions and predictions (id -> id as it stands, text) that are read already."""
     questions = [question for question in loaded if question.gold is not None]
     if not questions:
         raise ValueError("the references hold no question that counts")
-    found = read_predictions(predictions)
     given = [found.get(str(question.data_id)) for question in questions]
     answers = [None if one is None else one[1] for one in given]
     if benchmark == "oven":
-        pairs = oven.titles_of(questions) if titles is None else read_titles(titles)
-        verdicts = oven.score(questions, answers, rules, pairs)
+        verdicts = oven.score(questions, answers, rules, oven.titles_of(questions) if titles is None else titles)
     else:
         verdicts = SCORE[benchmark](questions, answers, rules)
     known = {str(question.data_id) for question in loaded}
@@ -88,7 +98,7 @@ def scorecard(
         "bootstrap": BOOTSTRAP,
     }
     rows = [_row(*row) for row in zip(questions, given, verdicts, strict=True)]
-    return Scorecard(summary, rows, _warnings(benchmark, titles, rules))
+    return Scorecard(summary, rows, _warnings(benchmark, titles is None, rules))
 
 
 def _check(benchmark: str, question_types: Path | None, titles: Path | None, rules: str) -> None:
@@ -121,6 +131,6 @@ def _row(question: Question, given: tuple[str | int, str] | None, verdict: Verdi
     return {"data_id": data_id, "prediction": prediction, "parsed": verdict.parsed, "score": verdict.score, **beside}
 
 
-def _warnings(benchmark: str, titles: Path | None, rules: str) -> list[str]:
-    without_titles = [oven.WARNING] if benchmark == "oven" and titles is None else []
+def _warnings(benchmark: str, untitled: bool, rules: str) -> list[str]:
+    without_titles = [oven.WARNING] if benchmark == "oven" and untitled else []
     return ([paper.WARNING] if rules == "paper" else []) + without_titles

@@ -5,7 +5,8 @@
     vqa                the annotators' answers (OK-VQA has ten)
     encyclopedic_vqa   "paris|city of paris": annotators apart by "|"; "red&&blue" is one annotator's list
     exact              a list of right answers
-    sentence           a list of right answers; the prediction may be a sentence: what follows its last "is" counts
+    sentence           a list of right answers; the prediction may be a sentence: what follows its last "is" (es, est,
+                       ist, è) counts
 
 A prediction is the final answer alone: `boxed` takes it out of a text that reasons first. Knows nothing of how answers
 come about, nor of averages over a benchmark.
@@ -29,6 +30,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
+COPULAS = ("is", "es", "est", "ist", "è")
 _BOX = "\\boxed{"
 
 
@@ -44,7 +46,8 @@ def score(rule: Rule, prediction: str, gold: Any) -> float:
         return float(any(normalised(prediction) == normalised(alias) for alias in _strings(rule, gold)))
     if rule == "sentence":
         said = normalised(prediction)
-        return float(any(g in (said, said.rpartition(" is ")[2]) for g in map(normalised, _strings(rule, gold))))
+        told = {said, *(said.rpartition(f" {copula} ")[2] for copula in COPULAS)}
+        return float(any(normalised(right) in told for right in _strings(rule, gold)))
     raise ValueError(f"there is no rule {rule!r}, want one of {', '.join(RULES)}")
 
 

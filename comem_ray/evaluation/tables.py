@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +17,9 @@ def figures(
     questions: Sequence[EvaluationQuestion], predictions: Sequence[Row], times: Sequence[Row], ks: Sequence[int]
 ) -> dict[str, Any]:
     """Score, tokens and times of every arm and of the groups in it; recall@k; memory against rag, pair by pair."""
-    groups = {q.data_id: {**q.groups, "language": q.language} for q in questions}
+    groups = {
+        q.data_id: {"language": q.language, **({"source": q.source} if q.source else {}), **q.groups} for q in questions
+    }
     arms: dict[str, list[Row]] = defaultdict(list)
     for row in predictions:
         arms[row["arm"]].append(row)
@@ -27,7 +29,7 @@ def figures(
     return {
         "questions": len(questions),
         "arms": {name: _arm(rows, timed[name], groups) for name, rows in arms.items()},
-        "recall": _recall(next(iter(arms.values()), []), ks),
+        **_recalls(arms, ks),
         "memory_against_rag": _pairs(arms),
     }
 
@@ -37,10 +39,13 @@ def _arm(rows: Sequence[Row], timed: Sequence[Row], groups: Mapping[str, Mapping
     for row in rows:
         for name, value in groups[row["data_id"]].items():
             parts[name][value].append(row["score"])
+    answered = [row for row in rows if not row.get("fault")]
     return {
+        **{name: rows[0].get(name) for name in ("mode", "k", "place", "knowledge")},
         **_share([row["score"] for row in rows]),
-        "prompt_tokens": _mean(rows, "prompt_tokens"),
-        "memory_vectors": _mean(rows, "memory_vectors"),
+        "unanswered": dict(sorted(Counter(row["fault"] for row in rows if row.get("fault")).items())),
+        "prompt_tokens": _mean(answered, "prompt_tokens"),
+        "memory_vectors": _mean(answered, "memory_vectors"),
         "first_token_ms": _median(timed, "first_token_ms"),
         "answer_ms": _median(timed, "answer_ms"),
         "groups": {n: {v: _share(s) for v, s in sorted(values.items())} for n, values in sorted(parts.items())},
@@ -52,6 +57,14 @@ def _share(scores: Sequence[float]) -> dict[str, float]:
     share = statistics.fmean(scores)
     low, high = wilson(share, len(scores))
     return {"score": _percent(share), "low": _percent(low), "high": _percent(high), "n": len(scores)}
+
+
+def _recalls(arms: Mapping[str, Sequence[Row]], ks: Sequence[int]) -> dict[str, Any]:
+    """Recall among the most items that an arm searched, and among every other number of them."""
+    by_size = {rows[0].get("knowledge") or 0: rows for rows in arms.values() if rows[0].get("place") is None}
+    found = {size: recall for size, rows in sorted(by_size.items(), reverse=True) if (recall := _recall(rows, ks))}
+    searched = {str(size): recall for size, recall in found.items() if size}
+    return {"recall": next(iter(found.values()), {}), "recall_by_knowledge": searched}
 
 
 def _recall(rows: Sequence[Row], ks: Sequence[int]) -> dict[str, dict[str, float]]:
@@ -78,7 +91,7 @@ def _percent(share: float) -> float:
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:
-    return round(statistics.fmean(row[name] for row in rows), 1)
+    return round(statistics.fmean(row[name] for row in rows), 1) if rows else 0.0
 
 
 def _median(rows: Sequence[Row], name: str) -> float | None:
@@ -95,6 +108,18 @@ def markdown(found: Mapping[str, Any]) -> str:
     if found["recall"]:
         lines += ["", "| right item among the first | % (95% interval) | n |", "|---|---|---|"]
         lines += [f"| {k.removeprefix('@')} | {_said(r)} | {r['n']} |" for k, r in found["recall"].items()]
+    if len(found["recall_by_knowledge"]) > 1:
+        lines += ["", "| right item among the first, of so many items | % (95% interval) | n |", "|---|---|---|"]
+        lines += [
+            f"| {k.removeprefix('@')} of {int(size):,} | {_said(share)} | {share['n']} |"
+            for size, recall in found["recall_by_knowledge"].items()
+            for k, share in recall.items()
+        ]
+    if unanswered := [
+        (name, fault, n) for name, arm in found["arms"].items() for fault, n in arm["unanswered"].items()
+    ]:
+        lines += ["", "| arm | not asked, counted as wrong | questions |", "|---|---|---|"]
+        lines += [f"| {name} | {fault} | {n} |" for name, fault, n in unanswered]
     if found["memory_against_rag"]:
         lines += ["", "| memory less rag | points | p (McNemar) | n |", "|---|---|---|---|"]
         lines += [

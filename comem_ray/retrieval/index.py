@@ -14,6 +14,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,14 @@ IDS, LANGUAGES = "ids.npy", "languages.npy"
 PROBE_VECTORS = 1_000  # added to a copy to weigh a vector
 TIES = 16  # fetched beyond k, so that equal scores at the end of a list fall in item order
 CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of the items of an index, the only ones that a search sees; `count` of them."""
+
+    selector: Any
+    count: int
 
 
 def build_index(
@@ -110,21 +119,27 @@ class ItemIndex:
         ids, languages = (np.load(folder / name, mmap_mode="r") for name in (IDS, LANGUAGES))
         return cls(faiss.read_index(str(folder / index_file(kind))), ids, languages, search_parameters)
 
-    def search(self, vectors: np.ndarray, k: int, language: str | None = None) -> tuple[np.ndarray, list[list[str]]]:
+    def search(
+        self, vectors: np.ndarray, k: int, language: str | None = None, part: Part | None = None
+    ) -> tuple[np.ndarray, list[list[str]]]:
         """Scores (B, k) float32 and ids of the `k` best items of each of `vectors` (B, C) float32, best first.
 
-        Only items of `language` where one is given. Where an approximate index finds fewer than `k`, the list is
-        shorter and its scores end in -inf. Raises ValueError where no item is in `language`.
+        Only items of `part` where one is given, else only those of `language` where one is given. Where an approximate
+        index finds fewer than `k`, the list is shorter and its scores end in -inf. Raises ValueError where no item is
+        in `language`.
         """
-        scores, positions = self.nearest(vectors, k, language)
+        scores, positions = self.nearest(vectors, k, language, part)
         return scores, [[self.ids[p].decode() for p in row if p >= 0] for row in positions]
 
-    def nearest(self, vectors: np.ndarray, k: int, language: str | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, vectors: np.ndarray, k: int, language: str | None = None, part: Part | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, but with positions (B, k) int64, -1 where there is none. Equal scores go in item order."""
+        if part is None and language is not None:
+            part = self._selector(language)
         parameters = None
-        if language is not None:
-            selector, count = self._selector(language)
-            parameters = _selecting(self._index, selector, self._index.ntotal / count)
+        if part is not None and part.count < len(self.ids):
+            parameters = _selecting(self._index, part.selector, self._index.ntotal / part.count)
         scores, positions = self._index.search(vectors, k + TIES, params=parameters)
         scores = np.where(positions < 0, -np.inf, scores).astype(np.float32)
         order = np.lexsort((positions, -scores), axis=1)[:, :k]
@@ -134,12 +149,27 @@ class ItemIndex:
         """Scores (n,) float32 of the items at `positions` for one `vector` (C,), from the vectors the index holds."""
         return self._index.reconstruct_batch(positions) @ vector
 
-    def _make_selector(self, language: str) -> tuple[Any, int]:
-        mask = self.languages == language.encode()
-        if not mask.any():
+    def positions(self, language: str | None = None) -> np.ndarray:
+        """Positions (n,) int64, ascending, of the items of `language`, of all where none is given.
+
+        Raises ValueError where no item is in `language`.
+        """
+        if language is None:
+            return np.arange(len(self.ids))
+        found = np.flatnonzero(self.languages == language.encode())
+        if not len(found):
             known = ", ".join(i.decode() for i in np.unique(self.languages).tolist())
             raise ValueError(f"no knowledge item is in language {language!r}; there are: {known}")
-        return faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), int(mask.sum())
+        return found
+
+    def part(self, positions: np.ndarray) -> Part:
+        """The items at `positions` (n,), one at least, to search among; it fits every index over the same items."""
+        mask = np.zeros(len(self.ids), bool)
+        mask[positions] = True
+        return Part(faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), int(mask.sum()))
+
+    def _make_selector(self, language: str) -> Part:
+        return self.part(self.positions(language))
 
 
 def _selecting(index: Any, selector: Any, rarity: float) -> Any:

@@ -21,7 +21,7 @@ from PIL import Image
 from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.config import Config
 from comem_ray.retrieval.clip import ClipEncoder
-from comem_ray.retrieval.index import STAGE, ItemIndex
+from comem_ray.retrieval.index import STAGE, ItemIndex, Part
 
 FUSION_DEPTH = 100
 
@@ -76,13 +76,35 @@ class Retriever:
         """
         if k < 1:
             raise ValueError(f"k must be 1 at least, got {k}")
+        return self._nearest(self._embed(queries, by), k, by, language, text_weight)
+
+    def retrieve_in(
+        self, queries: Sequence[Query], k: int, parts: Sequence[Part], by: Literal["picture", "text", "both"]
+    ) -> list[list[list[Hit]]]:
+        """As `retrieve`, once for each of `parts` of the items (`index.part`), the queries embedded once."""
         vectors = self._embed(queries, by)
+        return [self._nearest(vectors, k, by, None, None, part) for part in parts]
+
+    @property
+    def index(self) -> ItemIndex:
+        """The index of pictures: ids, languages and positions are the same in all."""
+        return self._indexes["picture"]
+
+    def _nearest(
+        self,
+        vectors: dict[str, np.ndarray],
+        k: int,
+        by: str,
+        language: str | None,
+        text_weight: float | None,
+        part: Part | None = None,
+    ) -> list[list[Hit]]:
         if by != "both":
-            scores, ids = self._indexes[by].search(vectors[by], k, language)
+            scores, ids = self._indexes[by].search(vectors[by], k, language, part)
             return [_hits(row, found) for row, found in zip(scores, ids, strict=True)]
         weight = self._text_weight if text_weight is None else text_weight
         depth = max(FUSION_DEPTH, 4 * k)
-        lists = [self._indexes[kind].nearest(vectors[kind], depth, language)[1] for kind in ("text", "picture")]
+        lists = [self._indexes[kind].nearest(vectors[kind], depth, language, part)[1] for kind in ("text", "picture")]
         return [
             self._fuse(vectors["text"][i], vectors["picture"][i], np.union1d(text, picture), weight)[:k]
             for i, (text, picture) in enumerate(zip(*lists, strict=True))

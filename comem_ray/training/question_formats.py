@@ -14,10 +14,11 @@ from typing import Any
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import ConfigError
 from comem_ray.config_synthesis import QuestionSource
+from comem_ray.evaluation.benchmarks.infoseek import picture_names
 from comem_ray.evaluation.lists import LIST
+from comem_ray.evaluation.pictures import PictureFolder
+from comem_ray.evaluation.rows import Bad, Numbered, csv_rows, json_lists, json_rows
 from comem_ray.evaluation.scoring import RULES
-from comem_ray.training.question_pictures import PictureFolder
-from comem_ray.training.rows import Bad, Numbered, csv_rows, json_lists, json_rows
 
 _Fields = dict[str, Any]
 
@@ -39,8 +40,7 @@ def _infoseek(source: QuestionSource, paths: list[Path], pictures: PictureFolder
             return None
         data_id, image_id = _string(row, "data_id"), _string(row, "image_id")
         gold = row.get("answer_eval") or row.get("answer")
-        # In shards of the download, pictures stand in folders named by two digits of their number.
-        picture = pictures.of_stems([image_id, f"{image_id[5:7]}/{image_id}"], data_id)
+        picture = pictures.of_stems(picture_names(image_id), data_id)
         return _fields(data_id, _string(row, "question"), picture, "infoseek", gold)
 
     return _each(json_rows(paths[0]), make)

@@ -17,10 +17,10 @@ from typing import Any
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import ConfigError, resolve
 from comem_ray.config_synthesis import QuestionSource
+from comem_ray.evaluation.pictures import PictureFolder
+from comem_ray.evaluation.rows import Bad, Numbered
 from comem_ray.evaluation.scoring import Rule, score
 from comem_ray.training.question_formats import READERS
-from comem_ray.training.question_pictures import PictureFolder
-from comem_ray.training.rows import Bad, Numbered
 
 DUPLICATE = "duplicate"
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import html
-import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from markupsafe import Markup
 
-from comem_ray.artifacts import write_atomic
+from comem_ray.report.page import NAME, Table, write_page
+from comem_ray.report.plots import Axis, Point, Series, plot
 from comem_ray.training.metrics import read_metrics
 
-NAME = "report.html"
-CURVES = {
-    "loss": "loss (nats a token)",
-    "learning_rate": "learning rate",
-    "gradient_norm": "gradient norm before clipping",
-    "samples_per_s": "samples/s",
-    "tokens_per_s": "tokens/s",
-    "tflops": "TFLOP/s, useful",
+CURVES = {  # title and unit
+    "loss": ("Loss", "nats a token"),
+    "learning_rate": ("Learning rate", ""),
+    "gradient_norm": ("Gradient norm before clipping", ""),
+    "samples_per_s": ("Samples", "a second"),
+    "tokens_per_s": ("Tokens", "a second"),
+    "tflops": ("Useful work", "TFLOP/s"),
 }
 _SMOOTH = 0.9  # of the running mean that is drawn over the loss
 
@@ -30,38 +29,49 @@ def write_report(folder: Path, configuration: str) -> Path:
     rows = read_metrics(folder)
     steps = [r for r in rows if "loss" in r]
     checks = [r for r in rows if "validation" in r]
-    page = _PAGE.format(
-        title=html.escape(f"Training, {len(steps)} steps"),
-        last=_table(steps[-1]) if steps else "",
-        curves=_svg(_curves(steps, checks)) if steps else "<p>no step was taken</p>",
-        checks="".join(_table({"step": r["step"], **r["validation"]}) for r in checks[-1:]),
-        configuration=html.escape(configuration),
-    )
-    path = folder / NAME
-    write_atomic(path, lambda p: p.write_text(page, encoding="utf-8") and None)
-    return path
+    last = [_table("Last step", row) for row in steps[-1:]]
+    last += [_table("Last validation", {"step": r["step"], **r["validation"]}) for r in checks[-1:]]
+    context = {
+        "title": f"Training, {len(steps):,} steps",
+        "plots": _plots(steps, checks) if steps else [],
+        "tables": last,
+        "configuration": configuration,
+    }
+    return write_page(folder / NAME, "training.html", context)
 
 
-def _curves(steps: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]) -> Figure:
-    shown = [name for name in CURVES if any(row.get(name) for row in steps)]
-    figure = Figure(figsize=(11, 3 * ((len(shown) + bool(checks) + 1) // 2)), layout="constrained")
-    axes = figure.subplots((len(shown) + bool(checks) + 1) // 2, 2, squeeze=False).flatten()
-    numbers = [row["step"] for row in steps]
-    for axis, name in zip(axes, shown, strict=False):
-        values = [row[name] for row in steps]
-        axis.plot(numbers, values, linewidth=0.8, alpha=0.5 if name == "loss" else 1)
-        if name == "loss":
-            axis.plot(numbers, running_mean(values, _SMOOTH), linewidth=1.5)
-        axis.set_title(CURVES[name], fontsize=10)
-    if checks:
-        axis = axes[len(shown)]
-        for mode in (k for k in checks[-1]["validation"] if k != "n"):
-            axis.plot([r["step"] for r in checks], [r["validation"][mode] for r in checks], marker="o", label=mode)
-        axis.set_title("validation, % right", fontsize=10)
-        axis.legend()
-    for axis in axes[len(shown) + bool(checks) :]:
-        axis.set_axis_off()
-    return figure
+def _plots(steps: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    found = [_curve(name, steps) for name in CURVES if any(row.get(name) for row in steps)]
+    return found + ([_validation(checks)] if checks else [])
+
+
+def _curve(name: str, steps: Sequence[Mapping[str, Any]]) -> Markup:
+    rows = [row for row in steps if row.get(name) is not None]
+    numbers, values = [row["step"] for row in rows], [row[name] for row in rows]
+    lines = [Series(name.replace("_", " "), "memory", _points(numbers, values))]
+    if name == "loss":
+        mean = _points(numbers, running_mean(values, _SMOOTH))
+        lines = [Series("loss", "memory faint", _points(numbers, values)), Series("running mean", "memory", mean)]
+    title, unit = CURVES[name]
+    return plot(title, _steps(numbers), Axis(unit), lines)
+
+
+def _validation(checks: Sequence[Mapping[str, Any]]) -> Markup:
+    numbers = [row["step"] for row in checks]
+    lines = [
+        Series(mode, mode, _points(numbers, [row["validation"][mode] for row in checks]))
+        for mode in checks[-1]["validation"]
+        if mode != "n"
+    ]
+    return plot("Validation", _steps(numbers), Axis("right answers, %", limits=(0, 100)), lines)
+
+
+def _steps(numbers: Sequence[int]) -> Axis:
+    return Axis("step", limits=(0, max(numbers)))
+
+
+def _points(steps: Sequence[float], values: Sequence[float]) -> list[Point]:
+    return [Point(step, value) for step, value in zip(steps, values, strict=True) if math.isfinite(value)]
 
 
 def running_mean(values: Sequence[float], keep: float) -> list[float]:
@@ -73,21 +83,10 @@ def running_mean(values: Sequence[float], keep: float) -> list[float]:
     return means
 
 
-def _svg(figure: Figure) -> str:
-    out = io.StringIO()
-    figure.savefig(out, format="svg")
-    return out.getvalue()[out.getvalue().index("<svg") :]
-
-
-def _table(row: Mapping[str, Any]) -> str:
-    cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{v}</td></tr>" for k, v in row.items() if v is not None)
-    return f"<table>{cells}</table>"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>{title}</title>
-<style>body{{font:15px/1.5 sans-serif;max-width:72em;margin:2em auto;padding:0 1em}}svg{{max-width:100%;height:auto}}
-th{{text-align:left;padding-right:2em;font-weight:normal}}pre{{background:#f4f4f4;padding:1em;overflow:auto}}</style>
-<h1>{title}</h1>{curves}<h2>Last step</h2>{last}<h2>Last validation</h2>{checks}
-<h2>Configuration</h2><pre>{configuration}</pre></html>
-"""
+def _table(caption: str, row: Mapping[str, Any]) -> Table:
+    cells = [
+        [name.replace("_", " "), f"{v:,.6g}" if isinstance(v, float) else f"{v:,}"]
+        for name, v in row.items()
+        if v is not None
+    ]
+    return Table(caption, [], cells)

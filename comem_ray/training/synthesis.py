@@ -25,6 +25,7 @@ from PIL.Image import Image
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import Config
 from comem_ray.config_synthesis import Synthesis
+from comem_ray.evaluation.rows import Bad
 from comem_ray.evaluation.scoring import boxed, score
 from comem_ray.images import PictureError, open_picture, stored_picture
 from comem_ray.items import ItemStore
@@ -33,7 +34,6 @@ from comem_ray.model.reasoner import Answer, PromptTooLong, Question, Reasoner
 from comem_ray.prompts import BOXED, SYSTEM
 from comem_ray.retrieval.retriever import Query, Retriever
 from comem_ray.training.questions import GoldQuestion, Rejection
-from comem_ray.training.rows import Bad
 
 Fate = dict[str, Any] | Rejection
 """A row of TRAINING_SCHEMA, or why there is none."""

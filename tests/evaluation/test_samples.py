@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from scored import card
 
+from comem_ray.config_evaluation import EvaluationSource
+from comem_ray.evaluation.sources import read_source
+
 SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
 pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no ../shared/samples beside the repository")
 
@@ -31,3 +34,12 @@ def test_gold_scores_100(path, tmp_path):
     assert found.summary["overall"] == 100.0
     assert found.summary["n"] == 60
     assert found.summary["missing"] == found.summary["unparsable"] == 0
+
+
+@pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.jsonl")), ids=lambda path: path.name)
+def test_every_row_is_a_question_to_ask(path, tmp_path):
+    source = EvaluationSource(benchmark=path.name.split("_")[0], paths=[str(path)], pictures=[str(tmp_path)])
+    found = read_source(source)
+    assert [q.own_id for q in found.questions] == [row["data_id"] for row in rows(path)]
+    assert {q.fault for q in found.questions} == {"picture_missing"}
+    assert not found.rejected

@@ -80,7 +80,9 @@ def test_the_fact_of_a_sentence(said, right):
 
 def row(data_id, arm, mode, score, rank, tokens=10):
     return {"data_id": data_id, "arm": arm, "mode": mode, "score": score, "rank": rank, "prompt_tokens": tokens} | {
-        "memory_vectors": 0
+        "memory_vectors": 0,
+        "k": 1,
+        "place": None,
     }
 
 
@@ -96,6 +98,7 @@ def test_figures_by_hand():
     found = figures(questions, rows, times, [1, 3])
     rag = found["arms"]["rag, k=1"]
     assert (rag["score"], rag["n"], rag["first_token_ms"], rag["answer_ms"]) == (66.67, 3, 3.0, 6.0)
+    assert (rag["mode"], rag["k"], rag["place"]) == ("rag", 1, None)
     assert rag["groups"]["fact"]["C"]["score"] == 50
     assert rag["groups"]["language"]["en"]["n"] == 3
     assert found["recall"]["@1"]["score"] == 33.33

@@ -19,6 +19,7 @@ from ray.exceptions import RayError
 from comem_ray.artifacts import ArtifactError, StageFolder
 from comem_ray.config import Config, ConfigError, Workers, load_config
 from jobs.common import Summary, guarded, main, run_units, table
+from jobs.evaluate import FLAGS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 UNITS = [{"unit": f"part-0000-{i:06d}", "inputs": f"digest{i}"} for i in range(6)]
@@ -264,3 +265,21 @@ def test_a_worker_killed_in_the_middle_of_a_unit_costs_nothing_but_time(tmp_path
 
 def test_the_configuration_file_of_these_tests_is_valid(config_file: Path) -> None:
     assert load_config(config_file).name == "small"
+
+
+def test_lists_on_the_command_line_replace_fields_and_are_checked_like_them(
+    config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def called(*flags: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["jobs.evaluate", "--config", str(config_file), "--dry-run", *flags])
+        with pytest.raises(SystemExit) as left:
+            main("evaluate", lambda config: {}, "Evaluates.", lambda config: str(config.evaluation), FLAGS)
+        return left.value.code, "".join(capsys.readouterr())  # type: ignore[return-value]
+
+    code, said = called("--k", "1,30", "--knowledge-size", "5,all")
+    assert code == 0
+    assert "k=[1, 30] knowledge_sizes=[5, 'all']" in said
+    for flag, field in (("--k=0", "evaluation.k.0"), ("--knowledge-size=5,some", "evaluation.knowledge_sizes.1.")):
+        code, said = called(flag)
+        assert code == 2
+        assert field in said

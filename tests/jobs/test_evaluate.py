@@ -1,7 +1,12 @@
-"""jobs.evaluate on a real local Ray: every arm asked, scored as the library scores, the same after kill -9."""
+"""jobs.evaluate on a real local Ray: every arm asked, scored as the library scores, the same after kill -9.
 
+After our own questions come those of every published benchmark.
+"""
+
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,20 +17,28 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from published import GOLD, write_published
 from tiny import png
 from tiny_clip import write_clip
 from tiny_run import work, write_run
 
 from comem_ray.artifacts import StageFolder
-from comem_ray.config import Config, ConfigError
+from comem_ray.config import Config, ConfigError, load_config
+from comem_ray.config_evaluation import Evaluation, EvaluationSource
 from comem_ray.evaluation.answering import Evaluator
-from comem_ray.evaluation.questions import EvaluationQuestion, write_questions
+from comem_ray.evaluation.pictures import PictureReader
+from comem_ray.evaluation.questions import EvaluationQuestion, opened, read_questions, write_questions
+from comem_ray.evaluation.report import write_report
+from comem_ray.evaluation.scorecard import scorecard
+from comem_ray.evaluation.sources import read_source
+from comem_ray.evaluation.tables import figures, markdown
 from comem_ray.model.checkpoint import encoder_fingerprint
 from jobs.encode_memory import STAGE, EncodeShard
-from jobs.evaluate import section
+from jobs.evaluate import part, section
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COUNT = 9
+FIRST = dict(zip(GOLD, ("a1", 70, "q0", "v1"), strict=True))  # the first question of each
 ARMS = 1 + 2 * 2 + 2 * 2
 
 
@@ -44,10 +57,18 @@ def world(make_config, tmp_path_factory) -> Config:
     work(memory, EncodeShard(config, memory), units)
     memory.close(units)
     asked = [question(i, ids[i], ["nothing"]) for i in range(COUNT)]
-    said = {r["data_id"]: r["prediction"] for r in in_units(config, asked) if r["arm"] == "memory, k=1"}
+    said = {
+        r["data_id"]: r["prediction"] for r in in_units(config, asked + published(home)) if r["arm"] == "memory, k=1"
+    }
     gold = [question(i, ids[i], [said[f"q{i}"]] if i % 2 else ["nothing"]) for i in range(COUNT)]
     write_questions(home / "questions.parquet", gold)
-    return config
+    sources = write_published(home / "published", {b: said[f"{b}/{first}"] for b, first in FIRST.items()})
+    return config.model_copy(update={"evaluation": Evaluation.model_validate(evaluation | {"sources": sources})})
+
+
+def published(home: Path) -> list[EvaluationQuestion]:
+    sources = [EvaluationSource(**source) for source in write_published(home / "published")]
+    return [opened(q, PictureReader(), 10**6) for source in sources for q in read_source(source).questions]
 
 
 def question(i: int, item_id: str, gold: list[str]) -> EvaluationQuestion:
@@ -57,10 +78,10 @@ def question(i: int, item_id: str, gold: list[str]) -> EvaluationQuestion:
 def in_units(config: Config, questions: list[EvaluationQuestion]) -> list[dict]:
     torch.set_num_threads(1)
     evaluator = Evaluator(config, config.evaluation)
-    return [r for s in range(0, COUNT, 3) for r in evaluator.predictions(questions[s : s + 3])]
+    return [r for s in range(0, len(questions), 3) for r in evaluator.predictions(questions[s : s + 3])]
 
 
-def start(config: Config, name: str) -> tuple[subprocess.Popen, Path]:
+def start(config: Config, name: str, *flags: str) -> tuple[subprocess.Popen, Path]:
     """The job, over a folder of its own beside the run's stages."""
     root = Path(config.root).parent / name
     root.mkdir(exist_ok=True)
@@ -70,7 +91,7 @@ def start(config: Config, name: str) -> tuple[subprocess.Popen, Path]:
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump({**config.model_dump(mode="json"), "root": str(root)}))
     env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.evaluate", "--config", str(path)]
+    command = [sys.executable, "-m", "jobs.evaluate", "--config", str(path), *flags]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.Popen(command, cwd=REPOSITORY, env=env, start_new_session=True, **pipes), root / "evaluation"
 
@@ -83,7 +104,7 @@ def finish(job: subprocess.Popen) -> str:
 
 @pytest.fixture(scope="module")
 def uninterrupted(world):
-    job, folder = start(world, "whole")
+    job, folder = start(world, "whole", "--k", "1,2")
     return folder, finish(job)
 
 
@@ -91,19 +112,37 @@ def predictions(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in sorted(folder.glob("part-*.parquet"))}
 
 
+def without_times(folder: Path) -> str:
+    """The page without the last two columns of its table of arms, which hold what was measured."""
+    page = (folder / "report.html").read_text()
+    table = re.search(r"<caption>Every arm</caption>.*?</table>", page, re.DOTALL)
+    assert table
+    rows = re.sub(r"(<td>[\d.,]+</td>){2}</tr>", "</tr>", table[0])
+    assert rows.count("\n") == table[0].count("\n") > ARMS
+    return page.replace(table[0], rows)
+
+
+def report_again(config: Config) -> None:
+    write_report(config.folder("evaluation") / "report.html", f"Evaluation of {config.name}", [part(config)])
+
+
 def test_every_arm_is_asked_and_scored(world, uninterrupted):
     folder, output = uninterrupted
     rows = [r for p in sorted(folder.glob("part-*.parquet")) for r in pq.read_table(p).to_pylist()]
+    rows = [r for r in rows if "/" not in r["data_id"]]
     assert len(rows) == COUNT * ARMS
     report = json.loads((folder / "report.json").read_text())
-    assert report["questions"] == COUNT
     assert len(report["arms"]) == ARMS
     memory = report["arms"]["memory, k=1"]
+    assert [memory[name] for name in ("mode", "k", "place", "knowledge")] == ["memory", 1, None, 14]
+    assert report["memory_store"]["items"] == 14
+    assert report["memory_store"]["bytes_per_item"] > 8 * 64 * 2
     assert memory["groups"]["parity"]["1"] == {"score": 100.0, "low": 51.01, "high": 100.0, "n": 4}
     assert (memory["memory_vectors"], report["arms"]["rag, k=1"]["memory_vectors"]) == (8, 0)
     assert report["arms"]["rag, k=2"]["prompt_tokens"] > report["arms"]["rag, k=1"]["prompt_tokens"] + 20
     assert memory["first_token_ms"] > 0
-    assert report["recall"]["@1"]["n"] == COUNT
+    # Beside ours: the questions about entities that have an item.
+    assert report["recall"]["@1"]["n"] == COUNT + 1 + 4 + 1
     for row in rows:
         if row["place"] is not None:
             assert (
@@ -115,6 +154,82 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
     wanted = [{"data_id": r["data_id"], "prediction": r["prediction"]} for r in rows if r["arm"] == "memory, k=1"]
     assert [json.loads(line) for line in lines] == wanted
     assert "| memory, k=1 |" in (folder / "report.md").read_text()
+    page = (folder / "report.html").read_text()
+    assert page.count('<article class="card"') == report["questions"]
+    assert "random weights of seed 0" in page
+
+
+def test_published_benchmarks_are_scored_by_their_own_rules(world, uninterrupted):
+    """The official figures of the report are those that `comem score` gives for the files of predictions."""
+    folder, _ = uninterrupted
+    report = json.loads((folder / "report.json").read_text())
+    assert list(report["sources"]) == sorted(source.label for source in world.evaluation.sources)
+    for source in world.evaluation.sources:
+        found = report["sources"][source.label]
+        if source.benchmark == "jsonl" or found["rejected"]["count"]:
+            continue
+        files = [Path(path) for path in [*source.paths, *source.references] if "*" not in path]
+        files += [path for name in source.paths if "*" in name for path in Path(name).parent.glob(Path(name).name)]
+        said = folder.parent / "predictions" / source.label / "memory-k-1.jsonl"
+        beside = [path and Path(path) for path in (source.question_types, source.titles)]
+        summary = scorecard(source.benchmark, sorted(files), said, *beside).summary
+        assert found["official"]["memory, k=1"] == summary | {"left_out": 0}
+        assert (found["questions"], found["left_out"]) == (summary["n"], summary["left_out"])
+    for label in FIRST:
+        assert report["sources"][label]["official"]["memory, k=1"]["overall"] > 0
+    assert report["sources"]["infoseek"]["official"]["memory, k=1"]["per_split"]["val_unseen_question"]["score"] == 50
+    assert report["sources"]["coco"]["official"]["none"]["metrics"].keys() >= {"CIDEr", "BLEU-4", "ROUGE-L"}
+    assert "### oven" in (folder / "report.md").read_text()
+
+
+def test_what_could_not_be_asked_is_counted(world, uninterrupted):
+    folder, output = uninterrupted
+    report = json.loads((folder / "report.json").read_text())
+    ids = {row["data_id"]: row["reason"] for row in report["missing_pictures"]["first"]}
+    assert ids == {"infoseek/a3": "picture_missing", "mrag/1": "picture_truncated", "jsonl/p2": "picture_missing"}
+    assert report["missing_pictures"]["count"] == 3
+    assert report["rejected"]["count"] == 2
+    assert report["arms"]["none"]["unanswered"] == {"picture_missing": 2, "picture_truncated": 1}
+    assert report["questions"] == report["arms"]["none"]["n"]  # they count, as wrong
+    assert report["sources"]["infoseek"]["official"]["none"]["missing"] == 1
+    for line in ("missing pictures +3", "rejected rows +2", "left out +2"):
+        assert re.search(line, output)
+
+
+def test_knowledge_sizes_and_long_prompts(world):
+    """Smaller knowledge is a part of larger, with the right items in it; a prompt that is too long costs no job."""
+    changed = {"modes": ["none", "rag", "memory"], "k": [1, 3], "places": [], "knowledge_sizes": [10, "all", 12]}
+    longest = world.reasoner.model_copy(update={"max_prompt_tokens": 150})
+    config = world.model_copy(update={"evaluation": world.evaluation.model_copy(update=changed), "reasoner": longest})
+    asked = [opened(q, PictureReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
+    right = {i for q in read_questions(Path(world.evaluation.questions)) for i in q.gold_items}
+    evaluator = Evaluator(config, config.evaluation, right=right)
+    rows = evaluator.predictions(asked)
+    assert {(r["arm"], r["knowledge"]) for r in rows if r["k"] != 1} == {
+        ("none", 0),
+        *((f"{mode}, k=3, {n} items", {"all": 14}.get(n, n)) for mode in ("rag", "memory") for n in (10, "all", 12)),
+    }
+    found = {
+        (r["data_id"], r["arm"].split(", ")[-1]): r["item_ids"] for r in rows if r["mode"] == "memory" and r["k"] == 3
+    }
+    for question in asked:
+        every = evaluator._retrieved(asked)
+        deep = [every[n][question.data_id] for n in (10, 12, "all")]
+        assert found[question.data_id, "10 items"] == deep[0][:3]
+        for less, more in itertools.pairwise(deep):  # as many of the larger as are in the smaller, in the same order
+            assert [i for i in more if i in less] == [i for i in less if i in more]
+    long = [r for r in rows if r["fault"]]
+    assert {(r["mode"], r["k"], r["fault"], r["score"], r["prediction"]) for r in long} == {
+        ("rag", 3, "prompt_too_long", 0.0, "")
+    }
+    assert evaluator.times(asked[:1])
+    tables = figures(asked, rows, [], [1, 3])
+    assert tables["arms"]["rag, k=3, 10 items"]["unanswered"] == {"prompt_too_long": 3}
+    assert list(tables["recall_by_knowledge"]) == ["14", "12", "10"]
+    assert tables["recall"] == tables["recall_by_knowledge"]["14"]
+    assert "| 3 of 14 |" in markdown(tables)
+    with pytest.raises(ConfigError, match=r"knowledge_sizes: 8, want 9 .* to 14"):
+        evaluator._knowledge.part(8)
 
 
 def test_killed_then_rerun_equals_uninterrupted(world, uninterrupted):
@@ -130,8 +245,14 @@ def test_killed_then_rerun_equals_uninterrupted(world, uninterrupted):
     job, _ = start(world, "killed")
     finish(job)
     assert predictions(folder) == predictions(uninterrupted[0])
+    assert without_times(folder) == without_times(uninterrupted[0])
+    page = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    report_again(load_config(folder.parent / "config.yaml"))
+    assert (folder / "report.html").read_bytes() == page  # the times that were taken stay
 
 
 def test_what_is_missing_is_named(world):
-    with pytest.raises(ConfigError, match="field evaluation"):
-        section(world.model_copy(update={"evaluation": None}))
+    for evaluation in (None, Evaluation()):
+        with pytest.raises(ConfigError, match="field evaluation"):
+            section(world.model_copy(update={"evaluation": evaluation}))

@@ -9,9 +9,9 @@ from tiny_run import write_run
 
 from comem_ray.config import Config
 from comem_ray.config_synthesis import Synthesis
+from comem_ray.evaluation.rows import Bad
 from comem_ray.prompts import BOXED
 from comem_ray.training.questions import GoldQuestion, Rejection
-from comem_ray.training.rows import Bad
 from comem_ray.training.synthesis import Synthesizer, asked, judged, synthesis_identity
 
 SOURCES = [{"format": "jsonl", "path": "questions.jsonl"}]

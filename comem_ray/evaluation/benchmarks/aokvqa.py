@@ -14,27 +14,31 @@ from typing import Any
 
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.records import (
+    Asked,
     Question,
+    Row,
     Rules,
     Verdict,
     identity,
     judged,
+    loaded,
     read_json,
     said,
+    text_field,
     texts_field,
-    unique,
 )
 from comem_ray.evaluation.scoring import boxed
+from comem_ray.prompts import CHOOSE_WORDS, options
 
 
 def load(paths: Sequence[Path]) -> list[Question]:
     """The questions of `paths` for direct answers; a gold is the list of them, None where it is left out."""
-    return unique((where, _direct(where, row)) for where, row in _rows(paths))
+    return loaded(rows(paths), question)
 
 
 def load_choices(paths: Sequence[Path]) -> list[Question]:
     """The questions of `paths` for multiple choice; a gold is (choices, index of the right one)."""
-    return unique((where, _choices(where, row)) for where, row in _rows(paths))
+    return loaded(rows(paths), question_choices)
 
 
 def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
@@ -49,15 +53,19 @@ def score_choices(questions: Sequence[Question], answers: Sequence[str | None], 
     return judged(_choice, questions, answers)
 
 
-def _rows(paths: Sequence[Path]) -> Iterator[tuple[str, dict[str, Any]]]:
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """The rows of the files."""
     for path in paths:
         document = read_json(path)
-        if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
+        if not isinstance(document, list):
             raise ValueError(f"{path}: wanted a list of questions")
-        yield from ((f"{path}, question {number}", row) for number, row in enumerate(document, start=1))
+        for number, row in enumerate(document, start=1):
+            fault = f"{path}: wanted a list of questions, number {number} is a JSON {type(row).__name__}"
+            yield f"{path}, question {number}", row if isinstance(row, dict) else ValueError(fault)
 
 
-def _direct(where: str, row: dict[str, Any]) -> Question:
+def question(where: str, row: dict[str, Any]) -> Question:
+    """The question of a row for a direct answer; a gold is the list of them, None where it is left out."""
     difficult = row.get("difficult_direct_answer")
     if not isinstance(difficult, bool):
         raise ValueError(f"{where}: field 'difficult_direct_answer' is {difficult!r}, wanted true or false")
@@ -65,11 +73,33 @@ def _direct(where: str, row: dict[str, Any]) -> Question:
     return Question(identity(where, row, "question_id"), gold)
 
 
-def _choices(where: str, row: dict[str, Any]) -> Question:
+def question_choices(where: str, row: dict[str, Any]) -> Question:
+    """The question of a row for multiple choice; a gold is (choices, index of the right one)."""
     choices, right = texts_field(where, row, "choices"), row.get("correct_choice_idx")
     if not isinstance(right, int) or not 0 <= right < len(choices):
         raise ValueError(f"{where}: field 'correct_choice_idx' is {right!r}, wanted 0 to {len(choices) - 1}")
     return Question(identity(where, row, "question_id"), (choices, right))
+
+
+def asked(where: str, row: dict[str, Any]) -> Asked:
+    """The bare question."""
+    return Asked(text_field(where, row, "question"), _picture_names(where, row))
+
+
+def asked_choices(where: str, row: dict[str, Any]) -> Asked:
+    """The question with its options, "- ..."; no letters: the rule wants the words of the option."""
+    choices = [("-", text) for text in texts_field(where, row, "choices")]
+    return Asked(options(text_field(where, row, "question"), choices, CHOOSE_WORDS), _picture_names(where, row))
+
+
+def _picture_names(where: str, row: dict[str, Any]) -> list[str]:
+    """COCO 2017's name of the picture, in any folder of its archives; in those of 2014 it has another."""
+    number = row.get("image_id")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError(f"{where}: field 'image_id' is {number!r}, wanted a whole number")
+    parts = ("val", "train", "test")
+    of_2014 = [f"COCO_{part}2014_{number:012d}" for part in parts[:2]]
+    return [f"{number:012d}", *(f"{part}2017/{number:012d}" for part in parts), *of_2014]
 
 
 def _official(question: Question, prediction: str) -> Verdict:

@@ -7,27 +7,65 @@ papers print it, and can be above 100. The score of one caption is its CIDEr / 1
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from comem_ray.evaluation.benchmarks.okvqa import picture_names
 from comem_ray.evaluation.captions import CaptionScores, caption_scores, corpus_bleu
-from comem_ray.evaluation.records import Question, Rules, Verdict, identity, read_json, said, text_field, unique
+from comem_ray.evaluation.records import (
+    Asked,
+    Question,
+    Row,
+    Rules,
+    Verdict,
+    identity,
+    loaded,
+    read_json,
+    said,
+    text_field,
+)
 from comem_ray.evaluation.scoring import boxed
 from comem_ray.evaluation.summary import RESAMPLES, Estimate, generator, mean_of
+from comem_ray.prompts import CAPTION
 
 CIDER_TOP = 10.0
 
 
 def load(paths: Sequence[Path]) -> list[Question]:
     """The images of `paths`; a gold is the list of an image's captions."""
+    return loaded(rows(paths), question)
+
+
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """A row an image, {"image_id", "file_name", "captions"}, after the annotations that are none."""
     captions: dict[str | int, list[str]] = {}
+    names: dict[Any, Any] = {}
     for path in paths:
-        for where, row in _annotations(path):
-            captions.setdefault(identity(where, row, "image_id"), []).append(text_field(where, row, "caption"))
-    return unique((str(paths[0]), Question(image, given)) for image, given in captions.items())
+        images, annotations = _lists(path)
+        names |= {str(image.get("id")): image.get("file_name") for image in images if isinstance(image, dict)}
+        for number, row in enumerate(annotations, start=1):
+            where = f"{path}, annotation {number}"
+            try:
+                captions.setdefault(identity(where, row, "image_id"), []).append(text_field(where, row, "caption"))
+            except ValueError as error:
+                yield where, error
+    for image, given in captions.items():
+        if given:
+            yield str(paths[0]), {"image_id": image, "file_name": names.get(str(image)), "captions": given}
+
+
+def question(where: str, row: dict[str, Any]) -> Question:
+    """The question of an image; a gold is the list of its captions."""
+    return Question(row["image_id"], row["captions"])
+
+
+def asked(where: str, row: dict[str, Any]) -> Asked:
+    """The words that ask for a caption, which goes into no box."""
+    names = [row["file_name"], f"val2014/{row['file_name']}"] if isinstance(row["file_name"], str) else []
+    return Asked(CAPTION, names or picture_names(where, row), boxed=False)
 
 
 def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
@@ -47,12 +85,13 @@ def finals(_: Sequence[Question], verdicts: Sequence[Verdict]) -> dict[str, Any]
     return {"overall": metrics["CIDEr"]["score"], "interval": metrics["CIDEr"]["interval"], "metrics": metrics}
 
 
-def _annotations(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _lists(path: Path) -> tuple[list[Any], list[dict[str, Any]]]:
     document = read_json(path)
     rows = document.get("annotations") if isinstance(document, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ValueError(f"{path}: no list 'annotations'")
-    return [(f"{path}, annotation {number}", row) for number, row in enumerate(rows, start=1)]
+    images = document.get("images")
+    return images if isinstance(images, list) else [], rows
 
 
 def _caption(prediction: str) -> str:

@@ -10,34 +10,65 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.choices import number
-from comem_ray.evaluation.records import Question, Rules, Verdict, identity, judged, read_parquet, text_field, unique
+from comem_ray.evaluation.pictures import PictureAt
+from comem_ray.evaluation.records import (
+    Asked,
+    Question,
+    Row,
+    Rules,
+    Verdict,
+    identity,
+    judged,
+    loaded,
+    read_parquet,
+    text_field,
+    texts_field,
+)
 from comem_ray.evaluation.scoring import boxed
+from comem_ray.prompts import CHOOSE_NUMBER, options
 
 COLUMNS = ("ID", "Subset", "Label", "Category")
+ASKED = ("Question", "Translated Question", "Options", "Translated Options")
 HIDDEN = -1
 
 
 def load(paths: Sequence[Path]) -> list[Question]:
     """The questions of `paths`; a gold is the number of the right option, "1" to "4", None where it is hidden."""
-    return unique(_questions(paths))
+    return loaded(((where, row) for path in paths for where, row in read_parquet(path, COLUMNS)), question)
+
+
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """The rows of the files; `picture_at` is where the picture of a row is."""
+    for path in paths:
+        mark = str(path.stat().st_size) if path.is_file() else ""
+        for place, (where, row) in enumerate(read_parquet(path, [*COLUMNS, *ASKED])):
+            yield where, {**row, "picture_at": PictureAt(str(path), "image", place, mark)}
+
+
+def question(where: str, row: dict[str, Any]) -> Question:
+    """The question of a row; a gold is the number of the right option, None where it is hidden."""
+    label, subset = row["Label"], text_field(where, row, "Subset")
+    if label not in (HIDDEN, 0, 1, 2, 3):
+        raise ValueError(f"{where}: Label is {label!r}, wanted 0 to 3, or -1 where it is hidden")
+    groups = {"language": _language(subset), "subset": subset, "category": text_field(where, row, "Category")}
+    return Question(identity(where, row, "ID"), None if label == HIDDEN else str(label + 1), groups)
+
+
+def asked(where: str, row: dict[str, Any], english: bool = False) -> Asked:
+    """The question with its options, "1." to "4.", in its own language or in English; the number is the answer."""
+    prefix = "Translated " if english else ""
+    choices = [(f"{n}.", text) for n, text in enumerate(texts_field(where, row, f"{prefix}Options"), start=1)]
+    text = text_field(where, row, f"{prefix}Question")
+    return Asked(options(text, choices, CHOOSE_NUMBER), own=row["picture_at"])
 
 
 def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
     """The verdict on every answer."""
     return judged(_official if rules == "official" else _paper, questions, answers)
-
-
-def _questions(paths: Sequence[Path]) -> Iterator[tuple[str, Question]]:
-    for path in paths:
-        for where, row in read_parquet(path, COLUMNS):
-            label, subset = row["Label"], text_field(where, row, "Subset")
-            if label not in (HIDDEN, 0, 1, 2, 3):
-                raise ValueError(f"{where}: Label is {label!r}, wanted 0 to 3, or -1 where it is hidden")
-            groups = {"language": _language(subset), "subset": subset, "category": text_field(where, row, "Category")}
-            yield where, Question(identity(where, row, "ID"), None if label == HIDDEN else str(label + 1), groups)
 
 
 def _language(subset: str) -> str:

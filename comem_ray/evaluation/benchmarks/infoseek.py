@@ -17,15 +17,18 @@ from typing import Any
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.numbers import has_number, in_range_score
 from comem_ray.evaluation.records import (
+    Asked,
     Question,
+    Row,
     Rules,
     Verdict,
     identity,
+    jsonl_rows,
     judged,
+    loaded,
     read_jsonl,
     said,
     text_field,
-    unique,
 )
 from comem_ray.evaluation.scoring import boxed, number_range
 from comem_ray.evaluation.scoring import score as rule_score
@@ -37,8 +40,34 @@ NUMERICAL, TIME, STRING, UNKNOWN = "numerical", "time", "string", "string or tim
 
 def load(paths: Sequence[Path], question_types: Path | None = None) -> list[Question]:
     """The questions of `paths`; a gold is `answer_eval`. ValueError names what is wrong where."""
-    types = None if question_types is None else _types(question_types)
-    return unique(_questions(paths, types))
+    types = None if question_types is None else read_types(question_types)
+    return loaded(rows(paths), lambda where, row: question(where, row, types))
+
+
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """The rows of the files, with the `language` that the file's name says."""
+    for path in paths:
+        for where, row in jsonl_rows(path):
+            yield where, row if isinstance(row, ValueError) else {"language": _language(path), **row}
+
+
+def asked(where: str, row: dict[str, Any]) -> Asked:
+    """The bare question; entities where the row has them (infoseek_val_withkb.jsonl)."""
+    entities = [row[name] for name in ("entity_id", "entity_text") if isinstance(row.get(name), str)]
+    return Asked(
+        text_field(where, row, "question"), picture_names(text_field(where, row, "image_id")), entities=entities
+    )
+
+
+def picture_names(image_id: str) -> list[str]:
+    """A picture of OVEN lies in one folder with all others, or, as in its download, in one of two of its digits."""
+    return [image_id, f"{image_id[5:7]}/{image_id}"]
+
+
+def read_entities(path: Path) -> dict[str, dict[str, Any]]:
+    """`entity_id` and `entity_text` by id, of a file like infoseek_val_withkb.jsonl."""
+    fields = ("entity_id", "entity_text")
+    return {str(identity(where, row, "data_id")): {f: row.get(f) for f in fields} for where, row in read_jsonl(path)}
 
 
 def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
@@ -57,23 +86,18 @@ def finals(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> dict[s
     return {"harmonic_means": {"final": harmonic(*parts).summary()}}
 
 
-def _questions(paths: Sequence[Path], types: dict[str, str] | None) -> Iterator[tuple[str, Question]]:
-    for path in paths:
-        for where, row in read_jsonl(path):
-            data_id, split, gold = (
-                identity(where, row, "data_id"),
-                text_field(where, row, "data_split"),
-                _gold(where, row),
-            )
-            kind = NUMERICAL if number_range(gold) else UNKNOWN
-            if types is not None:
-                if str(data_id) not in types:
-                    raise ValueError(f"{where}: the question types lack {data_id!r}")
-                kind = types[str(data_id)]
-                if (kind == NUMERICAL) != (number_range(gold) is not None):
-                    raise ValueError(f"{where}: a question of type {kind} with the answer_eval {gold!r}")
-            groups = {"split": split, "type": kind, "split_type": f"{split} {kind}", "language": _language(path)}
-            yield where, Question(data_id, gold, groups)
+def question(where: str, row: dict[str, Any], types: dict[str, str] | None = None) -> Question:
+    """The question of a row; a gold is `answer_eval`, `types` are those of `read_types`."""
+    data_id, split, gold = identity(where, row, "data_id"), text_field(where, row, "data_split"), _gold(where, row)
+    kind = NUMERICAL if number_range(gold) else UNKNOWN
+    if types is not None:
+        if str(data_id) not in types:
+            raise ValueError(f"{where}: the question types lack {data_id!r}")
+        kind = types[str(data_id)]
+        if (kind == NUMERICAL) != (number_range(gold) is not None):
+            raise ValueError(f"{where}: a question of type {kind} with the answer_eval {gold!r}")
+    groups = {"split": split, "type": kind, "split_type": f"{split} {kind}", "language": row["language"]}
+    return Question(data_id, gold, groups)
 
 
 def _language(path: Path) -> str:
@@ -90,7 +114,7 @@ def _gold(where: str, row: dict[str, Any]) -> Any:
     return gold
 
 
-def _types(path: Path) -> dict[str, str]:
+def read_types(path: Path) -> dict[str, str]:
     """Type by id, as the official script reads them: numerical, time, and everything else is a string."""
     found = {}
     for where, row in read_jsonl(path):

@@ -7,32 +7,60 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from comem_ray.evaluation.choices import LETTERS, letter
-from comem_ray.evaluation.records import Question, Rules, Verdict, identity, judged, read_parquet, text_field, unique
+from comem_ray.evaluation.pictures import PictureAt
+from comem_ray.evaluation.records import (
+    Asked,
+    Question,
+    Row,
+    Rules,
+    Verdict,
+    identity,
+    judged,
+    loaded,
+    read_parquet,
+    text_field,
+)
 from comem_ray.evaluation.scoring import boxed
+from comem_ray.prompts import CHOOSE_LETTER, options
 
 COLUMNS = ("id", "aspect", "scenario", "answer_choice")
+ASKED = ("question", *LETTERS)
 
 
 def load(paths: Sequence[Path]) -> list[Question]:
     """The questions of `paths`; a gold is the letter of the right choice."""
-    return unique(_questions(paths))
+    return loaded(((where, row) for path in paths for where, row in read_parquet(path, COLUMNS)), question)
+
+
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """The rows of the files; `picture_at` is where the picture of a row is."""
+    for path in paths:
+        mark = str(path.stat().st_size) if path.is_file() else ""
+        for number, (where, row) in enumerate(read_parquet(path, [*COLUMNS, *ASKED])):
+            yield where, {**row, "picture_at": PictureAt(str(path), "image", number, mark)}
+
+
+def question(where: str, row: dict[str, Any]) -> Question:
+    """The question of a row; a gold is the letter of the right choice."""
+    gold = text_field(where, row, "answer_choice")
+    if gold not in LETTERS or len(gold) != 1:
+        raise ValueError(f"{where}: answer_choice is {gold!r}, wanted A, B, C or D")
+    groups = {name: text_field(where, row, name) for name in ("scenario", "aspect")}
+    return Question(identity(where, row, "id"), gold, groups)
+
+
+def asked(where: str, row: dict[str, Any]) -> Asked:
+    """The question with its options, "(A) ..." to "(D) ...", whose letter is the answer."""
+    choices = [(f"({letter})", text_field(where, row, letter)) for letter in LETTERS]
+    return Asked(options(text_field(where, row, "question"), choices, CHOOSE_LETTER), own=row["picture_at"])
 
 
 def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
     """The verdict on every answer."""
     return judged(_official if rules == "official" else _paper, questions, answers)
-
-
-def _questions(paths: Sequence[Path]) -> Iterator[tuple[str, Question]]:
-    for path in paths:
-        for where, row in read_parquet(path, COLUMNS):
-            gold = text_field(where, row, "answer_choice")
-            if gold not in LETTERS or len(gold) != 1:
-                raise ValueError(f"{where}: answer_choice is {gold!r}, wanted A, B, C or D")
-            groups = {name: text_field(where, row, name) for name in ("scenario", "aspect")}
-            yield where, Question(identity(where, row, "id"), gold, groups)
 
 
 def _official(question: Question, prediction: str) -> Verdict:

@@ -12,15 +12,17 @@ from typing import Any
 
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.records import (
+    Asked,
     Question,
+    Row,
     Rules,
     Verdict,
     identity,
     judged,
+    loaded,
     read_json,
     said,
     text_field,
-    unique,
 )
 from comem_ray.evaluation.scoring import boxed
 from comem_ray.evaluation.vqa_text import vqa_accuracy
@@ -28,7 +30,47 @@ from comem_ray.evaluation.vqa_text import vqa_accuracy
 
 def load(paths: Sequence[Path]) -> list[Question]:
     """The questions of `paths`; a gold is the list of the annotators' answers."""
-    return unique(question for path in paths for question in _questions(path))
+    return loaded(_annotations(paths, [_document(path) for path in paths]), question)
+
+
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """The annotations, each with its `question` from the file of questions; a question without one is a fault."""
+    documents = [_document(path) for path in paths]
+    texts: dict[Any, Any] = {}
+    for path, document in zip(paths, documents, strict=True):
+        for number, row in enumerate(document.get("questions", []), start=1):
+            if isinstance(row, dict) and "question_id" in row:
+                texts[str(row["question_id"])] = row.get("question")
+            else:
+                where = f"{path}, question {number}"
+                yield where, ValueError(f"{where}: {str(row)[:80]!r}, wanted an object with 'question_id'")
+    for where, row in _annotations(paths, documents):
+        yield (
+            where,
+            row if isinstance(row, ValueError) else {**row, "question": texts.pop(str(row["question_id"]), None)},
+        )
+    for question_id in texts:
+        yield f"question {question_id}", ValueError(f"question {question_id}: there are no answers to it")
+
+
+def question(where: str, row: dict[str, Any]) -> Question:
+    """The question of an annotation; a gold is the list of the annotators' answers."""
+    groups = {name: text_field(where, row, name) for name in ("question_type", "answer_type")}
+    return Question(identity(where, row, "question_id"), _answers(where, row), groups)
+
+
+def asked(where: str, row: dict[str, Any]) -> Asked:
+    """The bare question."""
+    return Asked(text_field(where, row, "question"), picture_names(where, row))
+
+
+def picture_names(where: str, row: dict[str, Any], splits: Sequence[str] = ("val2014", "train2014")) -> list[str]:
+    """COCO 2014's name of the picture of `image_id`, in any folder of its archives."""
+    number = row.get("image_id")
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError(f"{where}: field 'image_id' is {number!r}, wanted a whole number")
+    stems = [(split, f"COCO_{split}_{number:012d}") for split in splits]
+    return [*(stem for _, stem in stems), *(f"{split}/{stem}" for split, stem in stems)]
 
 
 def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
@@ -36,14 +78,19 @@ def score(questions: Sequence[Question], answers: Sequence[str | None], rules: R
     return judged(_official if rules == "official" else _paper, questions, answers)
 
 
-def _questions(path: Path) -> Iterator[tuple[str, Question]]:
+def _document(path: Path) -> dict[str, Any]:
     document = read_json(path)
     if not isinstance(document, dict) or not ("annotations" in document or "questions" in document):
         raise ValueError(f"{path}: no 'annotations', wanted the benchmark's file of annotations")
-    for number, row in enumerate(document.get("annotations", []), start=1):
-        where = f"{path}, annotation {number}"
-        groups = {name: text_field(where, row, name) for name in ("question_type", "answer_type")}
-        yield where, Question(identity(where, row, "question_id"), _answers(where, row), groups)
+    return document
+
+
+def _annotations(paths: Sequence[Path], documents: Sequence[dict[str, Any]]) -> Iterator[tuple[str, Row]]:
+    for path, document in zip(paths, documents, strict=True):
+        for number, row in enumerate(document.get("annotations", []), start=1):
+            where = f"{path}, annotation {number}"
+            fault = ValueError(f"{where}: {str(row)[:80]!r}, wanted an object with 'question_id'")
+            yield where, row if isinstance(row, dict) and "question_id" in row else fault
 
 
 def _answers(where: str, row: dict[str, Any]) -> list[str]:

@@ -14,7 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from comem_ray.evaluation import paper
-from comem_ray.evaluation.records import Question, Rules, Verdict, identity, judged, read_jsonl, text_field, unique
+from comem_ray.evaluation.benchmarks.infoseek import picture_names
+from comem_ray.evaluation.records import (
+    Asked,
+    Question,
+    Row,
+    Rules,
+    Verdict,
+    identity,
+    jsonl_rows,
+    judged,
+    loaded,
+    text_field,
+)
 from comem_ray.evaluation.scoring import boxed
 from comem_ray.evaluation.summary import Estimate, harmonic, mean_of, rounded
 from comem_ray.evaluation.titles import TitleIndex
@@ -26,7 +38,29 @@ _PAPER_LENGTH = 50
 
 def load(paths: Sequence[Path]) -> list[Question]:
     """The questions of `paths`; a gold is (entity_id, entity_text)."""
-    return unique(_questions(paths))
+    return loaded(rows(paths), question)
+
+
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """The rows of the files."""
+    for path in paths:
+        yield from jsonl_rows(path)
+
+
+def question(where: str, row: dict[str, Any]) -> Question:
+    """The question of a row; a gold is (entity_id, entity_text)."""
+    split = text_field(where, row, "data_split")
+    part, side = _cell(split)
+    if part not in PARTS or side not in SIDES:
+        raise ValueError(f"{where}: data_split is {split!r}, wanted one like 'query_val_seen'")
+    gold = (text_field(where, row, "entity_id"), text_field(where, row, "entity_text"))
+    return Question(identity(where, row, "data_id"), gold, {"split": split})
+
+
+def asked(where: str, row: dict[str, Any]) -> Asked:
+    """The bare question: the answer is a name."""
+    names = picture_names(text_field(where, row, "image_id"))
+    return Asked(text_field(where, row, "question"), names, entities=[row["entity_id"], row["entity_text"]])
 
 
 def titles_of(questions: Iterable[Question]) -> list[tuple[str, str]]:
@@ -38,10 +72,10 @@ def score(
     questions: Sequence[Question],
     answers: Sequence[str | None],
     rules: Rules,
-    titles: Iterable[tuple[str, str]],
+    titles: Iterable[tuple[str, str]] | TitleIndex,
 ) -> list[Verdict]:
     """The verdict on every answer, the entity it is linked to beside it."""
-    index = TitleIndex(titles)
+    index = titles if isinstance(titles, TitleIndex) else TitleIndex(titles)
 
     def judge(question: Question, prediction: str) -> Verdict:
         name = _official_name(prediction) if rules == "official" else paper.answer(prediction)[:_PAPER_LENGTH]
@@ -69,17 +103,6 @@ def _harmonic(cells: dict[tuple[str, str], list[float]], part: str) -> Estimate 
     if not all((part, side) in cells for side in SIDES):
         return None
     return harmonic(*(rounded(mean_of(cells[part, side], f"{part} {side}")) for side in SIDES))
-
-
-def _questions(paths: Sequence[Path]) -> Iterator[tuple[str, Question]]:
-    for path in paths:
-        for where, row in read_jsonl(path):
-            split = text_field(where, row, "data_split")
-            part, side = _cell(split)
-            if part not in PARTS or side not in SIDES:
-                raise ValueError(f"{where}: data_split is {split!r}, wanted one like 'query_val_seen'")
-            gold = (text_field(where, row, "entity_id"), text_field(where, row, "entity_text"))
-            yield where, Question(identity(where, row, "data_id"), gold, {"split": split})
 
 
 def _cell(split: str) -> tuple[str, str]:

@@ -14,15 +14,18 @@ from typing import Any
 
 from comem_ray.evaluation import paper
 from comem_ray.evaluation.records import (
+    Asked,
     Question,
+    Row,
     Rules,
     Verdict,
     identity,
+    jsonl_rows,
     judged,
-    read_jsonl,
+    loaded,
     said,
+    text_field,
     texts_field,
-    unique,
 )
 from comem_ray.evaluation.scoring import boxed, normalised
 from comem_ray.evaluation.scoring import score as rule_score
@@ -31,7 +34,31 @@ from comem_ray.evaluation.summary import mean_of
 
 def load(paths: Sequence[Path]) -> list[Question]:
     """The questions of `paths`; a gold is the list of right answers."""
-    return unique(_questions(paths))
+    return loaded(rows(paths), question)
+
+
+def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
+    """The rows of the files."""
+    for path in paths:
+        yield from jsonl_rows(path)
+
+
+def question(where: str, row: dict[str, Any]) -> Question:
+    """The question of a row; a gold is the list of right answers."""
+    output = row.get("output")
+    if not isinstance(output, dict):
+        raise ValueError(f"{where}: field 'output' is {output!r}, wanted an object with 'answer'")
+    return Question(identity(where, row, "id"), texts_field(where, output, "answer"))
+
+
+def asked(where: str, row: dict[str, Any]) -> Asked:
+    """The bare question; its entities are `wikidata_id`, where the row has one, and the titles of its provenance."""
+    entities = [row["wikidata_id"]] if isinstance(row.get("wikidata_id"), str) else []
+    provenance = row["output"].get("provenance")
+    for source in provenance if isinstance(provenance, list) else []:
+        title = source.get("title") if isinstance(source, dict) else None
+        entities += [t for t in (title if isinstance(title, list) else [title]) if isinstance(t, str)]
+    return Asked(text_field(where, row, "input"), [text_field(where, row, "image")], entities=entities)
 
 
 def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
@@ -55,15 +82,6 @@ def f1_score(prediction: str, gold: str) -> float:
         return 0.0
     precision, recall = shared / len(said_words), shared / len(gold_words)
     return 2 * precision * recall / (precision + recall)
-
-
-def _questions(paths: Sequence[Path]) -> Iterator[tuple[str, Question]]:
-    for path in paths:
-        for where, row in read_jsonl(path):
-            output = row.get("output")
-            if not isinstance(output, dict):
-                raise ValueError(f"{where}: field 'output' is {output!r}, wanted an object with 'answer'")
-            yield where, Question(identity(where, row, "id"), texts_field(where, output, "answer"))
 
 
 def _official(question: Question, prediction: str) -> Verdict:

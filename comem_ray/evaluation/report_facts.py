@@ -1,0 +1,94 @@
+"""What was evaluated, as a table: names, sizes and digests, without dates or paths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from comem_ray.artifacts import Manifest, fingerprint, load_manifest
+from comem_ray.config import Config
+from comem_ray.evaluation.questions import EvaluationQuestion
+from comem_ray.memory_store import STAGE as MEMORY
+from comem_ray.report.page import Table
+
+_SHOWN = 16  # hex digits of a digest
+_FIGURES = {"arms", "recall", "memory_against_rag", "questions"}  # of report.json, which have tables of their own
+
+
+def facts(
+    config: Config,
+    questions: Sequence[EvaluationQuestion],
+    predictions: Sequence[Mapping[str, Any]],
+    found: Mapping[str, Any],
+    manifest: Manifest,
+    items: int,
+) -> Table:
+    """`items` is the size of the knowledge base."""
+    languages = ", ".join(sorted({q.language for q in questions}))
+    pictures = sum((q.picture is not None or q.picture_at is not None) for q in questions)
+    said = {
+        "run": config.name,
+        "seed": config.seed,
+        "questions": f"{len(questions):,} ({pictures:,} with a picture; languages: {languages})",
+        "language model": f"{config.backbone.model} ({config.backbone.precision})",
+        "memory encoder": _adapter(config),
+        "knowledge base": f"{items:,} items",
+        **_store(config),
+        "retriever": f"{config.clip.model}, by {config.retrieval.by}, {_language(config.retrieval.language)}",
+        "decoding": _decoding(config),
+        **{name.replace("_", " "): value for name, value in found.items() if _is_fact(name, value)},
+        **{f"digest of the {name}": code[:_SHOWN] for name, code in _digests(questions, predictions, manifest)},
+    }
+    note = "A digest is the beginning of a SHA-256: two reports that show the same one have the same."
+    rows = [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in said.items()]
+    return Table("The run", [], rows, note)
+
+
+def _is_fact(name: str, value: Any) -> bool:
+    return name not in _FIGURES and isinstance(value, str | int | float)
+
+
+def _adapter(config: Config) -> str:
+    if config.adapter.path is None:
+        return f"not trained: random weights of seed {config.adapter.seed}"
+    return config.adapter.path if not Path(config.adapter.path).is_absolute() else Path(config.adapter.path).name
+
+
+def _store(config: Config) -> dict[str, str]:
+    folder = config.folder("memory")
+    if not (folder / "manifest.json").exists():
+        return {}
+    manifest = load_manifest(folder, MEMORY)
+    shards = manifest.shards(".safetensors")
+    size, held = sum(s.bytes for s in shards), sum(s.rows for s in shards)
+    return {"memory store": f"{size / 1e6:,.1f} MB for {held:,} items, {config.adapter.queries} vectors each"}
+
+
+def _language(language: str | None) -> str:
+    return f"items in {language!r}" if language else "items in all languages"
+
+
+def _decoding(config: Config) -> str:
+    settings = config.reasoner
+    how = f"temperature {settings.temperature}, top_p {settings.top_p}" if settings.temperature else "greedy"
+    return f"{how}, at most {settings.max_new_tokens} tokens"
+
+
+def _picture_mark(question: EvaluationQuestion) -> str:
+    """Changes with the picture, which may still lie where it is."""
+    at = question.picture_at
+    return at.mark if at is not None else hashlib.sha256(question.picture or b"").hexdigest()
+
+
+def _digests(
+    questions: Sequence[EvaluationQuestion], predictions: Sequence[Mapping[str, Any]], manifest: Manifest
+) -> Iterable[tuple[str, str]]:
+    asked = [[q.data_id, q.question, q.rule, q.gold, _picture_mark(q)] for q in questions]
+    yield "questions", fingerprint(asked)
+    for name, value in manifest.identity.get("encoder", {}).items():
+        if name in ("backbone", "adapter"):
+            yield name, value if isinstance(value, str) else fingerprint(value)
+    yield "settings", fingerprint(manifest.identity)
+    yield "answers", fingerprint([[r["data_id"], r["arm"], r["prediction"], r["score"]] for r in predictions])
