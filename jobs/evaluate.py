@@ -97,7 +97,7 @@ def run(config: Config) -> Summary:
     write_json(stage.path / "report.json", found)
     text = "\n\n".join([markdown(found), official.markdown(found["sources"])]).rstrip()
     write_atomic(stage.path / "report.md", lambda p: p.write_text(text + "\n", encoding="utf-8") and None)
-    write_report(stage.path / "report.html", f"Evaluation of {config.name}", [part(config)])
+    write_report(stage.path / "report.html", f"Evaluation of {config.name}", [part(config, predictions)])
     scores = {f"{name}, %": arm["score"] for name, arm in found["arms"].items()}
     counts = {
         "missing pictures": found["missing_pictures"]["count"],
@@ -123,12 +123,13 @@ def asked(config: Config) -> tuple[list[SourceQuestions], list[EvaluationQuestio
     return sources, [*plain, *(question for source in sources for question in source.questions)]
 
 
-def part(config: Config) -> Part:
-    """What a finished evaluation says in report.html."""
+def part(config: Config, predictions: Sequence[dict[str, Any]] | None = None) -> Part:
+    """What a finished evaluation says in report.html; its predictions are read where they are not given."""
     evaluation = section(config)
     sources, questions = asked(config)
-    found = read_part(config, evaluation, questions)
-    official.judge_all(evaluation.sources, sources, found.predictions)  # scores that no shard can hold
+    found = read_part(config, evaluation, questions, predictions)
+    if predictions is None:
+        official.judge_all(evaluation.sources, sources, found.predictions)  # scores that no shard can hold
     return found
 
 

@@ -53,12 +53,12 @@ def _by_mode(arms: Sequence[Arm], field: str) -> list[Series]:
     series = []
     for mode in MODES:
         of_mode = [arm for arm in arms if arm["mode"] == mode and (mode == "none" or arm.get(field))]
-        points = [
-            _point(arm, arm.get(field) or 0, f"{field}={arm.get(field):,}" if arm.get(field) else mode)
-            for arm in of_mode
-        ]
-        if points:
-            series.append(Series(mode, mode, points, "level" if mode == "none" else "line"))
+        if mode == "none":
+            series += [Series(mode, mode, [_point(arm, 0, mode) for arm in of_mode], "level")] if of_mode else []
+        elif of_mode:
+            of_mode.sort(key=lambda arm: arm[field])
+            name = "k={:,}" if field == "k" else "{:,} items"
+            series.append(Series(mode, mode, [_point(arm, arm[field], name.format(arm[field])) for arm in of_mode]))
     return series
 
 

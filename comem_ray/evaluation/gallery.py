@@ -30,6 +30,18 @@ _WRONG = 2 / 3  # of the gallery, where there are as many
 
 
 @dataclass(frozen=True)
+class Sights:
+    """Where a card's pictures come from: the items, and a reader of questions' pictures."""
+
+    items: ItemStore
+    reader: PictureReader
+
+    def picture(self, question: EvaluationQuestion) -> bytes | None:
+        """The question's picture from where it lies; None where none can be read."""
+        return opened(question, self.reader, _MAX_PIXELS).picture
+
+
+@dataclass(frozen=True)
 class Said:
     """One answer, and the arms that gave it: {"name", "mode"} each."""
 
@@ -79,7 +91,7 @@ def gallery(
     questions: Sequence[EvaluationQuestion],
     rows: Sequence[Row],
     arms: Sequence[str],
-    store: ItemStore,
+    sights: Sights,
     settings: Gallery,
     anchor: str,
 ) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def gallery(
     chosen = choose(judged, settings.questions)
     cards, room = list[Card](), settings.max_mb * 1e6
     for number, data_id in enumerate(chosen, start=1):
-        card = _card(asked[data_id], given[data_id], arms, store, settings, f"{anchor}-question-{number}")
+        card = _card(asked[data_id], given[data_id], arms, sights, settings, f"{anchor}-question-{number}")
         room -= card.characters
         if room < 0:
             break
@@ -136,12 +148,11 @@ def _card(
     question: EvaluationQuestion,
     rows: Sequence[Row],
     arms: Sequence[str],
-    store: ItemStore,
+    sights: Sights,
     settings: Gallery,
     anchor: str,
 ) -> Card:
-    question = opened(question, PictureReader(), _MAX_PIXELS)
-    sources, said = _sources(question, rows, store)
+    sources, said = _sources(question, rows, sights.items)
     return Card(
         anchor=anchor,
         data_id=question.data_id,
@@ -149,7 +160,7 @@ def _card(
         gold=gold_text(question.gold),
         language=question.language,
         groups=question.groups,
-        picture=_picture(question.picture, settings.picture_side),
+        picture=_picture(sights.picture(question), settings.picture_side),
         answers=_answers(rows, arms),
         sources=sources,
         sources_said=said,
@@ -169,7 +180,8 @@ def _answers(rows: Sequence[Row], arms: Sequence[str]) -> list[Said]:
     """The different answers, each with its arms, in the order of the arms."""
     found: dict[tuple[str, float], Said] = {}
     for row in sorted(rows, key=lambda r: arms.index(r["arm"])):
-        said = found.setdefault((row["prediction"], row["score"]), Said(row["prediction"], row["score"], []))
+        text = f"(not asked: {row['fault']})" if row.get("fault") else row["prediction"]
+        said = found.setdefault((text, row["score"]), Said(text, row["score"], []))
         said.arms.append({"name": row["arm"], "mode": row["mode"]})
     return list(found.values())
 

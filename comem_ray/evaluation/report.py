@@ -18,7 +18,8 @@ from comem_ray.artifacts import Manifest, load_manifest
 from comem_ray.config import Config
 from comem_ray.config_evaluation import Evaluation
 from comem_ray.evaluation.charts import charts
-from comem_ray.evaluation.gallery import gallery
+from comem_ray.evaluation.gallery import Sights, gallery
+from comem_ray.evaluation.pictures import PictureReader
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.evaluation.report_facts import facts
 from comem_ray.evaluation.report_tables import group_tables, in_order, lead, tables, tiles
@@ -41,14 +42,25 @@ class Part:
     manifest: Manifest
 
 
-def read_part(config: Config, evaluation: Evaluation, questions: Sequence[EvaluationQuestion]) -> Part:
-    """The evaluation of `questions` under `config`. Raises ArtifactError where it is unfinished."""
+def read_part(
+    config: Config,
+    evaluation: Evaluation,
+    questions: Sequence[EvaluationQuestion],
+    predictions: Sequence[Mapping[str, Any]] | None = None,
+) -> Part:
+    """The evaluation of `questions` under `config`; `predictions` are its rows where they are at hand.
+
+    Raises ArtifactError where it is unfinished.
+    """
     folder = config.folder("evaluation")
     manifest = load_manifest(folder, STAGE)
-    files = [folder / shard.name for shard in manifest.shards(".parquet")]
-    rows = [row for f in files if "prediction" in pq.read_schema(f).names for row in pq.read_table(f).to_pylist()]
     found = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return Part(config, evaluation, questions, rows, found, manifest)
+    return Part(config, evaluation, questions, predictions or _predictions(folder, manifest), found, manifest)
+
+
+def _predictions(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
+    files = [folder / shard.name for shard in manifest.shards(".parquet")]
+    return [row for f in files if "prediction" in pq.read_schema(f).names for row in pq.read_table(f).to_pylist()]
 
 
 def write_report(path: Path, title: str, parts: Sequence[Part]) -> Path:
@@ -72,5 +84,5 @@ def _context(part: Part, number: int, count: int) -> dict[str, Any]:
         "groups": group_tables(arms),
         "modes": [mode for mode in MODES if any(arm["mode"] == mode for arm in arms.values())],
         "arm_names": list(arms),
-        "gallery": gallery(part.questions, part.predictions, list(arms), store, share, anchor),
+        "gallery": gallery(part.questions, part.predictions, list(arms), Sights(store, PictureReader()), share, anchor),
     }

@@ -18,7 +18,7 @@ Arms = Mapping[str, Mapping[str, Any]]
 
 _ARM = {"score", "low", "high", "n", "mode", "k", "place", "knowledge", "prompt_tokens", "memory_vectors"}
 _ARM |= {"first_token_ms", "answer_ms", "groups"}
-_OWN = {"arms", "recall", "memory_against_rag", "memory_store"}
+_OWN = {"arms", "recall", "recall_by_knowledge", "memory_against_rag", "memory_store"}
 
 
 def in_order(arms: Arms) -> dict[str, Mapping[str, Any]]:
@@ -75,11 +75,12 @@ def lead(found: Mapping[str, Any], arms: Arms) -> str:
     chosen = f", each with the k ({', '.join(map(str, ks))}) that was best here" if len(ks) > 1 else ""
     said = f"Right answers to {found['questions']:,} questions, by mode{chosen}."
     memory = best(arms).get("memory")
-    pair = found["memory_against_rag"].get(f"k={memory['k']}") if memory else None
-    if memory is None or pair is None:
+    name = next((n.removeprefix("memory, ") for n, arm in arms.items() if arm is memory), "")
+    if name not in found["memory_against_rag"]:
         return said
+    pair = found["memory_against_rag"][name]
     gain, p = f"{pair['difference']:+.1f}", _probability(pair["mcnemar_p"])
-    return f"{said} Memory less rag at k={memory['k']}: {gain} points (p of McNemar's test: {p})."
+    return f"{said} Memory less rag, {name}: {gain} points (p of McNemar's test: {p})."
 
 
 def span(share: Mapping[str, float]) -> str:
@@ -89,7 +90,12 @@ def span(share: Mapping[str, float]) -> str:
 
 def tables(found: Mapping[str, Any], arms: Arms) -> list[Table]:
     """All but the groups."""
-    return [_arms(arms), *_pairs(found["memory_against_rag"], arms), *_recall(found["recall"]), *_others(found, arms)]
+    figures = [_arms(arms), *_pairs(found["memory_against_rag"], arms), *_recall(found["recall"])]
+    sizes = found.get("recall_by_knowledge", {})
+    if len(sizes) > 1:
+        smaller = sorted(sizes.items(), key=lambda entry: int(entry[0]))
+        figures += [t for n, share in smaller for t in _recall(share, f"Recall of retrieval among {int(n):,} items")]
+    return figures + _others(found, arms)
 
 
 def _arms(arms: Arms) -> Table:
@@ -126,11 +132,11 @@ def _probability(p: float) -> str:
     return f"{p:.3g}" if p else "< 0.0001"  # report.json has four decimals
 
 
-def _recall(recall: Mapping[str, Mapping[str, float]]) -> list[Table]:
+def _recall(recall: Mapping[str, Mapping[str, float]], caption: str = "Recall of retrieval") -> list[Table]:
     ordered = sorted(recall.items(), key=lambda entry: int(entry[0].removeprefix("@")))
     rows = [[name, f"{r['score']:.1f}", span(r), f"{r['n']:,}"] for name, r in ordered]
     note = "Share of the questions with a known right item that have it among the first k retrieved."
-    return [Table("Recall of retrieval", ["k", "%", "95% interval", "questions"], rows, note)] if rows else []
+    return [Table(caption, ["k", "%", "95% interval", "questions"], rows, note)] if rows else []
 
 
 def group_tables(arms: Arms) -> list[Table]:
@@ -183,6 +189,8 @@ def _leaves(value: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
 def _number(value: Any) -> str:
     if value is None:
         return ""
+    if isinstance(value, Mapping):
+        return ": ".join(map(str, value.values()))
     if isinstance(value, Sequence) and not isinstance(value, str):
         return (" to " if len(value) == 2 else ", ").join(map(_number, value))
     if isinstance(value, float):

@@ -8,7 +8,8 @@ import pytest
 from tiny_report import NASTY, write_evaluation
 
 from comem_ray.config_evaluation import Gallery
-from comem_ray.evaluation.gallery import choose, gallery, gold_text, web_address
+from comem_ray.evaluation.gallery import Sights, choose, gallery, gold_text, web_address
+from comem_ray.evaluation.pictures import PictureReader
 from comem_ray.evaluation.report import Part, write_report
 from comem_ray.evaluation.report_tables import in_order
 from comem_ray.items import ItemStore
@@ -112,11 +113,13 @@ def test_sizes_of_the_knowledge_base_get_a_plot_and_a_column(part, tmp_path):
     for name, size in (("memory, k=1", 14), ("rag, k=1", 14), ("memory, k=3", 14), ("rag, k=3", 14)):
         arms[name] = {**arms[name], "knowledge": size}
         arms[f"{name}, knowledge=7"] = {**arms[name], "knowledge": 7, "score": 99.0}
-    found = {**part.found, "arms": arms}
+    recall = {"14": part.found["recall"], "7": {"@1": {"score": 12.5, "low": 1.0, "high": 20.0, "n": 24}}}
+    found = {**part.found, "arms": arms, "recall_by_knowledge": recall}
     page = Page(write_report(tmp_path / "r.html", "", [Part(**{**vars(part), "found": found})]))
     plots = [said for said in page.attributes("svg", "aria-label") if "size of the knowledge base" in said]
     assert len(plots) == 2
-    assert "memory: knowledge=7: 99.0%" in plots[0]
+    assert "memory: 7 items: 99.0%" in plots[0]
+    assert page.tables["Recall of retrieval among 7 items"][1] == ["@1", "12.5", "1.0 to 20.0", "24"]
     assert page.tables["Every arm"][0][4] == "knowledge items"
     assert "99.0" not in next(s for s in page.attributes("svg", "aria-label") if "by number of items" in s)
 
@@ -158,7 +161,7 @@ def test_wrong_ones_come_first_and_what_is_left_out_is_said(part):
 
 def shown(part: Part, **settings):
     store, arms = ItemStore(part.config.folder("items")), list(in_order(part.found["arms"]))
-    found = gallery(part.questions, part.predictions, arms, store, Gallery(**settings), "p")
+    found = gallery(part.questions, part.predictions, arms, Sights(store, PictureReader()), Gallery(**settings), "p")
     return found["cards"], found["said"]
 
 
@@ -174,6 +177,12 @@ def test_a_card_has_every_answer_and_says_which_item_is_right(part):
     lost = cards["q3"]  # not retrieved: shown beside the others
     assert [(s.rank, s.right) for s in lost.sources] == [(1, False), (2, False), (3, False), (0, True)]
     assert cards["q4"].picture is None
+
+
+def test_a_question_that_could_not_be_asked_says_why(part):
+    rows = [{**r, "prediction": "", "score": 0.0, "fault": "picture_missing"} for r in part.predictions]
+    (card, *_), _ = shown(Part(**{**vars(part), "predictions": rows}))
+    assert [(a.text, a.verdict) for a in card.answers] == [("(not asked: picture_missing)", "wrong")]
 
 
 def test_a_gold_answer_in_words():
