@@ -169,10 +169,16 @@ def _card(
 
 def gold_text(gold: Any) -> str:
     """A gold answer of any rule in words."""
-    if (limits := number_range(gold)) is not None:
+    try:
+        limits = number_range(gold)
+    except ValueError:  # of a benchmark with a form of its own
+        limits = None
+    if limits is not None:
         return f"{limits[0]:g} to {limits[1]:g}"
+    if isinstance(gold, Mapping):
+        return ", ".join(f"{name}: {gold_text(value)}" for name, value in gold.items())
     if isinstance(gold, list | tuple):
-        return " | ".join(dict.fromkeys(map(str, gold)))
+        return " | ".join(dict.fromkeys(map(gold_text, gold)))
     return str(gold)
 
 

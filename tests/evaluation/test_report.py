@@ -188,6 +188,7 @@ def test_a_question_that_could_not_be_asked_says_why(part):
 def test_a_gold_answer_in_words():
     number = [{"wikidata": 5, "range": [4.5, 5.5]}]
     assert [gold_text(g) for g in (["a", "b", "a"], number, "x|y")] == ["a | b", "4.5 to 5.5", "x|y"]
+    assert gold_text({"A": "red", "B": ["blue", "sky"]}) == "A: red, B: blue | sky"
 
 
 def test_the_choice_is_from_all_of_the_file():
