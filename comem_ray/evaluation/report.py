@@ -37,7 +37,7 @@ class Part:
     config: Config
     evaluation: Evaluation
     questions: Sequence[EvaluationQuestion]
-    predictions: list[dict[str, Any]]
+    predictions: Sequence[dict[str, Any]]
     found: Mapping[str, Any]
     manifest: Manifest
 
@@ -46,7 +46,7 @@ def read_part(
     config: Config,
     evaluation: Evaluation,
     questions: Sequence[EvaluationQuestion],
-    predictions: Sequence[Mapping[str, Any]] | None = None,
+    predictions: Sequence[dict[str, Any]] | None = None,
 ) -> Part:
     """The evaluation of `questions` under `config`; `predictions` are its rows where they are at hand.
 
