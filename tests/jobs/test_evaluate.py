@@ -5,12 +5,7 @@ After our own questions come those of every published benchmark.
 
 import itertools
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -36,7 +31,6 @@ from comem_ray.model.checkpoint import encoder_fingerprint
 from jobs.encode_memory import STAGE, EncodeShard
 from jobs.evaluate import part, section
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 COUNT = 9
 FIRST = dict(zip(GOLD, ("a1", 70, "q0", "v1"), strict=True))  # the first question of each
 ARMS = 1 + 2 * 2 + 2 * 2
@@ -81,31 +75,21 @@ def in_units(config: Config, questions: list[EvaluationQuestion]) -> list[dict]:
     return [r for s in range(0, len(questions), 3) for r in evaluator.predictions(questions[s : s + 3])]
 
 
-def start(config: Config, name: str, *flags: str) -> tuple[subprocess.Popen, Path]:
-    """The job, over a folder of its own beside the run's stages."""
+def run_file(config: Config, name: str) -> Path:
+    """The configuration of a run of its own beside the run's stages."""
     root = Path(config.root).parent / name
-    root.mkdir(exist_ok=True)
+    root.mkdir()
     for stage in ("items", "index", "memory"):
-        if not (root / stage).exists():
-            (root / stage).symlink_to(Path(config.root) / stage)
+        (root / stage).symlink_to(Path(config.root) / stage)
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump({**config.model_dump(mode="json"), "root": str(root)}))
-    env = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
-    command = [sys.executable, "-m", "jobs.evaluate", "--config", str(path), *flags]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, cwd=REPOSITORY, env=env, start_new_session=True, **pipes), root / "evaluation"
-
-
-def finish(job: subprocess.Popen) -> str:
-    output = job.communicate(timeout=300)[0].decode()
-    assert job.returncode == 0, output
-    return output
+    return path
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(world):
-    job, folder = start(world, "whole", "--k", "1,2")
-    return folder, finish(job)
+def uninterrupted(world, start_job):
+    path = run_file(world, "whole")
+    return path.parent / "evaluation", start_job("jobs.evaluate", path, "--k", "1,2").finish()
 
 
 def predictions(folder: Path) -> dict[str, bytes]:
@@ -232,23 +216,19 @@ def test_knowledge_sizes_and_long_prompts(world):
         evaluator._knowledge.part(8)
 
 
-def test_killed_then_rerun_equals_uninterrupted(world, uninterrupted):
-    job, folder = start(world, "killed")
-    end = time.monotonic() + 120
-    while not list((folder / "records").glob("*.json")):
-        assert job.poll() is None, job.communicate()[0].decode()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    os.killpg(job.pid, signal.SIGKILL)
-    job.wait()
+def test_killed_then_rerun_equals_uninterrupted(world, uninterrupted, start_job):
+    path = run_file(world, "killed")
+    folder = path.parent / "evaluation"
+    job = start_job("jobs.evaluate", path)
+    job.wait_for(lambda: list((folder / "records").glob("*.json")))
+    job.kill()
     assert not (folder / "report.json").exists()
-    job, _ = start(world, "killed")
-    finish(job)
+    start_job("jobs.evaluate", path).finish()
     assert predictions(folder) == predictions(uninterrupted[0])
     assert without_times(folder) == without_times(uninterrupted[0])
     page = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
-    report_again(load_config(folder.parent / "config.yaml"))
+    report_again(load_config(path))
     assert (folder / "report.html").read_bytes() == page  # the times that were taken stay
 
 
