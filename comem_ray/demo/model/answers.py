@@ -80,17 +80,18 @@ def write_samples(
 
 
 def _rows(countries: list[Country], item_ids: list[str], backbone: Backbone, seed: int) -> list[dict[str, Any]]:
-    """One question a country and fact, in a seeded order."""
+    """One question a country and fact, in a seeded order.
+
+    All questions about a country have the same items, those of the first: training encodes them once.
+    """
     gallery = _signatures([item_picture(c) for c in countries], backbone)
+    first = [question_picture(c, QUESTION_SEED) for c in countries]
+    found = best_items(_signatures(first, backbone), gallery, torch.arange(len(countries)), ITEMS).tolist()
     rows = []
-    for fact in ASKED:
-        place = QUESTION_SEED + ASKED.index(fact)  # another view for each fact
-        for start in range(0, len(countries), 256):
-            some = range(start, min(start + 256, len(countries)))
-            pictures = [question_picture(countries[i], place) for i in some]
-            found = best_items(_signatures(pictures, backbone), gallery, torch.tensor(some), ITEMS)
-            for i, picture, best in zip(some, pictures, found.tolist(), strict=True):
-                rows.append(_row(countries[i], fact, picture, [item_ids[b] for b in best]))
+    for place, fact in enumerate(ASKED, start=QUESTION_SEED):  # another view for each fact
+        pictures = first if place == QUESTION_SEED else [question_picture(c, place) for c in countries]
+        for country, picture, best in zip(countries, pictures, found, strict=True):
+            rows.append(_row(country, fact, picture, [item_ids[b] for b in best]))
     random.Random(f"answers {seed}").shuffle(rows)
     return rows
 
