@@ -32,11 +32,11 @@ def facts(
         "run": config.name,
         "seed": config.seed,
         "questions": f"{len(questions):,} ({pictures:,} with a picture; languages: {languages})",
-        "language model": f"{config.backbone.model} ({config.backbone.precision})",
+        "language model": f"{_name(config.backbone.model)} ({config.backbone.precision})",
         "memory encoder": _adapter(config),
         "knowledge base": f"{items:,} items",
         **_store(config),
-        "retriever": f"{config.clip.model}, by {config.retrieval.by}, {_language(config.retrieval.language)}",
+        "retriever": f"{_name(config.clip.model)}, by {config.retrieval.by}, {_language(config.retrieval.language)}",
         "decoding": _decoding(config),
         **{name.replace("_", " "): value for name, value in found.items() if _is_fact(name, value)},
         **{f"digest of the {name}": code[:_SHOWN] for name, code in _digests(questions, predictions, manifest)},
@@ -53,7 +53,12 @@ def _is_fact(name: str, value: Any) -> bool:
 def _adapter(config: Config) -> str:
     if config.adapter.path is None:
         return f"not trained: random weights of seed {config.adapter.seed}"
-    return config.adapter.path if not Path(config.adapter.path).is_absolute() else Path(config.adapter.path).name
+    return _name(config.adapter.path)
+
+
+def _name(model: str) -> str:
+    """The model as the configuration has it; of an absolute path, what every machine would call it."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _store(config: Config) -> dict[str, str]:

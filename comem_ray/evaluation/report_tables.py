@@ -11,6 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from comem_ray.evaluation.report_official import OWN as OFFICIAL
+from comem_ray.evaluation.report_official import official_tables
 from comem_ray.prompts import MODES
 from comem_ray.report.page import Table
 
@@ -18,7 +20,7 @@ Arms = Mapping[str, Mapping[str, Any]]
 
 _ARM = {"score", "low", "high", "n", "mode", "k", "place", "knowledge", "prompt_tokens", "memory_vectors"}
 _ARM |= {"first_token_ms", "answer_ms", "groups"}
-_OWN = {"arms", "recall", "recall_by_knowledge", "memory_against_rag", "memory_store"}
+_OWN = {"arms", "recall", "recall_by_knowledge", "memory_against_rag", "memory_store", *OFFICIAL}
 
 
 def in_order(arms: Arms) -> dict[str, Mapping[str, Any]]:
@@ -95,7 +97,7 @@ def tables(found: Mapping[str, Any], arms: Arms) -> list[Table]:
     if len(sizes) > 1:
         smaller = sorted(sizes.items(), key=lambda entry: int(entry[0]))
         figures += [t for n, share in smaller for t in _recall(share, f"Recall of retrieval among {int(n):,} items")]
-    return figures + _others(found, arms)
+    return figures + official_tables(found, list(arms)) + _others(found, arms)
 
 
 def _arms(arms: Arms) -> Table:

@@ -90,6 +90,7 @@ def test_what_was_evaluated(part, page):
     assert said["questions"] == "24 (20 with a picture; languages: en, ja)"
     assert said["knowledge base"] == "14 items"
     assert said["memory encoder"] == "not trained: random weights of seed 0"
+    assert said["language model"] == f"{Path(part.config.backbone.model).name} (float32)"
     assert said["digest of the backbone"] == "b" * 16
     assert not re.search(r"\b20\d\d-\d\d-\d\d\b", page.text)
 

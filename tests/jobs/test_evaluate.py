@@ -141,6 +141,9 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
     page = (folder / "report.html").read_text()
     assert page.count('<article class="card"') == report["questions"]
     assert "random weights of seed 0" in page
+    assert "<caption>infoseek, by its own rule</caption>" in page
+    assert "jsonl/p2 (picture_missing)" in page
+    assert str(folder.parent.parent) not in page  # names of files, no paths
 
 
 def test_published_benchmarks_are_scored_by_their_own_rules(world, uninterrupted):
