@@ -12,9 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
-
-from PIL.Image import Image
+from typing import Any, Literal
 
 from comem_ray.schema import MAX_TEXT_CHARS
 
@@ -69,9 +67,9 @@ class Plain:
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture. Its role chooses the pixel limits it is resized within."""
+    """A picture, or what a backbone takes for one. Its role chooses the pixel limits it is resized within."""
 
-    picture: Image
+    picture: Any
     role: Literal["item", "question"]
 
 
@@ -82,12 +80,12 @@ ASSISTANT = Control("<|im_end|>\n<|im_start|>assistant\n")
 END = Control("<|im_end|>\n")
 
 
-def item_turn(text: str, picture: Image) -> list[Part]:
+def item_turn(text: str, picture: Any) -> list[Part]:
     """What the memory encoder reads of one item: the picture as the user's, the text as the assistant's."""
     return [USER, *_shown(picture, "item"), Control(ITEM_CAPTION), ASSISTANT, Plain(text[:MAX_TEXT_CHARS]), END]
 
 
-def question_prompt(text: str, picture: Image | None, items: Sequence[tuple[str, Image]] = ()) -> list[Part]:
+def question_prompt(text: str, picture: Any | None, items: Sequence[tuple[str, Any]] = ()) -> list[Part]:
     """The reasoner's prompt up to where the answer begins. `items` (rag mode) come as user turns, text then picture.
 
     Memory is not a part: it stands in front of the whole prompt, before the system turn, as embeddings.
@@ -99,7 +97,7 @@ def question_prompt(text: str, picture: Image | None, items: Sequence[tuple[str,
     return [*parts, USER, *shown, Plain(text), ASSISTANT]
 
 
-def _shown(picture: Image, role: Literal["item", "question"]) -> list[Part]:
+def _shown(picture: Any, role: Literal["item", "question"]) -> list[Part]:
     return [Control("<|vision_start|>"), Shown(picture, role), Control("<|vision_end|>")]
 
 

@@ -7,9 +7,10 @@ event loop stays free to take requests.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,7 @@ class Retriever(_Model):
         return [[(h.item_id, h.score) for h in hits] for hits in found]
 
 
+LOOKED = 16  # pictures that were looked at and not yet asked about: 150 MB at 7B
 Shown = tuple[str, bytes]  # an item's text and encoded picture
 
 
@@ -113,23 +115,38 @@ class MemoryEncoder(_Model):
 
 
 @dataclass
+class _Look:
+    picture: bytes
+
+
+@dataclass
 class _Job:
     ask: Ask
     on_text: Callable[[str], None] | None = None
 
 
 class Reasoner(_Model):
-    """A question with its memory or items in, an answer out, whole or piece by piece."""
+    """A question with its memory or items in, an answer out, whole or piece by piece.
+
+    It may be shown a question's picture ahead: it looks at it while the rest is still being retrieved.
+    """
 
     def __init__(self, config: Config):
         from comem_ray.model import reasoner
 
         self.module, self.model = reasoner, reasoner.Reasoner(config, _device())
         self.max_pixels, self.max_item_pixels = config.api.max_picture_pixels, config.ingest.pictures.max_pixels
-        self.batcher: Batcher[_Job, Reply | Refusal] = Batcher(self._answer, config.api.max_batch)
+        self._looked: OrderedDict[bytes, Any] = OrderedDict()
+        self.batcher: Batcher[_Job | _Look, Reply | Refusal | None] = Batcher(self._work, config.api.max_batch)
+
+    async def look(self, picture: bytes) -> None:
+        """Looks at a picture that a question will come with. Costs nothing where none comes but the look itself."""
+        await self.batcher(_Look(picture))
 
     async def answer(self, ask: Ask) -> Reply | Refusal:
-        return await self.batcher(_Job(ask))
+        reply = await self.batcher(_Job(ask))
+        assert reply is not None
+        return reply
 
     async def stream(self, ask: Ask) -> AsyncIterator[str | Reply | Refusal]:
         """Pieces of text, then the whole reply or a refusal."""
@@ -143,9 +160,25 @@ class Reasoner(_Model):
         try:
             while (piece := await pieces.get()) is not None:
                 yield piece
-            yield reply.result()
+            whole = reply.result()
+            assert whole is not None
+            yield whole
         finally:
             reply.cancel()  # where the user went away before the end
+
+    def _work(self, jobs: list[_Job | _Look]) -> list[Reply | Refusal | None]:
+        for job in jobs:
+            if isinstance(job, _Look):
+                self._look(job.picture)
+        replies = iter(self._answer([job for job in jobs if isinstance(job, _Job)]))
+        return [next(replies) if isinstance(job, _Job) else None for job in jobs]
+
+    def _look(self, data: bytes) -> None:
+        picture = _picture(data, self.max_pixels)
+        if not isinstance(picture, Refusal):  # else the question is refused when it comes
+            self._looked[sha256(data).digest()] = self.model.look(picture)
+        while len(self._looked) > LOOKED:
+            self._looked.popitem(last=False)
 
     def _answer(self, jobs: list[_Job]) -> list[Reply | Refusal]:
         questions = [self._question(job.ask) for job in jobs]
@@ -154,7 +187,10 @@ class Reasoner(_Model):
         return [q if isinstance(q, Refusal) else next(replies) for q in questions]
 
     def _question(self, ask: Ask) -> Any:
-        picture = None if ask.picture is None else _picture(ask.picture, self.max_pixels)
+        picture = None
+        if ask.picture is not None:
+            # Taken out: the next question about it is as likely to come to another replica.
+            picture = self._looked.pop(sha256(ask.picture).digest(), None) or _picture(ask.picture, self.max_pixels)
         if isinstance(picture, Refusal):
             return picture
         return self.module.Question(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -60,6 +61,7 @@ class Flow:
         self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
         self._fresh: OrderedDict[str, Tensor] = OrderedDict()
         self._retrieve, self._encode, self._answer = retriever.retrieve, encoder.encode, reasoner.answer
+        self._look, self._under_way, self._ahead = reasoner.look, 0, set[asyncio.Future[None]]()
         self._stream = reasoner.options(method_name="stream", stream=True)
         self._ready = {"Retriever": retriever.ready, "MemoryEncoder": encoder.ready, "Reasoner": reasoner.ready}
 
@@ -70,6 +72,8 @@ class Flow:
         max_new_tokens = self.checks.max_new_tokens(request.max_new_tokens)
         picture = self.checks.picture(request.image)
         search = self.checks.answer_search(request, picture)
+        if search is not None and picture is not None and not self._under_way:
+            self._look_ahead(picture)
         hits = [] if search is None else await self._hits(search, clock)
         ids = [item_id for item_id, _ in hits]
         items = asyncio.ensure_future(self._read(ids, request.mode == "rag", clock))
@@ -83,7 +87,7 @@ class Flow:
 
     async def answer(self, prepared: Prepared) -> Json:
         """The answer's body. Raises ApiError."""
-        with prepared.clock.stage("answer"):
+        with prepared.clock.stage("answer"), self._answering():
             reply = await asked(self._answer.remote(prepared.ask), "the reasoner")
         return await _body(prepared, reply)
 
@@ -91,7 +95,7 @@ class Flow:
         """Events (name, data): sources, then a token a piece of text, then done; error in place of what fails."""
         yield "sources", {"sources": await prepared.sources()}
         try:
-            with prepared.clock.stage("answer"):
+            with prepared.clock.stage("answer"), self._answering():
                 pieces: Any = self._stream.remote(prepared.ask)
                 async for piece in pieces:
                     if isinstance(piece, str):
@@ -125,6 +129,26 @@ class Flow:
             *(asyncio.wait_for(h.remote(), READY_TIMEOUT_S) for h in self._ready.values()), return_exceptions=True
         )
         return {n: type(r).__name__ for n, r in zip(self._ready, replies, strict=True) if isinstance(r, BaseException)}
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+
+    def _look_ahead(self, picture: bytes) -> None:
+        """Has an idle reasoner look at the picture during retrieval. A busy one has no time to gain: it sees all
+        pictures of a batch at once."""
+
+        async def look() -> None:
+            with suppress(Exception):  # a hint; what is wrong will be said to the question itself
+                await self._look.remote(picture)
+
+        task = asyncio.ensure_future(look())
+        self._ahead.add(task)  # asyncio itself keeps no reference
+        task.add_done_callback(self._ahead.discard)
 
     async def _hits(self, search: Search, clock: Clock) -> Hits:
         with clock.stage("retrieve"):

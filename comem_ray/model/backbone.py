@@ -47,11 +47,16 @@ class Backbone:
 
     def picture_features(self, batch: Batch) -> Tensor | None:
         """Picture tokens of the whole batch (tokens, D), in order, or None where there is no picture."""
-        if batch.pixel_values is None:
+        if batch.grids is None:
             return None
-        assert batch.grids is not None
-        pixels = batch.pixel_values.to(self.device, self.dtype)
-        return torch.cat(self.model.model.get_image_features(pixels, batch.grids.to(self.device)).pooler_output)
+        tokens = [None if p is None else p.tokens.to(self.device, self.dtype) for p in batch.looked]
+        unseen = [n for n, t in enumerate(tokens) if t is None]
+        if unseen:
+            assert batch.pixel_values is not None
+            pixels, grids = batch.pixel_values.to(self.device, self.dtype), batch.grids[unseen].to(self.device)
+            for n, seen in zip(unseen, self.model.model.get_image_features(pixels, grids).pooler_output, strict=True):
+                tokens[n] = seen
+        return torch.cat([t for t in tokens if t is not None])
 
     def embed(self, batch: Batch, pictures: Tensor | None, memory: Tensor | None = None) -> Tensor:
         """Input embeddings (B, L, D): token embeddings, with picture tokens and memory (M, D) put in their places."""

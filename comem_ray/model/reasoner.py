@@ -23,8 +23,8 @@ from comem_ray.config import Config
 from comem_ray.model.backbone import Backbone, load_backbone
 from comem_ray.model.checkpoint import Adapter, attach_adapter
 from comem_ray.model.lora import switched_on
-from comem_ray.model.sequences import Batch, TokenSequence
-from comem_ray.prompts import MODES, Mode, question_prompt
+from comem_ray.model.sequences import Batch, Looked, TokenSequence
+from comem_ray.prompts import MODES, Mode, Shown, question_prompt
 
 OnText = Callable[[int, str], None]
 
@@ -41,7 +41,7 @@ class Question:
     """
 
     text: str
-    picture: Image | None = None
+    picture: Image | Looked | None = None
     mode: Mode = "none"
     items: Sequence[tuple[str, Image]] = field(default_factory=tuple)
     memory: Tensor | None = None
@@ -96,14 +96,24 @@ class Reasoner:
     def inputs(self, questions: Sequence[Question], sequences: Sequence[TokenSequence]) -> tuple[Batch, Tensor]:
         """The left-padded batch and its input embeddings (B, L, D)."""
         batch = self.backbone.sequencer.batch(sequences, padding="left")
+        pictures = self._features(batch)
         given = [q.memory for q in questions if q.mode == "memory" and q.memory is not None]
         memory = [torch.cat(self._ordered(list(m.to(self.backbone.device)))) for m in given if len(m)]
-        if self.vision_lora is None:
-            pictures = self.backbone.picture_features(batch)
-        else:
-            with switched_on(self.vision_lora):
-                pictures = self.backbone.picture_features(batch)
         return batch, self.backbone.embed(batch, pictures, torch.cat(memory) if memory else None)
+
+    def _features(self, batch: Batch) -> Tensor | None:
+        if self.vision_lora is None:
+            return self.backbone.picture_features(batch)
+        with switched_on(self.vision_lora):
+            return self.backbone.picture_features(batch)
+
+    @torch.inference_mode()
+    def look(self, picture: Image) -> Looked:
+        """What the vision tower sees in a question's picture, to stand in its place: before the rest is known."""
+        sequence = self.backbone.sequencer.sequence([Shown(picture, "question")])
+        tokens = self._features(self.backbone.sequencer.batch([sequence], padding="left"))
+        assert tokens is not None
+        return Looked(tokens, sequence.grids[0])
 
     @torch.inference_mode()
     def answer(self, questions: Sequence[Question], on_text: OnText | None = None) -> list[Answer]:

@@ -3,7 +3,7 @@
 Text of others is tokenised by a copy of the tokenizer that knows no added tokens at all, so nothing that stands in an
 item or a question can become a control token. Each part is tokenised on its own.
 
-Shapes: B sequences, L tokens of the longest, P patches of all pictures.
+Shapes: B sequences, L tokens of the longest, P patches of all pictures, T tokens of a picture, D width.
 """
 
 from __future__ import annotations
@@ -24,11 +24,19 @@ from comem_ray.prompts import Control, Part, Plain, Shown
 
 
 @dataclass(frozen=True)
+class Looked:
+    """A picture that the vision tower has seen: it may stand in a prompt where a picture would."""
+
+    tokens: Tensor  # (T, D)
+    grid: list[int]  # [1, patch rows, patch columns]
+
+
+@dataclass(frozen=True)
 class TokenSequence:
     """One tokenised prompt. `memory` is the number of placeholder tokens in front of it."""
 
     ids: list[int]
-    pixels: list[Tensor]  # a picture each: (patches, channels * 2 * patch * patch) float32
+    pixels: list[Tensor | Looked]  # a picture each: (patches, channels * 2 * patch * patch) float32, or its tokens
     grids: list[list[int]]  # a picture each: [1, patch rows, patch columns]
     memory: int = 0
 
@@ -44,8 +52,9 @@ class Batch:
     attention_mask: Tensor  # (B, L) int64, 1 on real tokens
     token_types: Tensor  # (B, L) int32, 1 on picture tokens
     memory_mask: Tensor  # (B, L) bool, true on the placeholders of memory
-    pixel_values: Tensor | None  # (P, ...) float32
-    grids: Tensor | None  # (pictures, 3) int64
+    pixel_values: Tensor | None  # (P, ...) float32, of the pictures that the tower has yet to see
+    grids: Tensor | None  # (pictures, 3) int64, of all
+    looked: list[Looked | None]  # a picture each; None for one that is in pixel_values
 
 
 class Sequencer:
@@ -76,7 +85,7 @@ class Sequencer:
     def sequence(self, parts: Sequence[Part], memory: int = 0) -> TokenSequence:
         """Tokenises `parts`, pictures resized within the limits of their role. `memory` placeholders come in front."""
         ids: list[int] = []
-        pixels: list[Tensor] = []
+        pixels: list[Tensor | Looked] = []
         grids: list[list[int]] = []
         for part in parts:
             if isinstance(part, Control):
@@ -84,13 +93,15 @@ class Sequencer:
             elif isinstance(part, Plain):
                 ids += self.plain_ids(part.text)
             else:
-                patches, grid = self._picture(part)
-                ids += [self.image_token_id] * (patches.shape[0] // self.image_processor.merge_size**2)
-                pixels.append(patches)
+                shown, grid = self._picture(part)
+                ids += [self.image_token_id] * (grid[0] * grid[1] * grid[2] // self.image_processor.merge_size**2)
+                pixels.append(shown)
                 grids.append(grid)
         return TokenSequence(ids, pixels, grids, memory)
 
-    def _picture(self, shown: Shown) -> tuple[Tensor, list[int]]:
+    def _picture(self, shown: Shown) -> tuple[Tensor | Looked, list[int]]:
+        if isinstance(shown.picture, Looked):
+            return shown.picture, shown.picture.grid
         limits, own = self.limits[shown.role], self.image_processor.size  # null limits leave the checkpoint's own
         size = {
             "shortest_edge": limits.min or own["shortest_edge"],
@@ -109,7 +120,8 @@ class Sequencer:
             place = place - (input_ids.shape[1] - lengths)
         real = (place >= 0) & (place < lengths)
         memory = real & (place < torch.tensor([s.memory for s in sequences])[:, None])
-        pixels = [p for s in sequences for p in s.pixels]
+        pictures = [p for s in sequences for p in s.pixels]
+        pixels = [p for p in pictures if not isinstance(p, Looked)]
         grids = [g for s in sequences for g in s.grids]
         return Batch(
             input_ids=input_ids,
@@ -118,4 +130,5 @@ class Sequencer:
             memory_mask=memory,
             pixel_values=torch.cat(pixels) if pixels else None,
             grids=torch.tensor(grids) if grids else None,
+            looked=[p if isinstance(p, Looked) else None for p in pictures],
         )

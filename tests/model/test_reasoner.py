@@ -62,6 +62,23 @@ def test_cached_decoding_of_a_mixed_batch_equals_full_forwards(world):
     assert answers[2].completion_tokens <= 3
 
 
+@pytest.mark.parametrize("vision", ["base", "adapter"])
+def test_a_picture_looked_at_before_stands_for_itself(world, vision):
+    config, encoder, _, memory = world
+    settings = config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"question_vision": vision})})
+    reasoner = Reasoner(settings, backbone=encoder.backbone, adapter=encoder.adapter)
+    asked = questions(memory)
+    looked = [dataclasses.replace(q, picture=reasoner.look(q.picture)) if q.picture else q for q in asked]
+    mixed = [b if n % 2 else a for n, (a, b) in enumerate(zip(asked, looked, strict=True))]
+    for some in (looked, mixed):
+        sequences = [[reasoner.sequence(q) for q in each] for each in (asked, some)]
+        (batch, embeds), (other, others) = reasoner.inputs(asked, sequences[0]), reasoner.inputs(some, sequences[1])
+        torch.testing.assert_close(others, embeds, atol=1e-5, rtol=1e-4)
+        assert torch.equal(other.input_ids, batch.input_ids)
+        assert torch.equal(encoder.backbone.positions(other), encoder.backbone.positions(batch))
+    assert [a.text for a in reasoner.answer(mixed)] == [a.text for a in reasoner.answer(asked)]
+
+
 def test_mode_none_is_the_stock_model(world):
     """No memory: the same logits as the stock model gives for token ids and pixels."""
     _, _, reasoner, _ = world

@@ -68,7 +68,7 @@ def pack(backbone: Backbone, prompts: Sequence[TokenSequence], shared_pictures: 
 def _before_own_pictures(backbone: Backbone, prompt: TokenSequence, shared_pictures: int, alike: int) -> int:
     """Where the branches begin: no later than the first picture token of a picture that is not shared."""
     merged = backbone.sequencer.image_processor.merge_size**2
-    seen, left = 0, sum(len(p) // merged for p in prompt.pixels[:shared_pictures])
+    seen, left = 0, sum(rows * columns // merged for _, rows, columns in prompt.grids[:shared_pictures])
     for place, token in enumerate(prompt.ids[:alike]):
         if token == backbone.sequencer.image_token_id:
             seen += 1

@@ -1,8 +1,8 @@
 """The tower is frozen once it is trained: pictures go through it once, and training reads their tokens from a cache.
 
-A `Seen` stands where a picture would in an item or a question. The sequencer here puts the cached tokens where pixels
-would be, and the backbone here takes them for what its tower says; prompts, token ids, positions and every forward
-pass are those of the library, so that training sees exactly the sequences of inference.
+A `Seen` stands where a picture would in an item or a question. The sequencer here puts the cached tokens in its place;
+prompts, token ids, positions and every forward pass are those of the library, so that training sees exactly the
+sequences of inference.
 
 Letters: T tokens of a picture, D width.
 """
@@ -24,13 +24,12 @@ from torch import Tensor
 from comem_ray.artifacts import write_atomic
 from comem_ray.demo.outlines import Map, draw, random_view
 from comem_ray.model.backbone import Backbone
-from comem_ray.model.sequences import Batch, Sequencer
+from comem_ray.model.sequences import Looked, Sequencer
 from comem_ray.prompts import Shown
 
 log = logging.getLogger(__name__)
 
 GRID = [1, 6, 8]  # patches of a 112 x 84 picture: frames, rows, columns
-PATCHES_A_TOKEN = 4
 BATCH = 128
 
 
@@ -69,7 +68,7 @@ def _tokens(backbone: Backbone, maps: Sequence[Map], wanted: Sequence[Seen]) -> 
 
 
 class SeenSequencer(Sequencer):
-    """A sequencer of prompts whose pictures are `Seen`: their cached tokens come where pixels would be."""
+    """A sequencer of prompts whose pictures are `Seen`: their cached tokens stand for them."""
 
     def __init__(self, sequencer: Sequencer, tokens: Tensor):
         self.__dict__.update(sequencer.__dict__)
@@ -79,20 +78,15 @@ class SeenSequencer(Sequencer):
         """The cached tokens (pictures, T, D), bf16."""
         return torch.stack([self.cache[seen.map, seen.view] for seen in pictures])
 
-    def _picture(self, shown: Shown) -> tuple[Tensor, list[int]]:
+    def _picture(self, shown: Shown) -> tuple[Tensor | Looked, list[int]]:
         (tokens,) = self.tokens([cast(Seen, shown.picture)])
-        return tokens.reshape(len(tokens) * PATCHES_A_TOKEN, -1), GRID
+        return Looked(tokens, GRID), GRID
 
 
 class SeenBackbone(Backbone):
-    """A backbone that takes the tokens of pictures from the batch of a `SeenSequencer`."""
+    """A backbone with a `SeenSequencer`."""
 
     sequencer: SeenSequencer
-
-    def picture_features(self, batch: Batch) -> Tensor | None:
-        if batch.pixel_values is None:
-            return None
-        return batch.pixel_values.reshape(-1, self.width).to(self.device, self.dtype)
 
 
 def seen_backbone(backbone: Backbone, tokens: Tensor) -> SeenBackbone:
