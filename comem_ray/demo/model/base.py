@@ -38,7 +38,7 @@ from comem_ray.prompts import END, Plain
 TARGETS = r"model\.language_model\.layers\.\d+\..+_proj"
 NAN = float("nan")
 
-PLAN = Plan(steps=1500, learning_rate=1e-3, warmup=0.03)
+PLAN = Plan(steps=600, learning_rate=1e-3, warmup=0.03, checkpoint_every=15)
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Base:
     plan: Plan = PLAN
     rank: int = 48
     notes: float = 0.65  # of the steps; the others are rag
-    notes_batch: int = 8  # sets of items a step, in a step of notes
+    notes_batch: int = 6  # sets of items a step, in a step of notes
     rag_batch: int = 4
-    questions: int = 6  # about each set; what stands before them is read once
+    questions: int = 5  # about each set; what stands before them is read once
     batch_tokens: int = 2048  # a forward pass, padding included
     name_weight: float = 6.0
     fact_weight: float = 2.0

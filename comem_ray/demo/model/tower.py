@@ -48,7 +48,7 @@ NEIGHBOURS = 32
 FIRST_SCALE, MAX_SCALE = 7.0, 60.0
 SCALE_SPEED = 10.0  # the scale of the loss learns this many times as fast as the weights
 
-PLAN = Plan(steps=1200, learning_rate=1e-3, weight_decay=0.02)
+PLAN = Plan(steps=800, learning_rate=1e-3, weight_decay=0.02)
 
 
 @dataclass(frozen=True)
