@@ -43,7 +43,7 @@ class Batcher(Generic[Request, Reply]):
         self._worker: asyncio.Task[None] | None = None
         self._failures = 0
 
-    async def __call__(self, request: Request) -> Reply:
+    async def __call__(self, request: Request, logged: bool = True) -> Reply:
         """The reply to one request, which shares a batch with those that came meanwhile."""
         start = time.perf_counter()
         waiting = _Waiting[Request, Reply](request, asyncio.get_running_loop().create_future())
@@ -51,7 +51,8 @@ class Batcher(Generic[Request, Reply]):
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
         reply = await waiting.reply
-        log.info("done ms=%.1f", (time.perf_counter() - start) * 1e3)
+        if logged:
+            log.info("done ms=%.1f", (time.perf_counter() - start) * 1e3)
         return reply
 
     def check(self) -> None:

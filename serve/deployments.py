@@ -141,7 +141,7 @@ class Reasoner(_Model):
 
     async def look(self, picture: bytes) -> None:
         """Looks at a picture that a question will come with. Costs nothing where none comes but the look itself."""
-        await self.batcher(_Look(picture))
+        await self.batcher(_Look(picture), logged=False)  # a request has one line here, that of its answer
 
     async def answer(self, ask: Ask) -> Reply | Refusal:
         reply = await self.batcher(_Job(ask))

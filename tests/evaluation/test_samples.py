@@ -1,8 +1,9 @@
-"""The published samples beside the repository, where they are: their own gold answers score 100."""
+"""Published files of questions in the folder of $COMEM_SAMPLES, where that is set: their own gold answers score 100."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ from scored import card
 from comem_ray.config_evaluation import EvaluationSource
 from comem_ray.evaluation.sources import read_source
 
-SAMPLES = Path(__file__).resolve().parents[3] / "shared" / "samples"
-pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="no ../shared/samples beside the repository")
+SAMPLES = Path(os.environ.get("COMEM_SAMPLES", "samples"))
+pytestmark = pytest.mark.skipif(not SAMPLES.is_dir(), reason="COMEM_SAMPLES names no folder of published samples")
 
 
 def rows(path):
