@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from comem_ray.artifacts import Manifest, fingerprint, load_manifest
+from comem_ray.artifacts import Manifest, fingerprint
 from comem_ray.config import Config
 from comem_ray.evaluation.questions import EvaluationQuestion
-from comem_ray.memory_store import STAGE as MEMORY
+from comem_ray.memory_store import store_bytes
 from comem_ray.report.page import Table
 
 _SHOWN = 16  # hex digits of a digest
@@ -65,10 +65,9 @@ def _store(config: Config) -> dict[str, str]:
     folder = config.folder("memory")
     if not (folder / "manifest.json").exists():
         return {}
-    manifest = load_manifest(folder, MEMORY)
-    shards = manifest.shards(".safetensors")
-    size, held = sum(s.bytes for s in shards), sum(s.rows for s in shards)
-    return {"memory store": f"{size / 1e6:,.1f} MB for {held:,} items, {config.adapter.queries} vectors each"}
+    held = store_bytes(folder)
+    size, items = held["bytes"] / 1e6, held["items"]
+    return {"memory store": f"{size:,.1f} MB for {items:,} items, {config.adapter.queries} vectors each"}
 
 
 def _language(language: str | None) -> str:
