@@ -45,7 +45,7 @@ from comem_ray.config import Config, load_config
 from comem_ray.images import open_picture
 from comem_ray.items import ItemStore
 from comem_ray.memory_store import MemoryStore
-from comem_ray.model.checkpoint import encoder_fingerprint
+from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.model.reasoner import Question, Reasoner
 from comem_ray.retrieval.retriever import Query, Retriever
 

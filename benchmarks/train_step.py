@@ -28,8 +28,8 @@ from PIL import Image
 from transformers import AutoModelForImageTextToText, Qwen2VLImageProcessor
 
 from comem_ray.config import Config, load_config
+from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import Backbone
-from comem_ray.model.checkpoint import attach_adapter
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.random_backbone import byte_tokenizer
 from comem_ray.model.reasoner import Reasoner

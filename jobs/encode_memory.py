@@ -21,7 +21,7 @@ from comem_ray.artifacts import StageFolder, load_manifest
 from comem_ray.config import Config
 from comem_ray.images import open_picture
 from comem_ray.memory_store import STAGE, write_memory
-from comem_ray.model.checkpoint import encoder_fingerprint, encoder_identity
+from comem_ray.model.adapter import encoder_fingerprint, encoder_identity
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.sequences import TokenSequence
 from jobs.common import Summary, main, run_units

@@ -34,7 +34,7 @@ from comem_ray.evaluation.report import STAGE, Part, read_part, write_report
 from comem_ray.evaluation.sources import SourceQuestions, read_source
 from comem_ray.evaluation.tables import figures, markdown
 from comem_ray.memory_store import store_bytes
-from comem_ray.model.checkpoint import encoder_identity
+from comem_ray.model.adapter import encoder_identity
 from comem_ray.retrieval.index import STAGE as INDEX
 from jobs.common import Summary, main, run_units
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from comem_ray.config import Config
 from comem_ray.items import Item, ItemStore, UnknownItem
 from comem_ray.memory_store import MemoryStore
-from comem_ray.model.checkpoint import encoder_fingerprint
+from comem_ray.model.adapter import encoder_fingerprint
 from serve.bodies import AnswerRequest, RetrieveRequest
 from serve.checks import Checks
 from serve.clock import Clock

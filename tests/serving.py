@@ -31,7 +31,7 @@ from comem_ray.config import Config
 from comem_ray.images import open_picture
 from comem_ray.items import ItemStore
 from comem_ray.memory_store import MemoryStore, write_memory
-from comem_ray.model.checkpoint import encoder_fingerprint
+from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Answer, Question, Reasoner
 from comem_ray.schema import ITEM_SCHEMA

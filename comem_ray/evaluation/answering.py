@@ -25,8 +25,8 @@ from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.images import open_picture
 from comem_ray.items import ItemStore
 from comem_ray.memory_store import MemoryStore
+from comem_ray.model.adapter import attach_adapter, encoder_fingerprint
 from comem_ray.model.backbone import load_backbone
-from comem_ray.model.checkpoint import attach_adapter, encoder_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Answer, PromptTooLong, Question, Reasoner
 from comem_ray.retrieval.retriever import Query, Retriever

@@ -13,8 +13,8 @@ from PIL.Image import Image
 from torch import Tensor
 
 from comem_ray.config import Config
+from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.checkpoint import Adapter, attach_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.sequences import TokenSequence
 from comem_ray.prompts import item_turn

@@ -20,8 +20,8 @@ from transformers import StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
 from comem_ray.config import Config
+from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.checkpoint import Adapter, attach_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.sequences import Batch, Looked, TokenSequence
 from comem_ray.prompts import MODES, Mode, Shown, question_prompt

@@ -16,7 +16,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 
 from comem_ray.artifacts import ArtifactError, write_json
-from comem_ray.model.checkpoint import Adapter, save_adapter
+from comem_ray.model.adapter import Adapter, save_adapter
 from comem_ray.training.optimizer import MasterAdamW
 
 _PREFIX = "step-"

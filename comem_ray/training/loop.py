@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from comem_ray.config import Config
+from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.checkpoint import Adapter, attach_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Reasoner

@@ -6,7 +6,8 @@ from typing import Any
 
 from comem_ray.config import Config, ConfigError, Training, resolve
 from comem_ray.items import ItemStore
-from comem_ray.model.checkpoint import adapter_files, checkpoint_fingerprint, checkpoint_folder
+from comem_ray.model.adapter import adapter_files
+from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.training.checkpoints import Checkpoints
 from comem_ray.training.samples import SampleSet, steps_of
 

@@ -29,7 +29,8 @@ from comem_ray.evaluation.rows import Bad
 from comem_ray.evaluation.scoring import boxed, score
 from comem_ray.images import PictureError, open_picture, stored_picture
 from comem_ray.items import ItemStore
-from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder, encoder_fingerprint
+from comem_ray.model.adapter import encoder_fingerprint
+from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.model.reasoner import Answer, PromptTooLong, Question, Reasoner
 from comem_ray.prompts import BOXED, SYSTEM
 from comem_ray.retrieval.retriever import Query, Retriever

@@ -10,7 +10,7 @@ from tiny import item_row, picture, write_items
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import load_config
 from comem_ray.memory_store import MemoryStore
-from comem_ray.model.checkpoint import encoder_fingerprint
+from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
 
 SIZES = [40, 0, 33, 50, 25, 30]

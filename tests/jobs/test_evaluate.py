@@ -27,7 +27,7 @@ from comem_ray.evaluation.report import write_report
 from comem_ray.evaluation.scorecard import scorecard
 from comem_ray.evaluation.sources import read_source
 from comem_ray.evaluation.tables import figures, markdown
-from comem_ray.model.checkpoint import encoder_fingerprint
+from comem_ray.model.adapter import encoder_fingerprint
 from jobs.encode_memory import STAGE, EncodeShard
 from jobs.evaluate import part, section
 

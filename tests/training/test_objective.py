@@ -8,8 +8,8 @@ from tiny import FAMILIES, picture
 from torch import nn
 from torch.nn import functional as F
 
+from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import load_backbone
-from comem_ray.model.checkpoint import attach_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Question, Reasoner

@@ -47,7 +47,8 @@ class Base:
 
     plan: Plan = PLAN
     rank: int = 48
-    notes: float = 0.65  # of the steps; the others are rag
+    notes: tuple[float, float] = (0.65, 0.85)  # of the steps, the others are rag: until rag is learned, and after
+    rag_learned: float = 0.45  # of the steps
     notes_batch: int = 6  # sets of items a step, in a step of notes
     rag_batch: int = 4
     questions: int = 5  # about each set; what stands before them is read once
@@ -113,7 +114,7 @@ def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[list
     """The mode and the lessons of a step, in groups that share their items: a function of its number."""
     rng = random.Random(f"base {sizes.seed} {number}")
     progress = number / sizes.plan.steps
-    mode = "memory" if rng.random() < sizes.notes else "rag"
+    mode = "memory" if rng.random() < sizes.notes[progress >= sizes.rag_learned] else "rag"
     first = sizes.first * max(0.0, 1 - (1 - progress) / sizes.last_part)
     lookalikes = 0.15 if progress < 0.25 else 0.5
     count = sizes.notes_batch if mode == "memory" else sizes.rag_batch

@@ -7,14 +7,16 @@ safetensors. Refuses what would make the weights of the repository larger than t
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from comem_ray.artifacts import ArtifactError
+from comem_ray.artifacts import ArtifactError, write_json
 from comem_ray.demo.backbone import BASE_LORA, TOWER
+from comem_ray.model.adapter import ADAPTER_FILES
 
 MAX_BYTES = 60_000_000  # of all weights in the repository
 
@@ -24,15 +26,16 @@ def ship(run: Path, adapter: Path, weights: Path) -> int:
 
     Raises ArtifactError, leaving `weights` as it was, where a part is missing or all would exceed MAX_BYTES.
     """
-    parts = [run / "weights" / TOWER, run / "weights" / BASE_LORA, adapter / "adapter.json"]
-    if missing := [str(p) for p in parts if not p.is_file()]:
+    parts = {f"backbone/{name}": run / "weights" / name for name in (TOWER, BASE_LORA)}
+    parts |= {f"adapter/{name}": adapter / name for name in ADAPTER_FILES}
+    if missing := [str(p) for p in parts.values() if not p.is_file()]:
         raise ArtifactError(f"the training is not finished, there is no {', '.join(missing)}")
     building = weights / ".shipping"
     shutil.rmtree(building, ignore_errors=True)
-    (building / "backbone").mkdir(parents=True)
-    for part in parts[:2]:
-        shutil.copyfile(part, building / "backbone" / part.name)
-    shutil.copytree(adapter, building / "adapter")
+    for name, part in parts.items():
+        (building / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(part, building / name)
+    _name_no_folder(building / "adapter" / "lora" / "adapter_config.json")
     for path in building.rglob("*.safetensors"):
         _halve(path)
     shipped = ("backbone", "adapter")
@@ -46,6 +49,12 @@ def ship(run: Path, adapter: Path, weights: Path) -> int:
         (building / name).rename(weights / name)
     building.rmdir()
     return total
+
+
+def _name_no_folder(path: Path) -> None:
+    """PEFT's configuration names the backbone's folder on the machine that trained; adapter.json says which it was."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, config | {"base_model_name_or_path": None})
 
 
 def _halve(path: Path) -> None:

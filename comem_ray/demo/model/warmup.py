@@ -29,7 +29,7 @@ from comem_ray.demo.model.lessons import Lessons
 from comem_ray.demo.model.notes import NORM, SIGNATURE, WORD, Codebook, notes, parts, signatures, slots, word_codes
 from comem_ray.demo.model.pictures import SeenBackbone
 from comem_ray.demo.model.steps import Plan, Steps
-from comem_ray.model.checkpoint import Adapter, attach_adapter, save_adapter
+from comem_ray.model.adapter import Adapter, attach_adapter, save_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.qformer import QFormer

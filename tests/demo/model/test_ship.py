@@ -9,14 +9,19 @@ from comem_ray.demo.backbone import BASE_LORA, TOWER
 from comem_ray.demo.model import ship as module
 from comem_ray.demo.model.ship import ship
 
+LORA = "lora/adapter_model.safetensors"
+
 
 @pytest.fixture
 def run(tmp_path):
     """A finished training of three tensors, and a folder of weights that holds another file."""
-    for path, name in ((f"run/weights/{TOWER}", "t"), (f"run/weights/{BASE_LORA}", "b"), ("a/lora/x.safetensors", "l")):
+    names = (f"run/weights/{TOWER}", f"run/weights/{BASE_LORA}", "a/qformer.safetensors", f"a/{LORA}")
+    for path in names:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        save_file({name: torch.arange(1000).float(), "count": torch.tensor([3])}, tmp_path / path)
+        save_file({"w": torch.arange(1000).float(), "count": torch.tensor([3])}, tmp_path / path)
     (tmp_path / "a" / "adapter.json").write_text("{}")
+    (tmp_path / "a" / "lora" / "adapter_config.json").write_text('{"r": 16, "base_model_name_or_path": "/home/me"}')
+    (tmp_path / "a" / "lora" / "README.md").write_text("/home/me")
     (tmp_path / "weights" / "clip").mkdir(parents=True)
     (tmp_path / "weights" / "clip" / "c").write_bytes(b"1" * 100)
     return tmp_path
@@ -26,10 +31,11 @@ def test_it_ships_halves(run):
     total = ship(run / "run", run / "a", run / "weights")
     files = [p for p in (run / "weights").rglob("*") if p.is_file()]
     assert total == sum(p.stat().st_size for p in files)
-    shipped = load_file(run / "weights" / "adapter" / "lora" / "x.safetensors")
-    assert shipped["l"].dtype == torch.bfloat16
+    shipped = load_file(run / "weights" / "adapter" / LORA)
+    assert shipped["w"].dtype == torch.bfloat16
     assert shipped["count"].tolist() == [3]
     assert (run / "weights" / "backbone" / TOWER).exists()
+    assert not [p for p in files if b"/home/me" in p.read_bytes()]
     assert ship(run / "run", run / "a", run / "weights") == total  # again, in place of the first
 
 

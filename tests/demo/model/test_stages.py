@@ -20,7 +20,8 @@ from comem_ray.demo.model.stages import Run
 from comem_ray.demo.model.steps import Plan
 from comem_ray.demo.model.tower import tower_maps
 from comem_ray.demo.model.warmup import ADAPTER, warm_up
-from comem_ray.model.checkpoint import attach_adapter, checkpoint_fingerprint
+from comem_ray.model.adapter import attach_adapter
+from comem_ray.model.checkpoint import checkpoint_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Question, Reasoner
 
