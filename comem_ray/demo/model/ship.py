@@ -1,7 +1,8 @@
 """Copies what a finished training of the demo's model ships into the repository: `python -m comem_ray.demo.model.ship`.
 
-Tower and base LoRA to `weights/backbone/`, the trained adapter to `weights/adapter/`, its matrices in bfloat16, as
-safetensors. Refuses what would make the weights of the repository larger than they may be.
+Tower and base LoRA to `weights/backbone/`, the trained adapter to `weights/adapter/`, in bfloat16; the CLIP model to
+`weights/clip/`, as it is, where the run trained one. Refuses what would make the weights of the repository larger
+than they may be.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from comem_ray.artifacts import ArtifactError, write_json
 from comem_ray.demo.backbone import BASE_LORA, TOWER
+from comem_ray.demo.prepare import CLIP_FILES
 from comem_ray.model.adapter import ADAPTER_FILES
 
 MAX_BYTES = 60_000_000  # of all weights in the repository
@@ -28,6 +30,8 @@ def ship(run: Path, adapter: Path, weights: Path) -> int:
     """
     parts = {f"backbone/{name}": run / "weights" / name for name in (TOWER, BASE_LORA)}
     parts |= {f"adapter/{name}": adapter / name for name in ADAPTER_FILES}
+    if (run / "clip").exists():
+        parts |= {f"clip/{name}": run / "clip" / name for name in CLIP_FILES}
     if missing := [str(p) for p in parts.values() if not p.is_file()]:
         raise ArtifactError(f"the training is not finished, there is no {', '.join(missing)}")
     building = weights / ".shipping"
@@ -36,9 +40,10 @@ def ship(run: Path, adapter: Path, weights: Path) -> int:
         (building / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(part, building / name)
     _name_no_folder(building / "adapter" / "lora" / "adapter_config.json")
-    for path in building.rglob("*.safetensors"):
-        _halve(path)
-    shipped = ("backbone", "adapter")
+    for name in ("backbone", "adapter"):
+        for path in (building / name).rglob("*.safetensors"):
+            _halve(path)
+    shipped = {name.split("/")[0] for name in parts}
     others = [p for p in weights.rglob("*") if p.is_file() and p.relative_to(weights).parts[0] not in shipped]
     total = sum(p.stat().st_size for p in others)
     if total > MAX_BYTES:

@@ -39,7 +39,7 @@ TEMPERATURE = 18.0
 COSINE, TOKEN = 3.0, 0.5  # weights in the loss
 ADAPTER = "adapter"
 
-PLAN = Plan(steps=160, learning_rate=2e-3, warmup=0.07, checkpoint_every=20)
+PLAN = Plan(steps=110, learning_rate=2e-3, warmup=0.07, checkpoint_every=20)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from comem_ray.artifacts import ArtifactError
 from comem_ray.demo.backbone import BASE_LORA, TOWER
 from comem_ray.demo.model import ship as module
 from comem_ray.demo.model.ship import ship
+from comem_ray.demo.prepare import CLIP_FILES
 
 LORA = "lora/adapter_model.safetensors"
 
@@ -37,6 +38,14 @@ def test_it_ships_halves(run):
     assert (run / "weights" / "backbone" / TOWER).exists()
     assert not [p for p in files if b"/home/me" in p.read_bytes()]
     assert ship(run / "run", run / "a", run / "weights") == total  # again, in place of the first
+
+
+def test_a_clip_model_of_the_run_ships_as_it_is(run):
+    for name in CLIP_FILES:
+        (run / "run" / "clip" / name).parent.mkdir(parents=True, exist_ok=True)
+        (run / "run" / "clip" / name).write_bytes(name.encode())
+    ship(run / "run", run / "a", run / "weights")
+    assert [(run / "weights" / "clip" / n).read_bytes() for n in CLIP_FILES] == [n.encode() for n in CLIP_FILES]
 
 
 def test_too_much_is_refused_and_nothing_changes(run, monkeypatch):
