@@ -73,7 +73,7 @@ SMALL = Sizes(
         validation=8,
     ),
     Base(plan=Plan(steps=4, learning_rate=1e-3, checkpoint_every=2), rank=4, notes_batch=2, rag_batch=1, questions=3),
-    Warmup(plan=Plan(steps=4, learning_rate=2e-3, checkpoint_every=2), batch=4),
+    Warmup(plan=Plan(steps=4, learning_rate=2e-3, checkpoint_every=2), batch=4, start_items=8),
     Answers(training=6, validation=4, rows_per_shard=10),
     views=2,
     fixed=8,

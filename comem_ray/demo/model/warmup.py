@@ -20,26 +20,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from comem_ray.config import Config
 from comem_ray.demo.countries import Country
 from comem_ray.demo.model.lessons import Lessons
-from comem_ray.demo.model.notes import NORM, SIGNATURE, WORD, Codebook, notes, parts, signatures, slots, word_codes
+from comem_ray.demo.model.notes import SIGNATURE, WORD, Codebook, notes, parts, signatures, slots, word_codes
 from comem_ray.demo.model.pictures import SeenBackbone
+from comem_ray.demo.model.start import ITEMS, start_qformer
 from comem_ray.demo.model.steps import Plan, Steps
 from comem_ray.model.adapter import Adapter, attach_adapter, save_adapter
+from comem_ray.model.backbone import Backbone
 from comem_ray.model.lora import switched_on
-from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.qformer import QFormer
+from comem_ray.model.memory_encoder import MemoryEncoder, length_buckets
 from comem_ray.training.loop import trainable_parameters
 
 TEMPERATURE = 18.0
 COSINE, TOKEN = 3.0, 0.5  # weights in the loss
 ADAPTER = "adapter"
+BATCH_TOKENS = 1024  # a forward pass, padding included
 
-PLAN = Plan(steps=110, learning_rate=2e-3, warmup=0.07, checkpoint_every=20)
+PLAN = Plan(steps=80, learning_rate=1e-3, warmup=0.1, checkpoint_every=20)
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Warmup:
 
     plan: Plan = PLAN
     batch: int = 32  # items a step
+    start_items: int = ITEMS
     seed: int = 0
 
 
@@ -66,8 +69,8 @@ def warm_up(
     Nothing is written where `stop_after` ended it before the last step.
     """
     adapter = attach_adapter(config.adapter, backbone, trainable=True)
-    start_qformer(adapter.qformer, book)
     encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter)
+    start_qformer(encoder, lessons, book, sizes.seed, sizes.start_items)
     parameters = trainable_parameters(adapter)
 
     def step(number: int) -> dict[str, float]:
@@ -86,31 +89,31 @@ def _save(folder: Path, adapter: Adapter, config: Config, fingerprint: str) -> N
     save_adapter(folder, adapter, fingerprint)
 
 
-@torch.no_grad()
-def start_qformer(qformer: QFormer, book: Codebook) -> None:
-    """A start near the goal: projections are identities, and the output has the mean and the norm of notes."""
-    width, inner = qformer.to_q.in_features, qformer.to_q.out_features
-    for linear in (qformer.proj_in, qformer.proj_out, qformer.to_out):
-        nn.init.eye_(linear.weight)
-    nn.init.eye_(qformer.to_kv.weight[inner:])
-    qformer.to_out.weight.mul_(0.25)  # eight passes add up
-    qformer.queries.mul_(0.5 * width**0.5)
-    qformer.norm_out.weight.fill_(NORM / width**0.5)
-    qformer.norm_out.bias.copy_(book.mean)
-
-
 def _backward(encoder: MemoryEncoder, book: Codebook, items: list[tuple[Country, str, Any]]) -> dict[str, float]:
-    """Gradients of the loss of `items` (country, text, picture as `Seen`), on the adapter's parameters."""
-    backbone = encoder.backbone
+    """Gradients of the loss of `items` (country, text, picture as `Seen`), on the adapter's parameters.
+
+    Items of like length go together: padded to the longest of all, most of a batch would be padding.
+    """
+    sequences = [encoder.sequence(text, seen) for _, text, seen in items]
+    figures: dict[str, float] = {}
+    for group in length_buckets([len(s) for s in sequences], BATCH_TOKENS):
+        share = len(group) / len(items)
+        memory = encoder.forward([sequences[i] for i in group])
+        loss, some = _group_loss(encoder.backbone, book, [items[i] for i in group], memory)
+        with switched_on(encoder.adapter.lora):  # switched off, its parameters take no gradient
+            (share * loss).backward()
+        figures = {name: figures.get(name, 0.0) + share * value for name, value in some.items()}
+    return figures
+
+
+def _group_loss(
+    backbone: Backbone, book: Codebook, items: list[tuple[Country, str, Any]], memory: Tensor
+) -> tuple[Tensor, dict[str, float]]:
     assert isinstance(backbone, SeenBackbone)
     signed = signatures(backbone.sequencer.tokens([seen for _, _, seen in items]))
     held = [slots(country, backbone.sequencer.plain_ids) for country, _, _ in items]
     first = torch.tensor([[slot[0][0] for slot in country] for country in held])
-    memory = encoder.forward([encoder.sequence(text, seen) for _, text, seen in items])
-    loss, figures = notes_loss(memory.float().cpu(), notes(word_codes(held, book), signed, book), first, book)
-    with switched_on(encoder.adapter.lora):  # switched off, its parameters take no gradient
-        loss.backward()
-    return figures
+    return notes_loss(memory.float().cpu(), notes(word_codes(held, book), signed, book), first, book)
 
 
 def notes_loss(

@@ -1,0 +1,84 @@
+"""The warm-up's start: keys that find a slot's tokens, queries that ask for them and for nothing else."""
+
+import random
+
+import torch
+
+from comem_ray.demo.model.notes import SLOTS
+from comem_ray.demo.model.start import _aim, _fitted, _unseen_by, discriminants, fact_places
+from comem_ray.demo.model.world import coasts, invented_country, lexicon
+from comem_ray.demo.sentences import opening_in_english
+from comem_ray.model.qformer import QFormer
+
+WIDTH = 192
+
+
+def ids(text: str) -> list[int]:
+    """A token a character, but for spaces, which belong to what follows."""
+    return [ord(c) for c in text.replace(" ", "")]
+
+
+def planted() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Noise of unequal strengths; ten tokens of each slot have a direction of their own on top."""
+    draw = torch.Generator().manual_seed(0)
+    states = torch.randn(1000, WIDTH, generator=draw) * torch.linspace(0.3, 2, WIDTH)
+    places = list(torch.arange(10 * SLOTS).view(SLOTS, 10))
+    for place in places:
+        states[place] += 2 * torch.randn(WIDTH, generator=draw)
+    return states, places
+
+
+def test_places_hold_the_facts_of_the_text():
+    country = invented_country(random.Random(1), lexicon(), coasts("test", 1)[0], "x")
+    text = opening_in_english(country)
+    found = fact_places(country, ids(text), ids)
+    said = ["".join(chr(ids(text)[i]) for i in places) for places in found]
+    name, capital = country.name.replace(" ", ""), country.capital.replace(" ", "")
+    assert said[:3] == ["", name[0], name[1:]]
+    assert said[3:6] == [capital[0], capital[1], capital[2:]]
+    assert said[6] == country.currency.word.replace(" ", "")
+    assert said[7] == (country.languages[0] + country.area).replace(" ", "")
+    assert fact_places(country, ids("nothing"), ids) == [[]] * SLOTS
+
+
+def test_discriminants_tell_the_slots_apart():
+    states, places = planted()
+    rows = discriminants(states, places)
+    scores = (states - states.mean(0)) @ rows.T
+    for slot, place in enumerate(places):
+        torch.testing.assert_close(scores[place, slot].mean(), torch.tensor(1.0), atol=1e-4, rtol=0)
+        assert scores[place, slot].min() > scores[10 * SLOTS :, slot].max()
+
+
+def test_a_slot_without_tokens_is_found_nowhere():
+    states, places = planted()
+    rows = discriminants(states, [*places[:-1], torch.tensor([], dtype=torch.long)])
+    assert rows[-1].abs().max() == 0
+    assert rows.isfinite().all()
+
+
+def test_every_slot_attends_to_its_tokens_and_to_the_picture():
+    states, places = planted()
+    rows = discriminants(states, places)
+    queries = _unseen_by(rows, seed=0)
+    torch.testing.assert_close(queries @ queries.T, torch.eye(SLOTS), atol=1e-5, rtol=0)
+    assert (queries @ rows.T).abs().max() < 1e-4
+    torch.manual_seed(0)
+    qformer = QFormer(WIDTH, heads=4)
+    with torch.no_grad():
+        _aim(qformer, rows, queries, picture_heads=1)
+        q = qformer._split(qformer.to_q(qformer.norm_h(qformer.queries[None])))[0]
+        k = qformer._split(qformer.to_kv(states[None]))[0, :4]
+    weights = (q @ k.transpose(-1, -2) * qformer.head_width**-0.5).softmax(-1)  # heads, slots, tokens
+    for slot, place in enumerate(places):
+        assert (weights[:3, slot, place].sum(-1) > 0.9).all()
+        assert weights[3, slot, places[0]].sum() > 0.9
+
+
+def test_fitted_maps_are_linear_regressions_of_unit_outputs():
+    draw = torch.Generator().manual_seed(1)
+    inputs, true = torch.randn(500, 20, generator=draw), torch.randn(6, 20, generator=draw)
+    fitted = _fitted(inputs, inputs @ true.T, torch.ones(500))
+    outputs = inputs @ fitted.T
+    torch.testing.assert_close(outputs.norm(dim=-1).mean(), torch.tensor(1.0))
+    assert torch.cosine_similarity(outputs, inputs @ true.T, dim=-1).min() > 0.99
