@@ -12,8 +12,8 @@ demo: .venv/installed  ## build the demo's knowledge base with Ray jobs, serve i
 serve: .venv/installed  ## the same, and keep serving on http://127.0.0.1:8000 until interrupted
 	scripts/demo.sh serve
 
-train-demo: .venv/installed  ## train the demo's model from nothing (hours; may be killed and run again)
-	scripts/train_demo.sh
+train-demo: .venv/installed  ## train the demo's model from nothing (may be killed and run again; SIZES=large on a GPU)
+	SIZES=$(SIZES) scripts/train_demo.sh
 
 test: .venv/installed lint  ## reports are looked at in Chromium; without one, and no means to install it, they are not
 	scripts/chromium.sh

@@ -31,6 +31,7 @@ from comem_ray.config import Config, load_config
 from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.model.picture_attention import use_window_attention
 from comem_ray.model.random_backbone import byte_tokenizer
 from comem_ray.model.reasoner import Reasoner
 from comem_ray.model.sequences import Sequencer
@@ -119,6 +120,8 @@ def random_backbone(config: Config, device: str) -> Backbone:
             shapes, dtype=dtype, attn_implementation=config.backbone.attention
         )
     model.eval().requires_grad_(False)
+    if config.backbone.attention == "sdpa":
+        use_window_attention(model)
     limits = {"item": config.backbone.item_pixels, "question": config.backbone.question_pixels}
     sequencer = Sequencer(tokenizer, Qwen2VLImageProcessor(), shapes.image_token_id, limits)
     return Backbone(model, sequencer, torch.device(device))

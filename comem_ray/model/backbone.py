@@ -21,6 +21,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 from comem_ray.config import Backbone as BackboneConfig
 from comem_ray.config import ConfigError
 from comem_ray.model.checkpoint import checkpoint_folder
+from comem_ray.model.picture_attention import use_window_attention
 from comem_ray.model.sequences import Batch, Sequencer
 
 log = logging.getLogger(__name__)
@@ -69,13 +70,17 @@ class Backbone:
 
     def positions(self, batch: Batch) -> Tensor:
         """M-RoPE positions (3, B, L), int64, by the stock code: memory counts as text in front."""
+        return self.cpu_positions(batch).to(self.device)
+
+    def cpu_positions(self, batch: Batch) -> Tensor:
+        """The same on the CPU: a process that prepares batches for another needs no GPU."""
         positions, _ = self.model.model.get_rope_index(
             input_ids=batch.input_ids,
             mm_token_type_ids=batch.token_types,
             image_grid_thw=batch.grids,
             attention_mask=batch.attention_mask,
         )
-        return positions.to(self.device)
+        return positions
 
     def hidden_states(self, batch: Batch, embeds: Tensor) -> Tensor:
         """Hidden states (B, L, D) of the last layer of the language model, after the final norm."""
@@ -104,6 +109,8 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
         device_map=device,
     )
     model.eval().requires_grad_(False)
+    if config.attention == "sdpa":
+        use_window_attention(model)
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
     log.info("backbone %s: %s, %.1f M parameters, %s", config.model, family, model.num_parameters() / 1e6, device)
     limits = {"item": config.item_pixels, "question": config.question_pixels}

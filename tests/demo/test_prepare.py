@@ -12,7 +12,14 @@ def test_everything_that_the_configuration_names_is_there(demo_home: Path, monke
     monkeypatch.setenv("COMEM_HOME", str(demo_home))
     config = load_config("configs/demo.yaml")
     source = config.ingest.sources[0]
-    for name in (source.path, source.pictures, config.clip.model, config.clip.pretrained, config.backbone.model):
+    for name in (
+        source.path,
+        source.pictures,
+        config.clip.model,
+        config.clip.pretrained,
+        config.backbone.model,
+        config.adapter.path,
+    ):
         assert (demo_home / name).exists(), name
     assert (demo_home / "demo" / "questions" / "questions.jsonl").exists()
     assert ClipEncoder(Clip(model=config.clip.model, pretrained=config.clip.pretrained)).width == 128
@@ -26,5 +33,5 @@ def test_a_second_call_leaves_what_is_complete(demo_home: Path, wheel: Path) -> 
 
 
 def test_missing_weights_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match=r"lacks comem-demo-clip.json.* train the model with"):
+    with pytest.raises(ArtifactError, match=r"lacks comem-demo-clip.json.* train the model"):
         prepare(tmp_path, weights=tmp_path / "nowhere")

@@ -51,6 +51,7 @@ class Base:
     rag_learned: float = 0.45  # of the steps
     notes_batch: int = 6  # sets of items a step, in a step of notes
     rag_batch: int = 4
+    items: tuple[int, ...] = (1, 2, 2, 3, 3, 3)  # of a set: one of these
     questions: int = 5  # about each set; what stands before them is read once
     batch_tokens: int = 2048  # a forward pass, padding included
     name_weight: float = 6.0
@@ -71,10 +72,12 @@ def train_base(
     sizes: Base,
     tower: str,
     stop_after: int | None = None,
+    workers: int = 0,
 ) -> None:
     """Trains the LoRA and writes `base_lora.safetensors` (bf16) into `folder`. `tower` is the digest of the tower.
 
-    The layers stay in `backbone`, acting. Nothing is written where `stop_after` ended it before the last step.
+    Prompts are made by `workers` other processes. The layers stay in `backbone`, acting. Nothing is written where
+    `stop_after` ended it before the last step.
     """
     parameters = add_base_lora(backbone.model, sizes.rank, sizes.seed)
     if sizes.compile:
@@ -82,7 +85,12 @@ def train_base(
     lesson_loss = LessonLoss(config, backbone, book, sizes)
     made_of = [dataclasses.asdict(dataclasses.replace(sizes, compile=False)), tower]
     steps = Steps(folder, "base", parameters, sizes.plan, made_of)
-    steps.run(lambda number: lesson_loss.backward(*batch_of(number, lessons, sizes), number), stop_after)
+
+    def make(number: int) -> tuple[str, list[Pack]]:
+        mode, groups = batch_of(number, lessons, sizes)
+        return mode, lesson_loss.packs(mode, groups, number)
+
+    steps.run(make, lambda made: lesson_loss.backward(*made), stop_after, workers)
     if stop_after is None or stop_after >= sizes.plan.steps:
         save_base_lora(parameters, folder / BASE_LORA)
 
@@ -118,7 +126,7 @@ def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[list
     first = sizes.first * max(0.0, 1 - (1 - progress) / sizes.last_part)
     lookalikes = 0.15 if progress < 0.25 else 0.5
     count = sizes.notes_batch if mode == "memory" else sizes.rag_batch
-    drawn = [Draw(rng.choice((1, 2, 2, 3, 3, 3)), lookalikes, first) for _ in range(count)]
+    drawn = [Draw(rng.choice(sizes.items), lookalikes, first) for _ in range(count)]
     return mode, [lessons.get(rng, draw, sizes.questions) for draw in drawn]
 
 
@@ -133,7 +141,7 @@ class _Target:
 
 
 @dataclass(frozen=True)
-class _Pack:
+class Pack:
     """Lessons about the same items as one sequence."""
 
     lessons: Sequence[Lesson]
@@ -149,13 +157,13 @@ class LessonLoss:
         self.reasoner, self.book, self.sizes = Reasoner(config, backbone=backbone), book, sizes
         self._sequencer = backbone.sequencer
 
-    def backward(self, mode: str, groups: Sequence[Sequence[Lesson]], number: int) -> dict[str, float]:
-        """Adds the gradients of the lessons' loss. Returns it, and the parts of first tokens that are right.
-
-        The lessons of a group share their items and go through the model as one sequence.
-        """
+    def packs(self, mode: str, groups: Sequence[Sequence[Lesson]], number: int) -> list[Pack]:
+        """The lessons of step `number`, those of a group, which share their items, as one sequence. On the CPU."""
         generator = torch.Generator().manual_seed(number)
-        packs = [self._pack(mode, group, generator) for group in groups]
+        return [self._pack(mode, group, generator) for group in groups]
+
+    def backward(self, mode: str, packs: Sequence[Pack]) -> dict[str, float]:
+        """Adds the gradients of the lessons' loss. Returns it, and the parts of first tokens that are right."""
         total = sum(sum(t.weights) for p in packs for t in p.targets)
         right: dict[int, list[Tensor]] = {}
         loss = 0.0
@@ -173,13 +181,13 @@ class LessonLoss:
         every = [(x, t, h) for i, p in enumerate(packs) for x, t, h in zip(p.lessons, p.targets, right[i], strict=True)]
         return {"loss": loss, "tokens": sum(len(p.packed) for p in packs), **_figures(mode, every)}
 
-    def _pack(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> _Pack:
+    def _pack(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> Pack:
         asked = self.questions(mode, lessons, generator)
         targets = [self.target(lesson) for lesson in lessons]
         prompts = [self.reasoner.sequence(q) for q in asked]
         whole = [dataclasses.replace(p, ids=p.ids + t.ids) for p, t in zip(prompts, targets, strict=True)]
         shared = len(lessons[0].items) if mode == "rag" else 0
-        return _Pack(lessons, asked[0], targets, pack(self.reasoner.backbone, whole, shared))
+        return Pack(lessons, asked[0], targets, pack(self.reasoner.backbone, whole, shared))
 
     def questions(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> list[Question]:
         """What the reasoner is asked about the same items: with them in rag mode, else with their (disturbed) notes."""
@@ -206,7 +214,7 @@ class LessonLoss:
             weights[name] = self.sizes.name_weight
         return _Target(ids, weights, name, fact)
 
-    def _logits(self, packs: Sequence[_Pack]) -> Tensor:
+    def _logits(self, packs: Sequence[Pack]) -> Tensor:
         """Logits (answer tokens of all, vocabulary), float32, each of the place before its token."""
         batch, embeds = self.reasoner.inputs([p.asked for p in packs], [p.packed.sequence for p in packs])
         hidden = hidden_states(self.reasoner.backbone, batch, embeds, [p.packed for p in packs])

@@ -44,6 +44,10 @@ class Codebook:
     words: Tensor  # (vocabulary, D), unit length, off the picture subspace
     subspace: Tensor  # (D, k), orthonormal columns
 
+    def to(self, device: torch.device) -> Codebook:
+        """The same vectors on `device`."""
+        return Codebook(self.mean.to(device), self.words.to(device), self.subspace.to(device))
+
 
 def codebook(embeddings: Tensor, subspace: Tensor) -> Codebook:
     """From the word embeddings (vocabulary, D) and the columns (D, k) that picture tokens live in."""

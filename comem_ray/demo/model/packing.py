@@ -50,7 +50,7 @@ def pack(backbone: Backbone, prompts: Sequence[TokenSequence], shared_pictures: 
     alike = sum(1 for _ in takewhile(lambda ids: len(set(ids)) == 1, zip(*(p.ids[:-1] for p in prompts), strict=False)))
     start = _before_own_pictures(backbone, prompts[0], shared_pictures, alike)
     batch = backbone.sequencer.batch([replace(p, pixels=[]) for p in prompts], padding="right")
-    each = backbone.positions(batch)
+    each = backbone.cpu_positions(batch)
     branches, positions = [SHARED] * (memory + start), [each[:, 0, : memory + start]]
     for number, prompt in enumerate(prompts):
         branches += [number] * (len(prompt.ids) - start)
@@ -85,14 +85,17 @@ def hidden_states(backbone: Backbone, batch: Batch, embeds: Tensor, packed: Sequ
     for row, one in enumerate(packed):
         branch[row, length - len(one) :] = torch.tensor(one.branches)
         positions[:, row, length - len(one) :] = one.positions
+    device = embeds.device
+    branch = branch.to(device)
     real = branch >= SHARED
     sees = (branch[:, :, None] == branch[:, None, :]) | (branch == SHARED)[:, None, :]
-    sees &= torch.ones(length, length, dtype=torch.bool).tril() & real[:, None, :]
-    sees |= torch.eye(length, dtype=torch.bool)
-    mask = torch.zeros(sees.shape, dtype=embeds.dtype).masked_fill(~sees, torch.finfo(embeds.dtype).min)
+    sees &= torch.ones(length, length, dtype=torch.bool, device=device).tril() & real[:, None, :]
+    sees |= torch.eye(length, dtype=torch.bool, device=device)
+    mask = torch.zeros(sees.shape, dtype=embeds.dtype, device=device)
+    mask = mask.masked_fill(~sees, torch.finfo(embeds.dtype).min)
     return backbone.model.model.language_model(
         inputs_embeds=embeds,
-        attention_mask=mask[:, None].to(embeds.device),
-        position_ids=positions.to(embeds.device),
+        attention_mask=mask[:, None],
+        position_ids=positions.to(device),
         use_cache=False,
     ).last_hidden_state

@@ -10,6 +10,7 @@ Letters: T tokens of a picture, D width.
 from __future__ import annotations
 
 import logging
+import os
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from comem_ray.artifacts import write_atomic
+from comem_ray.demo.model.ahead import made_ahead
 from comem_ray.demo.outlines import Map, draw, random_view
 from comem_ray.model.backbone import Backbone
-from comem_ray.model.sequences import Looked, Sequencer
+from comem_ray.model.sequences import Batch, Looked, Sequencer
 from comem_ray.prompts import Shown
 
 log = logging.getLogger(__name__)
@@ -50,7 +52,9 @@ def cached_tokens(backbone: Backbone, maps: Sequence[Map], views: int, path: Pat
     """Tokens (maps, views, T, D), bf16, of random views of every map; read from `path` where they are there."""
     if not path.exists():
         wanted = [Seen(m, v) for m in range(len(maps)) for v in range(views)]
-        tokens = [_tokens(backbone, maps, wanted[i : i + BATCH]) for i in range(0, len(wanted), BATCH)]
+        starts = range(0, len(wanted), BATCH)
+        drawn = made_ahead(lambda i: _drawn(backbone, maps, wanted[i : i + BATCH]), starts, os.cpu_count() or 1)
+        tokens = [_tokens(backbone, batch) for batch in drawn]
         shape = (len(maps), views, -1, backbone.width)
         saved = {"tokens": torch.cat(tokens).view(shape)}
         write_atomic(path, lambda p: save_file(saved, p))
@@ -58,10 +62,13 @@ def cached_tokens(backbone: Backbone, maps: Sequence[Map], views: int, path: Pat
     return load_file(path)["tokens"]
 
 
-@torch.no_grad()
-def _tokens(backbone: Backbone, maps: Sequence[Map], wanted: Sequence[Seen]) -> Tensor:
+def _drawn(backbone: Backbone, maps: Sequence[Map], wanted: Sequence[Seen]) -> Batch:
     shown = [Shown(view_picture(maps[s.map], s), "item") for s in wanted]
-    batch = backbone.sequencer.batch([backbone.sequencer.sequence([s]) for s in shown], padding="right")
+    return backbone.sequencer.batch([backbone.sequencer.sequence([s]) for s in shown], padding="right")
+
+
+@torch.no_grad()
+def _tokens(backbone: Backbone, batch: Batch) -> Tensor:
     tokens = backbone.picture_features(batch)
     assert tokens is not None
     return tokens.to("cpu", torch.bfloat16)

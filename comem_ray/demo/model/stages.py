@@ -1,4 +1,4 @@
-"""Trains the demo's model from nothing: `python -m comem_ray.demo.model.stages --out FOLDER [--stage NAME] [--small]`.
+"""Trains the demo's model from nothing: `python -m comem_ray.demo.model.stages --out FOLDER [--stage NAME]`.
 
     vision     the vision tower                     weights/tower.safetensors
     base       the base LoRA of the language model  weights/base_lora.safetensors
@@ -6,14 +6,15 @@
     knowledge  invented countries in WIT form       source/          then run jobs.ingest on it (it says how)
     samples    questions about them, with items     data/            then run jobs.train, which starts from adapter/
 
-A finished stage is skipped, an unfinished one goes on from its checkpoint. `--small` shrinks every size and takes a
-random backbone in place of SmolLM2: a test of the road, not of the model. Every stage follows from seeds.
+A finished stage is skipped, an unfinished one goes on from its checkpoint. `--sizes small` shrinks every size and takes
+a random backbone in place of SmolLM2: a test of the road, not of the model. Every stage follows from seeds.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -61,6 +62,21 @@ class Sizes:
 
 
 REAL = Sizes(Vision(), Base(), Warmup(), Answers())
+LARGE = replace(
+    REAL,
+    base=Base(
+        plan=Plan(steps=1350, learning_rate=1e-3, warmup=0.03, checkpoint_every=450),
+        items=(1, 1, 2, 2, 3, 3, 3, 5, 10),
+        notes=(0.65, 0.8),
+        rag_learned=0.4,
+        notes_batch=16,
+        rag_batch=8,
+        batch_tokens=16_384,
+    ),
+    warmup=Warmup(
+        plan=Plan(steps=400, learning_rate=1e-3, warmup=0.1, checkpoint_every=200), batch=64, batch_tokens=16_384
+    ),
+)
 SMALL = Sizes(
     Vision(
         plan=Plan(steps=6, learning_rate=3e-3, checkpoint_every=2),
@@ -88,20 +104,24 @@ def _with_steps(sizes: Sizes, steps: Mapping[str, int]) -> Sizes:
     return replace(sizes, **{n: replace(s, plan=replace(s.plan, steps=steps[n])) for n, s in stages.items()})
 
 
+SIZES = {"real": REAL, "large": LARGE, "small": SMALL}
+
+
 class Run:
     """One run of the stages in a folder; what a stage needs is made, or loaded, when it is first asked for."""
 
     def __init__(
         self,
         out: Path,
-        small: bool = False,
+        sizes: str = "real",
         wheels: Path | None = None,
         items: Path | None = None,
         steps: Mapping[str, int] | None = None,
+        warmup_from: Path | None = None,
     ):
-        self.out, self.small, self.sizes = out.absolute(), small, _with_steps(SMALL if small else REAL, steps or {})
+        self.out, self.small, self.sizes = out.absolute(), sizes == "small", _with_steps(SIZES[sizes], steps or {})
         self.weights, self.wheels = self.out / "weights", wheels or self.out / "wheels"
-        self.items = items or self.out / "items"
+        self.items, self.warmup_from = items or self.out / "items", warmup_from
 
     def stage(self, name: str) -> None:
         """Runs one stage, unless it is finished. Raises ValueError where an earlier one has not been run."""
@@ -129,13 +149,15 @@ class Run:
 
     def _base(self) -> None:
         seen, book = self._seen(self._load(self._backbone(TOWER)))
-        train_base(seen, self.lessons(seen), book, self.config(), self.weights, self.sizes.base, self.tower_digest())
+        lessons, tower = self.lessons(seen), self.tower_digest()
+        train_base(seen, lessons, book, self.config(), self.weights, self.sizes.base, tower, workers=_makers())
 
     def _warmup(self) -> None:
         folder = self.merged()
         seen, book = self._seen(self._load(folder))
-        fingerprint = checkpoint_fingerprint(folder)
-        warm_up(seen, self.lessons(seen), book, self.config(), self.out, self.sizes.warmup, fingerprint)
+        lessons, made_of = self.lessons(seen), checkpoint_fingerprint(folder)
+        config = self.config(adapter=self.warmup_from)
+        warm_up(seen, lessons, book, config, self.out, self.sizes.warmup, made_of, workers=_makers())
 
     def _knowledge(self) -> None:
         rows = write_knowledge(self.out / "source", self.answer_countries())
@@ -207,14 +229,16 @@ class Run:
             (folder / name).hardlink_to(self.weights / name)
         return folder
 
-    def _load(self, folder: Path, precision: str = "auto") -> Backbone:
-        device = "cuda" if torch.cuda.is_available() and precision == "auto" else "cpu"
-        return load_backbone(self.config(folder, precision).backbone, device)
+    def _load(self, folder: Path) -> Backbone:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        exact = self.small and device == "cpu"  # a test finds the same on every machine
+        return load_backbone(self.config(folder, "float32" if exact else "auto").backbone, device)
 
-    def config(self, backbone: Path | None = None, precision: str = "auto") -> Config:
+    def config(self, backbone: Path | None = None, precision: str = "auto", adapter: Path | None = None) -> Config:
         """The configuration of encoder and reasoner, with the sizes of `configs/demo.yaml`."""
         pixels = {"min": 112 * 84, "max": 112 * 84}
-        adapter: dict[str, Any] = {"lora_dropout": 0.0, **({"qformer_heads": 4} if self.small else {})}
+        fields: dict[str, Any] = {"path": adapter and str(adapter), "lora_dropout": 0.0}
+        fields |= {"qformer_heads": 4} if self.small else {}
         return Config.model_validate(
             {
                 "name": "demo-model",
@@ -224,13 +248,19 @@ class Run:
                 "backbone": {
                     "model": str(backbone or self.out),
                     "precision": precision,
+                    "attention": "sdpa" if torch.cuda.is_available() else "eager",  # what is faster there
                     "item_pixels": pixels,
                     "question_pixels": pixels,
                 },
-                "adapter": adapter,
+                "adapter": fields,
                 "reasoner": {"max_prompt_tokens": 8192},
             }
         )
+
+
+def _makers() -> int:
+    """Processes that make what a step reads: none where the CPU itself does the step."""
+    return min(12, (os.cpu_count() or 2) - 1) if torch.cuda.is_available() else 0
 
 
 def _random_backbone(folder: Path, parts: Path) -> None:
@@ -248,12 +278,18 @@ def main() -> None:
     )
     parser.add_argument("--wheels", type=Path, help="folder of the SmolLM2 wheel; FOLDER/wheels by default")
     parser.add_argument("--items", type=Path, help="items/ that jobs.ingest made of FOLDER/source; FOLDER/items else")
-    parser.add_argument("--small", action="store_true", help="tiny sizes and a random backbone, for tests")
+    parser.add_argument(
+        "--sizes",
+        choices=SIZES,
+        default="real",
+        help="real: for two cores; large: more steps of larger batches, for a GPU; small: a test on a random backbone",
+    )
     parser.add_argument("--steps", action="append", default=[], metavar="STAGE=N", help="other than the built-in steps")
+    parser.add_argument("--warmup-from", type=Path, help="adapter that `warmup` goes on from, in place of a new one")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     steps = {name: int(count) for name, _, count in (text.partition("=") for text in args.steps)}
-    run = Run(args.out, args.small, args.wheels, args.items, steps)
+    run = Run(args.out, args.sizes, args.wheels, args.items, steps, args.warmup_from)
     every = STAGES if (run.items / "manifest.json").exists() else STAGES[:-1]
     for name in [args.stage] if args.stage else every:
         run.stage(name)

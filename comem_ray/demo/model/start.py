@@ -4,36 +4,42 @@ From random weights it attends to all tokens alike, and finding those that a slo
 than everything after. But where a token stands ("its capital is ...") can be told from its hidden state by one linear
 function a slot, and what it says by one linear map. Both are fitted to a few hundred invented items, in closed form:
 
-- keys: a ridge discriminant a slot, 1 on average at its tokens; one for the tokens of the picture;
-- queries: eight directions that no discriminant sees, loud enough to stay the same through the layers. The first heads
+- keys: a ridge regression a slot, on 1 at its tokens and 0 elsewhere; on a little less at every further token of a
+  word, so that attention fades along it as the notes do; and one for the tokens of the picture;
+- queries: eight directions that no regression sees, loud enough to stay the same through the layers. The first heads
   look at the slot's own tokens, the last ones at the picture;
 - output: from what the heads of either kind bring to the word codes and to the signature, by ridge regression.
+
+An encoder whose LoRA is trained already is read with it: its states say better what a token is.
 
 Letters: N tokens, D width, S slots, W the width of the heads that read words.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from comem_ray.demo.countries import Country
 from comem_ray.demo.model.lessons import Lessons
-from comem_ray.demo.model.notes import NORM, SIGNATURE, SLOTS, WORD, Codebook, Ids, signatures
+from comem_ray.demo.model.notes import FADING, NORM, SIGNATURE, SLOTS, WORD, Codebook, Ids, signatures
 from comem_ray.demo.model.pictures import SeenBackbone
+from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.qformer import QFormer
 
-ITEMS = 256
+ITEMS = 384
 PICTURE_HEADS = 5  # of 16; the others read words
-SHARPNESS = 16.0  # of attention: the score at a slot's tokens, in nats above that of others
+SHARPNESS = 12.0  # of attention: the score at a slot's tokens, in nats above that of others
 LOUDNESS = 96.0  # norm of a query; what eight layers add has some 50
-RIDGE = 0.1  # of the mean variance, in the discriminants
-FIT_RIDGE = 0.03  # of the mean square, in the regressions
+RIDGE = 0.01  # of the mean variance, in the regressions of keys
+FIT_RIDGE = 0.03  # of the mean square, in those of the output
 OTHER_WORDS = 0.1  # weight of the words of the template in the regression, beside those of facts
 STEP = 0.25  # of to_out: eight passes add up
 
@@ -44,21 +50,24 @@ class _Read:
 
     states_ND: Tensor
     ids_N: Tensor
-    places: list[Tensor]  # (S) of each slot, places among the N tokens; slot 0: the picture's
+    aims_NS: Tensor  # how strongly a slot's query should meet a token's key: 1 at best, 0 where it is not about it
     pictures: list[Tensor]  # places of each item's picture
     signatures: Tensor  # (items, D)
 
 
 @torch.no_grad()
 def start_qformer(encoder: MemoryEncoder, lessons: Lessons, book: Codebook, seed: int, items: int = ITEMS) -> None:
-    """Sets the Q-Former's weights as above; what is not named stays seeded. The encoder's LoRA has no effect yet."""
+    """Sets the Q-Former's weights as above, all others to seeded ones. The encoder's LoRA stays as it is."""
     qformer = encoder.adapter.qformer
     width, heads = qformer.to_q.in_features, qformer.heads
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        qformer.load_state_dict(QFormer(width, **qformer.sizes).state_dict())
     picture_heads = max(1, heads * PICTURE_HEADS // 16)
     words = (heads - picture_heads) * qformer.head_width
     nn.init.eye_(qformer.proj_in.weight)
     read = _read(encoder, lessons, random.Random(f"start {seed}"), items)
-    found = discriminants(read.states_ND, read.places)
+    found = discriminants(read.states_ND, read.aims_NS)
     queries = _unseen_by(found, seed)
     _aim(qformer, found, queries, picture_heads)
     nn.init.eye_(qformer.to_kv.weight[heads * qformer.head_width :])
@@ -70,12 +79,13 @@ def start_qformer(encoder: MemoryEncoder, lessons: Lessons, book: Codebook, seed
     qformer.norm_out.bias.copy_(book.mean)
 
 
-def fact_places(country: Country, ids: Sequence[int], plain_ids: Ids) -> list[list[int]]:
-    """Places in an item's tokens of what its slots hold, as `notes.slots` has it; none of slot 0, the picture's."""
+def fact_places(country: Country, ids: Sequence[int], plain_ids: Ids) -> list[list[list[int]]]:
+    """Places in an item's tokens of each phrase of its slots, as `notes.slots` has them; none of slot 0's picture."""
     assert country.currency is not None
     held = [country.name, country.capital, country.currency.word, country.languages[0], country.area]
     name, capital, currency, language, region = (_find(ids, plain_ids(f" {word}")) for word in held)
-    return [[], name[:1], name[1:], capital[:1], capital[1:2], capital[2:], currency, language + region]
+    phrases = [[], [name[:1]], [name[1:]], [capital[:1]], [capital[1:2]], [capital[2:]], [currency], [language, region]]
+    return [[p for p in slot if p] for slot in phrases]
 
 
 def _find(ids: Sequence[int], phrase: list[int]) -> list[int]:
@@ -90,36 +100,53 @@ def _read(encoder: MemoryEncoder, lessons: Lessons, rng: random.Random, items: i
     backbone = encoder.backbone
     assert isinstance(backbone, SeenBackbone)
     qformer, image = encoder.adapter.qformer, backbone.sequencer.image_token_id
-    states, ids, pictures, seen = [], [], [], []
-    places: list[list[int]] = [[] for _ in range(SLOTS)]
+    states, ids, aims, pictures, seen = [], list[int](), [], [], []
     for _ in range(items):
         country, text, picture = lessons.item(rng)
-        sequence = encoder.sequence(text, picture)
+        sequence = encoder.sequence(text, cast(Any, picture))
         batch = backbone.sequencer.batch([sequence], padding="right")
-        hidden = backbone.hidden_states(batch, backbone.embed(batch, backbone.picture_features(batch)))[0]
+        with switched_on(encoder.adapter.lora):
+            hidden = backbone.hidden_states(batch, backbone.embed(batch, backbone.picture_features(batch)))[0]
         states.append(qformer.norm_x(qformer.proj_in(hidden)).float().cpu())
         of_picture = [i for i, token in enumerate(sequence.ids) if token == image]
+        aims.append(_aims(fact_places(country, sequence.ids, backbone.sequencer.plain_ids), of_picture, len(sequence)))
         pictures.append(torch.tensor(of_picture) + len(ids))
-        for slot, own in enumerate(fact_places(country, sequence.ids, backbone.sequencer.plain_ids)):
-            places[slot] += [len(ids) + i for i in (own if slot else of_picture)]
         ids += sequence.ids
         seen.append(picture)
     signed = signatures(backbone.sequencer.tokens(seen))
-    return _Read(
-        torch.cat(states), torch.tensor(ids), [torch.tensor(p, dtype=torch.long) for p in places], pictures, signed
-    )
+    return _Read(torch.cat(states), torch.tensor(ids), torch.cat(aims), pictures, signed)
 
 
-def discriminants(states_ND: Tensor, places: Sequence[Tensor]) -> Tensor:
-    """Rows (S, D): linear functions that are larger by 1, on average, at a slot's places than elsewhere.
+def _aims(places: Sequence[Sequence[Sequence[int]]], of_picture: Sequence[int], tokens: int) -> Tensor:
+    """Aims (tokens, S) of one item. Attention goes as exp(SHARPNESS x score), and fades along a word by FADING."""
+    aims = torch.zeros(tokens, len(places))
+    aims[list(of_picture), 0] = 1
+    for slot, phrases in enumerate(places):
+        for phrase in phrases:
+            for order, place in enumerate(phrase):
+                aims[place, slot] = max(0.1, 1 + order * math.log(FADING) / SHARPNESS)
+    return aims
 
-    A slot that no item has anything for gets a row of zeros.
+
+def discriminants(states_ND: Tensor, aims_NS: Tensor) -> Tensor:
+    """Rows (S, D): linear functions that are larger by 1, on average, at a slot's tokens than elsewhere.
+
+    A slot's tokens weigh as much as all others together. A slot that no item has anything for gets a row of zeros.
     """
-    mean, covariance = states_ND.mean(0), torch.cov(states_ND.T)
-    apart = torch.stack([states_ND[p].mean(0) - mean if len(p) else torch.zeros_like(mean) for p in places])
-    ridge = RIDGE * covariance.diagonal().mean() * torch.eye(len(mean))
-    rows = torch.linalg.solve(covariance + ridge, apart.T).T
-    return rows / (rows * apart).sum(1, keepdim=True).clamp(min=1e-6)
+    rows = []
+    for aim in aims_NS.T:
+        own = aim > 0
+        if not own.any():
+            rows.append(torch.zeros(states_ND.shape[1]))
+            continue
+        weights = torch.where(own, 0.5 / own.sum(), 0.5 / (~own).sum())
+        centred = states_ND - weights @ states_ND
+        square = centred.T @ (weights[:, None] * centred)
+        ridge = RIDGE * square.diagonal().mean() * torch.eye(len(square))
+        row = torch.linalg.solve(square + ridge, centred.T @ (weights * (aim - weights @ aim)))
+        scores = states_ND @ row
+        rows.append(row / (scores[own].mean() - scores[~own].mean()))
+    return torch.stack(rows)
 
 
 def _unseen_by(rows_SD: Tensor, seed: int) -> Tensor:
@@ -144,10 +171,8 @@ def _aim(qformer: QFormer, found_SD: Tensor, queries_SD: Tensor, picture_heads: 
 
 def _word_map(read: _Read, book: Codebook, words: int) -> Tensor:
     """From the first `words` dimensions of a token's state to its word code, of the norm WORD on average: (D, W)."""
-    text = torch.ones(len(read.ids_N), dtype=torch.bool)
-    text[read.places[0]] = False
-    weights = torch.full((len(read.ids_N),), OTHER_WORDS)
-    weights[torch.cat(read.places[1:])] = 1.0
+    text = read.aims_NS[:, 0] == 0
+    weights = torch.where(read.aims_NS.amax(1) > 0, 1.0, OTHER_WORDS)
     return WORD * _fitted(read.states_ND[text, :words], book.words[read.ids_N[text]], weights[text])
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -19,11 +20,14 @@ from torch import nn
 
 from comem_ray.artifacts import ArtifactError, fingerprint, write_atomic
 from comem_ray.config import Training
+from comem_ray.demo.model.ahead import made_ahead
 from comem_ray.training.optimizer import MasterAdamW
 
 log = logging.getLogger(__name__)
 
 LOG_EVERY = 10
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,13 +65,21 @@ class Steps:
         self._sums: dict[str, list[float]] = {}
         self._since = time.monotonic()
 
-    def run(self, step: Callable[[int], dict[str, float]], stop_after: int | None = None) -> None:
-        """Takes the steps that are left. `step(n)` leaves gradients on the parameters and returns figures.
+    def run(
+        self,
+        make: Callable[[int], T],
+        step: Callable[[T], dict[str, float]],
+        stop_after: int | None = None,
+        workers: int = 0,
+    ) -> None:
+        """Takes the steps that are left. `step(make(n))` leaves gradients on the parameters and returns figures.
 
-        With `stop_after`, stops after that many steps of the whole, as a killed run would, its checkpoint saved.
+        `make` is called by that many other processes, ahead of the steps, or here for 0. With `stop_after`, stops after
+        that many steps of the whole, as a killed run would, its checkpoint saved.
         """
-        for number in self._left():
-            figures = step(number)
+        left = self._left()
+        for number, made in zip(left, made_ahead(make, left, workers), strict=True):
+            figures = step(made)
             self._optimizer.collect()
             norm, rate = self._optimizer.step(number)
             done = number + 1
@@ -78,11 +90,11 @@ class Steps:
             if done == stop_after:
                 return
 
-    def _left(self) -> Iterator[int]:
+    def _left(self) -> range:
         first = self._restore() if self.checkpoint.exists() else 0
         self._keep_metrics(first)
         self._since = time.monotonic()
-        yield from range(first, self.plan.steps)
+        return range(first, self.plan.steps)
 
     def _note(self, done: int, figures: Mapping[str, float]) -> None:
         for key, value in figures.items():

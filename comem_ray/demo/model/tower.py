@@ -89,7 +89,7 @@ def train_tower(
     batches = _Batches(visual, maps, folder, sizes)
 
     def step(number: int) -> dict[str, float]:
-        pictures = batches.get(number).flatten(0, 1)
+        pictures = batches.get(number).flatten(0, 1)  # here: look-alikes are those of the tower as it learns
         with torch.autocast(visual.device.type, torch.bfloat16, enabled=half):
             features = picture_tokens(visual, pictures)
         log_scale = scale * SCALE_SPEED
@@ -97,7 +97,7 @@ def train_tower(
         loss.backward()
         return {"loss": loss.item(), "recall": right, "scale": min(log_scale.exp().item(), MAX_SCALE)}
 
-    steps.run(step, stop_after)
+    steps.run(lambda number: number, step, stop_after)
     visual.requires_grad_(False).eval()
     if stop_after is not None and stop_after < sizes.plan.steps:
         return {}

@@ -9,7 +9,7 @@ from comem_ray.demo.model.stages import STAGES, Run
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("model"), small=True)
+    run = Run(tmp_path_factory.mktemp("model"), sizes="small")
     for name in STAGES[:4]:
         run.stage(name)
     return run
@@ -18,7 +18,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 @pytest.fixture
 def fork(finished: Run, tmp_path: Path) -> Run:
     """A run of its own in an empty folder, with the weights and the cache of the finished one."""
-    run = Run(tmp_path, small=True)
+    run = Run(tmp_path, sizes="small")
     for folder in ("weights", "cache"):
         for path in (finished.out / folder).glob("*.safetensors"):
             (tmp_path / folder).mkdir(exist_ok=True)

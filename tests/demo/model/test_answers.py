@@ -98,7 +98,7 @@ def test_items_of_another_knowledge_base_are_refused(finished: Run, tmp_path: Pa
     write_parquet(tmp_path / "part-0000-000000.parquet", pa.Table.from_pylist([], ITEM_SCHEMA))
     stage.commit("part-0000-000000", "", {"part-0000-000000.parquet": 0}, {"items": 0})
     stage.close(["part-0000-000000"])
-    other = Run(finished.out, small=True, items=tmp_path)
+    other = Run(finished.out, sizes="small", items=tmp_path)
     with pytest.raises(ArtifactError, match=r"run jobs\.ingest"):
         other._samples()
 

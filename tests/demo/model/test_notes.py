@@ -23,6 +23,7 @@ from comem_ray.demo.model.notes import (
     slots,
     word_codes,
 )
+from comem_ray.demo.model.warmup import _padded, notes_loss
 from comem_ray.demo.model.world import coasts, invented_country, lexicon
 
 WIDTH, VOCABULARY, DIRECTIONS = 256, 500, 12
@@ -100,3 +101,19 @@ def test_noise_stays_within_its_space_and_its_strength(book: Codebook, countries
     same, still = disturbed(words, signed, book, (0.0, 0.0), torch.Generator())
     torch.testing.assert_close(same, words)
     torch.testing.assert_close(still, signed)
+
+
+def test_the_loss_is_zero_at_the_exact_notes_and_counts_a_lost_token(
+    book: Codebook, countries: list, signed: Tensor
+) -> None:
+    held = [slots(c, ids) for c in countries]
+    tokens = _padded([[[i for phrase in slot for i in phrase] for slot in country] for country in held])
+    exact = notes(word_codes(held, book), signed, book)
+    loss, figures = notes_loss(exact, exact, tokens, book)
+    assert loss.abs() < 1e-4
+    for name in ("words", "signatures", "token_1", "token_2"):
+        assert figures[name] == pytest.approx(1, abs=1e-4)
+    firsts = [[tuple(phrase[:1] for phrase in slot) for slot in country] for country in held]
+    worse, without = notes_loss(notes(word_codes(firsts, book), signed, book), exact, tokens, book)
+    assert without["token_2"] < 0.6 < without["token_1"]
+    assert worse > 3 * (1 - without["words"])  # more than the cosine alone would say

@@ -4,8 +4,8 @@ import random
 
 import torch
 
-from comem_ray.demo.model.notes import SLOTS
-from comem_ray.demo.model.start import _aim, _fitted, _unseen_by, discriminants, fact_places
+from comem_ray.demo.model.notes import FADING, SLOTS
+from comem_ray.demo.model.start import SHARPNESS, _aim, _aims, _fitted, _unseen_by, discriminants, fact_places
 from comem_ray.demo.model.world import coasts, invented_country, lexicon
 from comem_ray.demo.sentences import opening_in_english
 from comem_ray.model.qformer import QFormer
@@ -18,21 +18,24 @@ def ids(text: str) -> list[int]:
     return [ord(c) for c in text.replace(" ", "")]
 
 
-def planted() -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """Noise of unequal strengths; ten tokens of each slot have a direction of their own on top."""
+def planted() -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+    """Noise of unequal strengths; ten tokens of each slot have a direction of their own on top. And the aims."""
     draw = torch.Generator().manual_seed(0)
     states = torch.randn(1000, WIDTH, generator=draw) * torch.linspace(0.3, 2, WIDTH)
     places = list(torch.arange(10 * SLOTS).view(SLOTS, 10))
     for place in places:
         states[place] += 2 * torch.randn(WIDTH, generator=draw)
-    return states, places
+    aims = torch.zeros(len(states), SLOTS)
+    for slot, place in enumerate(places):
+        aims[place, slot] = 1
+    return states, places, aims
 
 
 def test_places_hold_the_facts_of_the_text():
     country = invented_country(random.Random(1), lexicon(), coasts("test", 1)[0], "x")
     text = opening_in_english(country)
     found = fact_places(country, ids(text), ids)
-    said = ["".join(chr(ids(text)[i]) for i in places) for places in found]
+    said = ["".join(chr(ids(text)[i]) for phrase in slot for i in phrase) for slot in found]
     name, capital = country.name.replace(" ", ""), country.capital.replace(" ", "")
     assert said[:3] == ["", name[0], name[1:]]
     assert said[3:6] == [capital[0], capital[1], capital[2:]]
@@ -42,24 +45,35 @@ def test_places_hold_the_facts_of_the_text():
 
 
 def test_discriminants_tell_the_slots_apart():
-    states, places = planted()
-    rows = discriminants(states, places)
-    scores = (states - states.mean(0)) @ rows.T
+    states, places, aims = planted()
+    scores = states @ discriminants(states, aims).T
     for slot, place in enumerate(places):
-        torch.testing.assert_close(scores[place, slot].mean(), torch.tensor(1.0), atol=1e-4, rtol=0)
+        apart = scores[place, slot].mean() - scores[aims[:, slot] == 0, slot].mean()
+        torch.testing.assert_close(apart, torch.tensor(1.0), atol=1e-4, rtol=0)
         assert scores[place, slot].min() > scores[10 * SLOTS :, slot].max()
 
 
+def test_aims_fade_along_a_word_as_attention_should():
+    aims = _aims([[], [[4, 5, 6]], [[7], [8, 9]]], of_picture=[1, 2], tokens=10)
+    assert aims[:, 0].tolist() == [0, 1, 1, 0, 0, 0, 0, 0, 0, 0]
+    attention = (SHARPNESS * aims).exp()
+    torch.testing.assert_close(attention[5, 1] / attention[4, 1], torch.tensor(FADING))
+    torch.testing.assert_close(attention[6, 1] / attention[4, 1], torch.tensor(FADING**2))
+    torch.testing.assert_close(attention[9, 2] / attention[7, 2], torch.tensor(FADING))
+    assert aims[7, 2] == aims[8, 2] == 1
+
+
 def test_a_slot_without_tokens_is_found_nowhere():
-    states, places = planted()
-    rows = discriminants(states, [*places[:-1], torch.tensor([], dtype=torch.long)])
+    states, _, aims = planted()
+    aims[:, -1] = 0
+    rows = discriminants(states, aims)
     assert rows[-1].abs().max() == 0
     assert rows.isfinite().all()
 
 
 def test_every_slot_attends_to_its_tokens_and_to_the_picture():
-    states, places = planted()
-    rows = discriminants(states, places)
+    states, places, aims = planted()
+    rows = discriminants(states, aims)
     queries = _unseen_by(rows, seed=0)
     torch.testing.assert_close(queries @ queries.T, torch.eye(SLOTS), atol=1e-5, rtol=0)
     assert (queries @ rows.T).abs().max() < 1e-4
