@@ -40,7 +40,7 @@ COSINE, TOKEN = 3.0, 1.0  # weights in the loss
 MIN_LOUD = 0.2  # of a token in the notes: what is quieter is not held against the memory
 ADAPTER = "adapter"
 
-PLAN = Plan(steps=80, learning_rate=1e-3, warmup=0.1, checkpoint_every=20)
+PLAN = Plan(steps=240, learning_rate=7e-4, checkpoint_every=25)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Warmup:
 
     plan: Plan = PLAN
     batch: int = 32  # items a step
-    batch_tokens: int = 1024  # a forward pass, padding included
+    batch_tokens: int = 3072  # a forward pass, padding included
     start_items: int = ITEMS
     seed: int = 0
 
