@@ -2,13 +2,14 @@
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoTokenizer
 
@@ -151,6 +152,19 @@ def test_warmup_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Ru
     for name in ("qformer.safetensors", "lora/adapter_model.safetensors"):
         whole, resumed = (load_file(run.out / ADAPTER / name) for run in (finished, fork))
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_warm_up_can_go_on_from_the_lora_of_an_adapter(finished: Run, fork: Run, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    shutil.copytree(finished.out / ADAPTER, given)
+    weights = load_file(given / "lora" / "adapter_model.safetensors")
+    marked = {n: torch.full_like(w, 0.1) if "lora_B" in n and "visual" not in n else w for n, w in weights.items()}
+    save_file(marked, given / "lora" / "adapter_model.safetensors")
+    fork.warmup_from = given
+    fork.stage("warmup")
+    after = load_file(fork.out / ADAPTER / "lora" / "adapter_model.safetensors")
+    moved = [(after[n] - marked[n]).abs().max() for n in marked if "lora_B" in n and "visual" not in n]
+    assert 0 < max(moved) < 0.03  # some steps of 0.002, from what was given
 
 
 def test_the_adapter_loads_on_the_merged_backbone_and_leaves_its_vision_alone(finished: Run) -> None:
