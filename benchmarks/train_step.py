@@ -120,8 +120,7 @@ def random_backbone(config: Config, device: str) -> Backbone:
             shapes, dtype=dtype, attn_implementation=config.backbone.attention
         )
     model.eval().requires_grad_(False)
-    if config.backbone.attention == "sdpa":
-        use_window_attention(model)
+    use_window_attention(model)
     limits = {"item": config.backbone.item_pixels, "question": config.backbone.question_pixels}
     sequencer = Sequencer(tokenizer, Qwen2VLImageProcessor(), shapes.image_token_id, limits)
     return Backbone(model, sequencer, torch.device(device))

@@ -109,8 +109,7 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
         device_map=device,
     )
     model.eval().requires_grad_(False)
-    if config.attention == "sdpa":
-        use_window_attention(model)
+    use_window_attention(model)
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
     log.info("backbone %s: %s, %.1f M parameters, %s", config.model, family, model.num_parameters() / 1e6, device)
     limits = {"item": config.item_pixels, "question": config.question_pixels}

@@ -23,7 +23,12 @@ NAME = "sdpa_flash_windows"
 
 
 def use_window_attention(model: Any) -> None:
-    """Has the vision tower of a Qwen2.5-VL or Qwen2-VL `model` take its windows together, in place."""
+    """Has the vision tower of a Qwen2.5-VL or Qwen2-VL `model` take its windows together, in place.
+
+    Flash attention does so itself and is left alone.
+    """
+    if model.config._attn_implementation == "flash_attention_2":
+        return
     AttentionInterface.register(NAME, _attend)
     model.model.visual.config._attn_implementation = NAME
 

@@ -15,7 +15,7 @@ from comem_ray.prompts import Shown
 def test_each_window_on_its_own() -> None:
     torch.manual_seed(0)
     query, key, value = torch.randn(3, 2, 17, 8)
-    bounds = [0, 4, 9, 13, 13, 14, 17]  # five lengths, one of them twice, and an empty window
+    bounds = [0, 4, 9, 13, 13, 14, 17]  # four lengths, one of them twice, and an empty window
     expected = [
         scaled_dot_product_attention(query[:, a:b], key[:, a:b], value[:, a:b], scale=0.3).transpose(0, 1)
         for a, b in pairwise(bounds)

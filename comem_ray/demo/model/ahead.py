@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch.utils.data import DataLoader, Dataset
 
@@ -34,12 +34,7 @@ def made_ahead(make: Callable[[int], T], numbers: Sequence[int], workers: int) -
         batch_size=None,
         sampler=numbers,
         num_workers=workers,
-        collate_fn=_as_it_is,
         multiprocessing_context="fork",  # what they read is large and shared with this process
     )
     for made in loader:
         yield pickle.loads(made)  # of our own processes
-
-
-def _as_it_is(made: Any) -> Any:
-    return made

@@ -30,14 +30,14 @@ from comem_ray.demo.model.notes import SIGNATURE, WORD, Codebook, notes, parts, 
 from comem_ray.demo.model.pictures import SeenBackbone, SeenSequencer
 from comem_ray.demo.model.start import ITEMS, start_qformer
 from comem_ray.demo.model.steps import Plan, Steps
-from comem_ray.model.adapter import Adapter, attach_adapter, save_adapter
+from comem_ray.model.adapter import attach_adapter, save_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder, length_buckets
 from comem_ray.model.sequences import TokenSequence
 from comem_ray.training.loop import trainable_parameters
 
 COSINE, TOKEN = 3.0, 1.0  # weights in the loss
-MIN_LOUD = 0.2  # of a token in the notes: what is quieter is not held against the memory
+MIN_LOUD = 0.2  # the least that a token's miss is measured against: some are all but silent in the notes
 ADAPTER = "adapter"
 
 PLAN = Plan(steps=240, learning_rate=7e-4, checkpoint_every=25)
@@ -74,7 +74,6 @@ def warm_up(
     encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter)
     start_qformer(encoder, lessons, book, sizes.seed, sizes.start_items)
     parameters = trainable_parameters(adapter)
-
     near = book.to(backbone.device)
 
     def make(number: int) -> _Items:
@@ -85,12 +84,8 @@ def warm_up(
     steps = Steps(folder, "warmup", parameters, sizes.plan, made_of)
     steps.run(make, lambda items: _backward(encoder, near, items, sizes.batch_tokens), stop_after, workers)
     if stop_after is None or stop_after >= sizes.plan.steps:
-        _save(folder / ADAPTER, adapter, config, fingerprint)
-
-
-def _save(folder: Path, adapter: Adapter, config: Config, fingerprint: str) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    save_adapter(folder, adapter, fingerprint)
+        (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
+        save_adapter(folder / ADAPTER, adapter, fingerprint)
 
 
 @dataclass(frozen=True)
