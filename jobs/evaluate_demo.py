@@ -20,6 +20,7 @@ from comem_ray.config_evaluation import Evaluation
 from comem_ray.demo.benchmark import benchmark_questions, invented_test_countries
 from comem_ray.demo.countries import Country, held_out_countries, load_countries
 from comem_ray.demo.knowledge import write_knowledge_base
+from comem_ray.demo.sentences import name_in
 from comem_ray.evaluation.questions import write_questions
 from comem_ray.evaluation.report import write_report
 from comem_ray.model.checkpoint import checkpoint_folder
@@ -33,11 +34,10 @@ def run(config: Config) -> Summary:
     """Evaluates both worlds under the run's root: evaluation/real and evaluation/invented."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(config.backbone.model))
     tested = invented_test_countries(tokenizer)
-    worlds = {name: _world(config, name) for name in ("real", "invented")}
-    summaries = {
-        "real": _evaluated(worlds["real"], load_countries(), held_out_countries(), tokenizer),
-        "invented": _evaluated(worlds["invented"], tested, tested, tokenizer),
-    }
+    countries = {"real": (load_countries(), held_out_countries()), "invented": (tested, tested)}
+    every = {name: _world(config, name) for name in countries}
+    worlds = {name: world for name, world in every.items() if _can_be_asked(world, countries[name][1])}
+    summaries = {name: _evaluated(world, *countries[name], tokenizer) for name, world in worlds.items()}
     root = config.folder("evaluation")
     texts = [f"## {name}\n\n{(root / name / 'evaluation' / 'report.md').read_text()}" for name in summaries]
     write_atomic(root / "report.md", lambda p: p.write_text("\n".join(texts), encoding="utf-8") and None)
@@ -62,6 +62,11 @@ def _world(config: Config, name: str) -> Config:
     }
     data["ingest"]["sources"] = [source]
     return Config.model_validate(data)
+
+
+def _can_be_asked(world: Config, asked: Sequence[Country]) -> bool:
+    """Whether any country has a name in any of the languages: invented ones have English alone."""
+    return any(name_in(country, language) for language in evaluate.section(world).demo_languages for country in asked)
 
 
 def _evaluated(world: Config, known: Sequence[Country], asked: Sequence[Country], tokenizer: Any) -> Summary:
