@@ -10,8 +10,6 @@ function a slot, and what it says by one linear map. Both are fitted to a few hu
   look at the slot's own tokens, the last ones at the picture;
 - output: from what the heads of either kind bring to the word codes and to the signature, by ridge regression.
 
-An encoder whose LoRA is trained already is read with it: its states say better what a token is.
-
 Letters: N tokens, D width, S slots, W the width of the heads that read words.
 """
 

@@ -67,12 +67,13 @@ def warm_up(
 ) -> None:
     """Trains an adapter on `backbone`, whose checkpoint has that `fingerprint`, and writes it to `folder`/adapter.
 
-    Its LoRA is a new one, or that of `config.adapter.path`; its Q-Former starts as `start` has it. Items are made by
-    `workers` other processes. Nothing is written where `stop_after` ended it before the last step.
+    It goes on from `config.adapter.path`; a new one's Q-Former starts as `start` has it. Items are made by `workers`
+    other processes. Nothing is written where `stop_after` ended it before the last step.
     """
     adapter = attach_adapter(config.adapter, backbone, trainable=True)
     encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter)
-    start_qformer(encoder, lessons, book, sizes.seed, sizes.start_items)
+    if config.adapter.path is None:
+        start_qformer(encoder, lessons, book, sizes.seed, sizes.start_items)
     parameters = trainable_parameters(adapter)
     near = book.to(backbone.device)
 

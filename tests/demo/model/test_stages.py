@@ -154,16 +154,24 @@ def test_warmup_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Ru
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_a_warm_up_can_go_on_from_the_lora_of_an_adapter(finished: Run, fork: Run, tmp_path: Path) -> None:
+def test_a_warm_up_can_go_on_from_an_adapter(finished: Run, fork: Run, tmp_path: Path) -> None:
     given = tmp_path / "given"
     shutil.copytree(finished.out / ADAPTER, given)
-    weights = load_file(given / "lora" / "adapter_model.safetensors")
-    marked = {n: torch.full_like(w, 0.1) if "lora_B" in n and "visual" not in n else w for n, w in weights.items()}
-    save_file(marked, given / "lora" / "adapter_model.safetensors")
+    marked = {
+        "lora/adapter_model.safetensors": lambda name: "lora_B" in name and "visual" not in name,
+        "qformer.safetensors": lambda name: name == "to_q.weight",
+    }
+    before = {}
+    for file, is_marked in marked.items():
+        weights = load_file(given / file)
+        before |= {n: torch.full_like(w, 0.1) for n, w in weights.items() if is_marked(n)}
+        save_file({n: before.get(n, w) for n, w in weights.items()}, given / file)
     fork.warmup_from = given
     fork.stage("warmup")
-    after = load_file(fork.out / ADAPTER / "lora" / "adapter_model.safetensors")
-    moved = [(after[n] - marked[n]).abs().max() for n in marked if "lora_B" in n and "visual" not in n]
+    after = {n: w for file in marked for n, w in load_file(fork.out / ADAPTER / file).items()}
+    moved = [(after[n].float() - w.float()).abs().max() for n, w in before.items()]
+    assert len(before) > 1
+    assert "to_q.weight" in before
     assert 0 < max(moved) < 0.03  # some steps of 0.002, from what was given
 
 
