@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from comem_ray.artifacts import file_sha256
 from comem_ray.config import Config
 from comem_ray.demo.countries import Country
 from comem_ray.demo.model.lessons import Lessons
@@ -67,26 +68,37 @@ def warm_up(
 ) -> None:
     """Trains an adapter on `backbone`, whose checkpoint has that `fingerprint`, and writes it to `folder`/adapter.
 
-    It goes on from `config.adapter.path`; a new one's Q-Former starts as `start` has it. Items are made by `workers`
-    other processes. Nothing is written where `stop_after` ended it before the last step.
+    It goes on from `config.adapter.path`, on other items than those it was made with; a new one's Q-Former starts as
+    `start` has it. Items are made by `workers` other processes. Nothing is written where `stop_after` ended it before
+    the last step.
     """
     adapter = attach_adapter(config.adapter, backbone, trainable=True)
     encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter)
     if config.adapter.path is None:
         start_qformer(encoder, lessons, book, sizes.seed, sizes.start_items)
     parameters = trainable_parameters(adapter)
+    drawn_by = draws(sizes, config.adapter.path)
     near = book.to(backbone.device)
 
     def make(number: int) -> _Items:
-        rng = random.Random(f"warmup {sizes.seed} {number}")
+        rng = random.Random(f"{drawn_by} {number}")
         return _items(encoder, book, [lessons.item(rng) for _ in range(sizes.batch)])
 
-    made_of = [dataclasses.asdict(sizes), config.adapter.model_dump(), fingerprint]
+    made_of = [dataclasses.asdict(sizes), config.adapter.model_dump(), drawn_by, fingerprint]
     steps = Steps(folder, "warmup", parameters, sizes.plan, made_of)
     steps.run(make, lambda items: _backward(encoder, near, items, sizes.batch_tokens), stop_after, workers)
     if stop_after is None or stop_after >= sizes.plan.steps:
         (folder / ADAPTER).mkdir(parents=True, exist_ok=True)
         save_adapter(folder / ADAPTER, adapter, fingerprint)
+
+
+def draws(sizes: Warmup, given: str | None) -> str:
+    """What the items of a warm-up from the adapter folder `given` are drawn by, each adapter its own.
+
+    A second round from what the first left would otherwise see the first round's items again.
+    """
+    start = [file_sha256(Path(given) / "qformer.safetensors")] if given else []
+    return " ".join(["warmup", str(sizes.seed), *start])
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from comem_ray.demo.model.pictures import view_picture
 from comem_ray.demo.model.stages import Run
 from comem_ray.demo.model.steps import Plan
 from comem_ray.demo.model.tower import tower_maps
-from comem_ray.demo.model.warmup import ADAPTER, warm_up
+from comem_ray.demo.model.warmup import ADAPTER, draws, warm_up
 from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.checkpoint import checkpoint_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
@@ -166,6 +166,8 @@ def test_a_warm_up_can_go_on_from_an_adapter(finished: Run, fork: Run, tmp_path:
         weights = load_file(given / file)
         before |= {n: torch.full_like(w, 0.1) for n, w in weights.items() if is_marked(n)}
         save_file({n: before.get(n, w) for n, w in weights.items()}, given / file)
+    sizes = fork.sizes.warmup
+    assert len({draws(sizes, None), draws(sizes, str(given)), draws(sizes, str(finished.out / ADAPTER))}) == 3
     fork.warmup_from = given
     fork.stage("warmup")
     after = {n: w for file in marked for n, w in load_file(fork.out / ADAPTER / file).items()}
