@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from comem_ray.artifacts import file_sha256
-from comem_ray.config import Config
+from comem_ray.artifacts import fingerprint as digest
+from comem_ray.config import Config, resolve
 from comem_ray.demo.countries import Country
 from comem_ray.demo.model.lessons import Lessons
 from comem_ray.demo.model.notes import SIGNATURE, WORD, Codebook, notes, parts, signatures, slots, word_codes
 from comem_ray.demo.model.pictures import SeenBackbone, SeenSequencer
 from comem_ray.demo.model.start import ITEMS, start_qformer
 from comem_ray.demo.model.steps import Plan, Steps
-from comem_ray.model.adapter import attach_adapter, save_adapter
+from comem_ray.model.adapter import adapter_files, attach_adapter, save_adapter
 from comem_ray.model.lora import switched_on
 from comem_ray.model.memory_encoder import MemoryEncoder, length_buckets
 from comem_ray.model.sequences import TokenSequence
@@ -77,7 +77,7 @@ def warm_up(
     if config.adapter.path is None:
         start_qformer(encoder, lessons, book, sizes.seed, sizes.start_items)
     parameters = trainable_parameters(adapter)
-    drawn_by = draws(sizes, config.adapter.path)
+    drawn_by = _draws(sizes, config.adapter.path)
     near = book.to(backbone.device)
 
     def make(number: int) -> _Items:
@@ -92,12 +92,12 @@ def warm_up(
         save_adapter(folder / ADAPTER, adapter, fingerprint)
 
 
-def draws(sizes: Warmup, given: str | None) -> str:
+def _draws(sizes: Warmup, given: str | None) -> str:
     """What the items of a warm-up from the adapter folder `given` are drawn by, each adapter its own.
 
     A second round from what the first left would otherwise see the first round's items again.
     """
-    start = [file_sha256(Path(given) / "qformer.safetensors")] if given else []
+    start = [digest(adapter_files(resolve(given)))] if given else []
     return " ".join(["warmup", str(sizes.seed), *start])
 
 

@@ -15,12 +15,12 @@ from transformers import AutoTokenizer
 
 from comem_ray.demo.backbone import BASE_LORA, TOWER
 from comem_ray.demo.model.base import Base, LessonLoss, add_base_lora, batch_of, train_base
-from comem_ray.demo.model.lessons import Draw, Lesson
+from comem_ray.demo.model.lessons import Draw, Lesson, Lessons
 from comem_ray.demo.model.pictures import view_picture
 from comem_ray.demo.model.stages import Run
 from comem_ray.demo.model.steps import Plan
 from comem_ray.demo.model.tower import tower_maps
-from comem_ray.demo.model.warmup import ADAPTER, draws, warm_up
+from comem_ray.demo.model.warmup import ADAPTER, warm_up
 from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.checkpoint import checkpoint_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
@@ -154,7 +154,9 @@ def test_warmup_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Ru
         assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
-def test_a_warm_up_can_go_on_from_an_adapter(finished: Run, fork: Run, tmp_path: Path) -> None:
+def test_a_warm_up_can_go_on_from_an_adapter(
+    finished: Run, fork: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     given = tmp_path / "given"
     shutil.copytree(finished.out / ADAPTER, given)
     marked = {
@@ -166,10 +168,20 @@ def test_a_warm_up_can_go_on_from_an_adapter(finished: Run, fork: Run, tmp_path:
         weights = load_file(given / file)
         before |= {n: torch.full_like(w, 0.1) for n, w in weights.items() if is_marked(n)}
         save_file({n: before.get(n, w) for n, w in weights.items()}, given / file)
-    sizes = fork.sizes.warmup
-    assert len({draws(sizes, None), draws(sizes, str(given)), draws(sizes, str(finished.out / ADAPTER))}) == 3
+    drawn: list[str] = []
+    item = Lessons.item
+
+    def recorded(lessons: Lessons, rng: random.Random):
+        drawn.append((made := item(lessons, rng))[0].name)
+        return made
+
+    monkeypatch.setattr(Lessons, "item", recorded)
     fork.warmup_from = given
     fork.stage("warmup")
+    lessons, sizes = fork.lessons(fork._seen(fork._load(fork.merged()))[0]), fork.sizes.warmup
+    first_round = {item(lessons, rng)[0].name for rng in [random.Random(f"warmup {sizes.seed} 0")] for _ in range(4)}
+    assert len(drawn) == sizes.plan.steps * sizes.batch
+    assert not first_round <= set(drawn)  # not the items that made what is given
     after = {n: w for file in marked for n, w in load_file(fork.out / ADAPTER / file).items()}
     moved = [(after[n].float() - w.float()).abs().max() for n, w in before.items()]
     assert len(before) > 1
