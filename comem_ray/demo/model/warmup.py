@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from comem_ray.artifacts import fingerprint as digest
 from comem_ray.config import Config, resolve
 from comem_ray.demo.countries import Country
+from comem_ray.demo.model.compiled import compile_layers
 from comem_ray.demo.model.lessons import Lessons
 from comem_ray.demo.model.notes import SIGNATURE, WORD, Codebook, notes, parts, signatures, slots, word_codes
 from comem_ray.demo.model.pictures import SeenBackbone, SeenSequencer
@@ -41,7 +42,7 @@ COSINE, TOKEN = 3.0, 1.0  # weights in the loss
 MIN_LOUD = 0.2  # the least that a token's miss is measured against: some are all but silent in the notes
 ADAPTER = "adapter"
 
-PLAN = Plan(steps=240, learning_rate=7e-4, checkpoint_every=25)
+PLAN = Plan(steps=750, learning_rate=7e-4, checkpoint_every=25)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Warmup:
 
     plan: Plan = PLAN
     batch: int = 32  # items a step
-    batch_tokens: int = 3072  # a forward pass, padding included
+    batch_tokens: int = 1792  # a forward pass, padding included: short texts beside short ones
+    compile: bool = True
     start_items: int = ITEMS
     seed: int = 0
 
@@ -76,6 +78,8 @@ def warm_up(
     encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter)
     if config.adapter.path is None:
         start_qformer(encoder, lessons, book, sizes.seed, sizes.start_items)
+    if sizes.compile:
+        compile_layers(backbone.model)
     parameters = trainable_parameters(adapter)
     drawn_by = _draws(sizes, config.adapter.path)
     near = book.to(backbone.device)
@@ -84,7 +88,8 @@ def warm_up(
         rng = random.Random(f"{drawn_by} {number}")
         return _items(encoder, book, [lessons.item(rng) for _ in range(sizes.batch)])
 
-    made_of = [dataclasses.asdict(sizes), config.adapter.model_dump(), drawn_by, fingerprint]
+    sized = dataclasses.asdict(dataclasses.replace(sizes, compile=False))
+    made_of = [sized, config.adapter.model_dump(), drawn_by, fingerprint]
     steps = Steps(folder, "warmup", parameters, sizes.plan, made_of)
     steps.run(make, lambda items: _backward(encoder, near, items, sizes.batch_tokens), stop_after, workers)
     if stop_after is None or stop_after >= sizes.plan.steps:
