@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 
 from comem_ray.demo.backbone import BASE_LORA, TOWER
 from comem_ray.demo.model.base import Base, LessonLoss, add_base_lora, batch_of, train_base
+from comem_ray.demo.model.compiled import compile_layers
 from comem_ray.demo.model.lessons import Draw, Lesson, Lessons
 from comem_ray.demo.model.pictures import view_picture
 from comem_ray.demo.model.stages import Run
@@ -202,6 +203,36 @@ def test_the_adapter_loads_on_the_merged_backbone_and_leaves_its_vision_alone(fi
     picture = view_picture(tower_maps(finished.sizes.vision.maps)[place.map], place)
     memory = MemoryEncoder(config, backbone=backbone, adapter=adapter).encode([(text, picture)])
     assert memory.shape == (1, 8, 64)
+
+
+@pytest.mark.slow  # compiling takes half a minute
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
+def test_compiled_layers_have_the_loss_and_the_gradients_of_the_layers_as_they_are(finished: Run) -> None:
+    backbone, seen, book = loaded(finished, TOWER)
+    sizes = finished.sizes.base
+    parameters = add_base_lora(backbone.model, sizes.rank, 0)
+    loss = LessonLoss(finished.config(), seen, book, sizes)
+    made = [batch_of(number, finished.lessons(seen), sizes) for number in range(4)]  # of several lengths
+
+    def taken() -> tuple[list[float], dict[str, Tensor]]:
+        losses = [loss.backward(mode, loss.packs(mode, groups, 0))["loss"] for mode, groups in made]
+        gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
+        for p in parameters.values():
+            p.grad = None
+        return losses, gradients
+
+    (losses, gradients), names = taken(), [n for n, _ in backbone.model.named_parameters()]
+    compile_layers(backbone.model)
+    torch._dynamo.reset()
+    counted = torch._dynamo.utils.counters["stats"]
+    counted.clear()
+    compiled_losses, compiled_gradients = taken()
+    assert counted["unique_graphs"] > 0
+    assert [n for n, _ in backbone.model.named_parameters()] == names
+    assert compiled_losses == pytest.approx(losses, rel=1e-5)
+    assert compiled_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(compiled_gradients[name], gradient, rtol=1e-4, atol=1e-5)
 
 
 def test_the_right_item_moves_to_the_front_at_the_end(finished: Run) -> None:
