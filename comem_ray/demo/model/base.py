@@ -39,7 +39,7 @@ from comem_ray.prompts import END, Plain
 TARGETS = r"model\.language_model\.layers\.\d+\..+_proj"
 NAN = float("nan")
 
-PLAN = Plan(steps=1500, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
+PLAN = Plan(steps=1200, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
 
 
 @dataclass(frozen=True)
