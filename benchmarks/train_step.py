@@ -32,6 +32,7 @@ from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.picture_attention import use_window_attention
+from comem_ray.model.picture_patches import use_patch_products
 from comem_ray.model.random_backbone import byte_tokenizer
 from comem_ray.model.reasoner import Reasoner
 from comem_ray.model.sequences import Sequencer
@@ -121,6 +122,7 @@ def random_backbone(config: Config, device: str) -> Backbone:
         )
     model.eval().requires_grad_(False)
     use_window_attention(model)
+    use_patch_products(model)
     limits = {"item": config.backbone.item_pixels, "question": config.backbone.question_pixels}
     sequencer = Sequencer(tokenizer, Qwen2VLImageProcessor(), shapes.image_token_id, limits)
     return Backbone(model, sequencer, torch.device(device))

@@ -22,6 +22,7 @@ from comem_ray.config import Backbone as BackboneConfig
 from comem_ray.config import ConfigError
 from comem_ray.model.checkpoint import checkpoint_folder
 from comem_ray.model.picture_attention import use_window_attention
+from comem_ray.model.picture_patches import use_patch_products
 from comem_ray.model.sequences import Batch, Sequencer
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
     )
     model.eval().requires_grad_(False)
     use_window_attention(model)
+    use_patch_products(model)
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
     log.info("backbone %s: %s, %.1f M parameters, %s", config.model, family, model.num_parameters() / 1e6, device)
     limits = {"item": config.item_pixels, "question": config.question_pixels}

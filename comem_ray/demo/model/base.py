@@ -39,7 +39,7 @@ from comem_ray.prompts import END, Plain
 TARGETS = r"model\.language_model\.layers\.\d+\..+_proj"
 NAN = float("nan")
 
-PLAN = Plan(steps=1200, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
+PLAN = Plan(steps=600, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
 
 
 @dataclass(frozen=True)
@@ -49,18 +49,17 @@ class Base:
     plan: Plan = PLAN
     rank: int = 48
     notes: tuple[float, float] = (0.65, 0.85)  # of the steps, the others are rag: until rag is learned, and after
-    rag_learned: float = 0.3  # of the steps
+    rag_learned: float = 0.45  # of the steps
     notes_batch: int = 6  # sets of items a step, in a step of notes
     rag_batch: int = 4
-    items: tuple[int, ...] = (1, 2, 2, 3, 3, 3, 5, 10)  # of a set: one of these
-    rag_items: int = 3  # at most; notes of ten items are short, their texts are not
+    items: tuple[int, ...] = (1, 2, 2, 3, 3, 3)  # of a set: one of these
     questions: int = 5  # about each set; what stands before them is read once
     batch_tokens: int = 2048  # a forward pass, padding included
     name_weight: float = 6.0
     fact_weight: float = 2.0
     noise: tuple[float, float] = (0.4, 0.2)  # of notes: words, signatures
     last_part: float = 0.25  # of the steps, in which the right item comes to the front
-    first: float = 0.45  # chance of the front at the very end, on top of the even share
+    first: float = 0.6  # chance of the front at the very end, on top of the even share
     compile: bool = True
     seed: int = 0
 
@@ -128,8 +127,7 @@ def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[list
     first = sizes.first * max(0.0, 1 - (1 - progress) / sizes.last_part)
     lookalikes = 0.15 if progress < 0.25 else 0.5
     count = sizes.notes_batch if mode == "memory" else sizes.rag_batch
-    most = sizes.rag_items if mode == "rag" else max(sizes.items)
-    drawn = [Draw(min(rng.choice(sizes.items), most), lookalikes, first) for _ in range(count)]
+    drawn = [Draw(rng.choice(sizes.items), lookalikes, first) for _ in range(count)]
     return mode, [lessons.get(rng, draw, sizes.questions) for draw in drawn]
 
 

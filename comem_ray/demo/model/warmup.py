@@ -42,7 +42,7 @@ COSINE, TOKEN = 3.0, 1.0  # weights in the loss
 MIN_LOUD = 0.2  # the least that a token's miss is measured against: some are all but silent in the notes
 ADAPTER = "adapter"
 
-PLAN = Plan(steps=600, learning_rate=7e-4, checkpoint_every=25)
+PLAN = Plan(steps=240, learning_rate=7e-4, checkpoint_every=25)
 
 
 @dataclass(frozen=True)
