@@ -1,4 +1,4 @@
-"""Compiled layers: a training step in half to two thirds of the time, as elementwise operations are fused.
+"""Compiled layers: a training step in two thirds of the time, as elementwise operations are fused.
 
 On two cores matrix products are fast (bfloat16 instructions), and what stands between them takes most of a step.
 """
