@@ -72,9 +72,13 @@ LARGE = replace(
         notes_batch=16,
         rag_batch=8,
         batch_tokens=16_384,
+        compile=False,  # not tried on a GPU
     ),
     warmup=Warmup(
-        plan=Plan(steps=400, learning_rate=1e-3, warmup=0.1, checkpoint_every=200), batch=64, batch_tokens=16_384
+        plan=Plan(steps=400, learning_rate=1e-3, warmup=0.1, checkpoint_every=200),
+        batch=64,
+        batch_tokens=16_384,
+        compile=False,
     ),
 )
 SMALL = Sizes(
