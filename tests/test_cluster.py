@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import secrets
 import shlex
@@ -176,7 +177,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, head: Start) -> Iterator[H
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         dashboard = f"http://127.0.0.1:{ports[1]}"
-        wait_for(dashboard, token, process, home / "head.log")
+        # A job is taken by the dashboard but started by its agent, which comes up some seconds later.
+        for url in (f"{dashboard}/api/jobs/", f"http://127.0.0.1:{ports[2]}/api/local_raylet_healthz"):
+            wait_for(url, token, process, home / "head.log")
         yield Head(dashboard, token, environment)
     finally:
         end(process)
@@ -184,23 +187,26 @@ def running(tmp_path_factory: pytest.TempPathFactory, head: Start) -> Iterator[H
 
 
 def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    return ports
+    """Free ports below those of outgoing connections: one of Ray's own could take a port before its server does."""
+    ports: list[int] = []
+    for port in random.sample(range(20_000, 32_000), 1_000):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            ports.append(port)
+        if len(ports) == count:
+            return ports
+    pytest.fail(f"no {count} free ports between 20000 and 32000")
 
 
-def wait_for(dashboard: str, token: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
+def wait_for(url: str, token: str, process: subprocess.Popen[bytes], log: Path, seconds: float = 90) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if requests.get(f"{dashboard}/api/jobs/", headers=bearer(token), timeout=5).ok:
+            if requests.get(url, headers=bearer(token), timeout=5).ok:
                 return
         except requests.ConnectionError:
             pass
         time.sleep(0.5)
-    pytest.fail(f"the head did not come up: {log.read_text(encoding='utf-8')[-2000:]}")
+    pytest.fail(f"{url} did not come up: {log.read_text(encoding='utf-8')[-2000:]}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
