@@ -50,7 +50,7 @@ class Warmup:
     """Sizes of the stage."""
 
     plan: Plan = PLAN
-    batch: int = 8  # items a step; larger batches of as many items in all learn far less
+    batch: int = 8  # items a step; larger ones learn less from as many items
     batch_tokens: int = 1792  # a forward pass, padding included: short texts beside short ones
     compile: bool = True
     start_items: int = ITEMS
