@@ -39,7 +39,7 @@ from comem_ray.prompts import END, Plain
 TARGETS = r"model\.language_model\.layers\.\d+\..+_proj"
 NAN = float("nan")
 
-PLAN = Plan(steps=700, learning_rate=1e-3, warmup=0.02, checkpoint_every=50)
+PLAN = Plan(steps=600, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Base:
     plan: Plan = PLAN
     rank: int = 48
     notes: tuple[float, float] = (0.65, 0.85)  # of the steps, the others are rag: until rag is learned, and after
-    rag_learned: float = 0.3  # of the steps
+    rag_learned: float = 0.45  # of the steps
     notes_batch: int = 6  # sets of items a step, in a step of notes
     rag_batch: int = 4
     items: tuple[int, ...] = (1, 2, 2, 3, 3, 3)  # of a set: one of these
@@ -59,7 +59,7 @@ class Base:
     fact_weight: float = 2.0
     noise: tuple[float, float] = (0.4, 0.2)  # of notes: words, signatures
     last_part: float = 0.25  # of the steps, in which the right item comes to the front
-    first: float = 0.4  # chance of the front at the very end, on top of the even share
+    first: float = 0.6  # chance of the front at the very end, on top of the even share
     compile: bool = True
     seed: int = 0
 

@@ -72,7 +72,6 @@ LARGE = replace(
         notes_batch=16,
         rag_batch=8,
         batch_tokens=16_384,
-        first=0.6,
         compile=False,  # not tried on a GPU
     ),
     warmup=Warmup(

@@ -42,7 +42,7 @@ COSINE, TOKEN = 3.0, 1.0  # weights in the loss
 MIN_LOUD = 0.2  # the least that a token's miss is measured against: some are all but silent in the notes
 ADAPTER = "adapter"
 
-PLAN = Plan(steps=1100, learning_rate=4e-4, warmup=0.03, checkpoint_every=100)
+PLAN = Plan(steps=240, learning_rate=7e-4, checkpoint_every=25)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Warmup:
     """Sizes of the stage."""
 
     plan: Plan = PLAN
-    batch: int = 8  # items a step; larger ones learn less from as many items
+    batch: int = 32  # items a step
     batch_tokens: int = 1792  # a forward pass, padding included: short texts beside short ones
     compile: bool = True
     start_items: int = ITEMS
