@@ -15,6 +15,10 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # The models are tiny: threads would wait for one another longer than they compute, above all on a busy machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Nothing is reported about the tests. That is a thread less: Ray Data's logs tracebacks, which parses code, and two
+# threads that parse can disturb each other in Python 3.11 ("AST constructor recursion depth mismatch") if garbage is
+# collected meanwhile.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Clusters of the tests, and the processes that join them, share one token and leave the user's own alone.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tiny_report import write_evaluation
 
 from comem_ray.evaluation.report import write_report
@@ -116,7 +116,7 @@ def test_the_filter(browser, evaluation):
     assert cards.count() == 1
     assert page.locator("#part-2-cards > .card:visible").count() == COUNT  # each part has a filter of its own
     form.get_by_role("button", name="All").click()
-    assert cards.count() == COUNT
+    expect(cards).to_have_count(COUNT)  # waited for: the page takes its turn after the form's fields have been cleared
     form.get_by_label("answered by").select_option("rag, k=10")
     assert cards.count() == COUNT
     form.get_by_label("verdict").select_option("right")
