@@ -24,6 +24,10 @@ NAME_SHARE = 0.15  # of the questions ask for the name
 FULL_TEXTS = 0.25  # of the items have their further sentences; they make the prompts three times as long
 
 
+Item = tuple[Country, str, Seen]
+"""A country, its text, its picture."""
+
+
 @dataclass(frozen=True)
 class Draw:
     """How a sample is drawn: its number of items, and the chances of a look-alike and of the right item in front."""
@@ -94,8 +98,8 @@ class Lessons:
         """A country with that map, its facts invented anew."""
         return invented_country(rng, self._lexicon, self._maps[map_number].land, f"map-{map_number:06d}")
 
-    def item(self, rng: random.Random) -> tuple[Country, str, Seen]:
-        """One item on its own: country, text, picture."""
+    def item(self, rng: random.Random) -> Item:
+        """One item on its own."""
         number = rng.randrange(len(self._maps))
         country = self.country(rng, number)
         return country, _text(rng, country), Seen(number, rng.randrange(self._views))

@@ -2,6 +2,7 @@
 
     vision     the vision tower                     weights/tower.safetensors
     base       the base LoRA of the language model  weights/base_lora.safetensors
+    reading    the adapter's Q-Former alone         reading.qformer.safetensors
     warmup     the adapter, on the merged backbone  adapter/
     knowledge  invented countries in WIT form       source/          then run jobs.ingest on it (it says how)
     samples    questions about them, with items     data/            then run jobs.train, which starts from adapter/
@@ -34,6 +35,7 @@ from comem_ray.demo.model.base import Base, train_base
 from comem_ray.demo.model.lessons import Lessons
 from comem_ray.demo.model.notes import Codebook, codebook
 from comem_ray.demo.model.pictures import SeenBackbone, cached_tokens, seen_backbone
+from comem_ray.demo.model.reading import READ, Reading, learn_to_read
 from comem_ray.demo.model.steps import Plan
 from comem_ray.demo.model.tower import Vision, nearest, picture_subspace, tower_maps, train_tower
 from comem_ray.demo.model.warmup import ADAPTER, Warmup, warm_up
@@ -46,7 +48,7 @@ from comem_ray.model.random_backbone import write_random_backbone
 log = logging.getLogger(__name__)
 
 INGEST = "python -m jobs.ingest --config configs/demo_train.yaml --set root={out}"
-STAGES = ("vision", "base", "warmup", "knowledge", "samples")
+STAGES = ("vision", "base", "reading", "warmup", "knowledge", "samples")
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,14 @@ class Sizes:
 
     vision: Vision
     base: Base
+    reading: Reading
     warmup: Warmup
     answers: Answers
     views: int = 4  # of each map, in the cache of the frozen tower
     fixed: int = 200  # countries of the validation set, and of the test set
 
 
-REAL = Sizes(Vision(), Base(), Warmup(), Answers())
+REAL = Sizes(Vision(), Base(), Reading(), Warmup(), Answers())
 LARGE = replace(
     REAL,
     base=Base(
@@ -100,7 +103,8 @@ SMALL = Sizes(
         questions=3,
         compile=False,
     ),
-    Warmup(plan=Plan(steps=4, learning_rate=2e-3, checkpoint_every=2), batch=4, start_items=8, compile=False),
+    Reading(plan=Plan(steps=4, learning_rate=1e-3, checkpoint_every=2), items=12, start_items=8, batch=4),
+    Warmup(plan=Plan(steps=4, learning_rate=2e-3, checkpoint_every=2), batch=4, compile=False),
     Answers(training=6, validation=4, rows_per_shard=10),
     views=2,
     fixed=8,
@@ -109,8 +113,8 @@ SMALL = Sizes(
 
 def _with_steps(sizes: Sizes, steps: Mapping[str, int]) -> Sizes:
     """The sizes with other numbers of steps, by stage. Raises ValueError for a stage that takes none."""
-    if unknown := sorted(steps.keys() - {"vision", "base", "warmup"}):
-        raise ValueError(f"stage {unknown[0]!r} has no steps; vision, base and warmup have")
+    if unknown := sorted(steps.keys() - {"vision", "base", "reading", "warmup"}):
+        raise ValueError(f"stage {unknown[0]!r} has no steps; vision, base, reading and warmup have")
     stages = {name: getattr(sizes, name) for name in steps}
     return replace(sizes, **{n: replace(s, plan=replace(s.plan, steps=steps[n])) for n, s in stages.items()})
 
@@ -147,6 +151,7 @@ class Run:
         return {
             "vision": (self.weights / TOWER, self._vision),
             "base": (self.weights / BASE_LORA, self._base),
+            "reading": (self.out / READ, self._reading),
             "warmup": (self.out / ADAPTER / "adapter.json", self._warmup),
             "knowledge": (self.out / "source" / "countries.tsv", self._knowledge),
             "samples": (self.out / "data" / "samples.json", self._samples),
@@ -162,6 +167,12 @@ class Run:
         seen, book = self._seen(self._load(self._backbone(TOWER)))
         lessons, tower = self.lessons(seen), self.tower_digest()
         train_base(seen, lessons, book, self.config(), self.weights, self.sizes.base, tower, workers=_makers())
+
+    def _reading(self) -> None:
+        folder = self.merged()
+        seen, book = self._seen(self._load(folder))
+        made_of = checkpoint_fingerprint(folder)
+        learn_to_read(seen, self.lessons(seen), book, self.config(), self.out, self.sizes.reading, made_of)
 
     def _warmup(self) -> None:
         folder = self.merged()

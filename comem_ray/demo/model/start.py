@@ -1,4 +1,4 @@
-"""Where the warm-up starts: a Q-Former that already looks at the right tokens of an item.
+"""Where stage `reading` starts: a Q-Former that already looks at the right tokens of an item.
 
 From random weights it attends to all tokens alike, and finding those that a slot of the notes is about takes it longer
 than everything after. But where a token stands ("its capital is ...") can be told from its hidden state by one linear
@@ -16,23 +16,18 @@ Letters: N tokens, D width, S slots, W the width of the heads that read words.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from comem_ray.demo.countries import Country
-from comem_ray.demo.model.lessons import Lessons
 from comem_ray.demo.model.notes import FADING, NORM, SIGNATURE, SLOTS, WORD, Codebook, Ids, signatures
-from comem_ray.demo.model.pictures import SeenBackbone
-from comem_ray.model.lora import switched_on
-from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.demo.model.pictures import SeenSequencer
+from comem_ray.demo.model.states import States
 from comem_ray.model.qformer import QFormer
 
-ITEMS = 384
 PICTURE_HEADS = 5  # of 16; the others read words
 SHARPNESS = 12.0  # of attention: the score at a slot's tokens, in nats above that of others
 LOUDNESS = 96.0  # norm of a query; what eight layers add has some 50
@@ -54,9 +49,10 @@ class _Read:
 
 
 @torch.no_grad()
-def start_qformer(encoder: MemoryEncoder, lessons: Lessons, book: Codebook, seed: int, items: int = ITEMS) -> None:
-    """Sets the Q-Former's weights as above, all others to seeded ones. The encoder's LoRA stays as it is."""
-    qformer = encoder.adapter.qformer
+def start_qformer(
+    qformer: QFormer, states: States, items: int, sequencer: SeenSequencer, book: Codebook, seed: int
+) -> None:
+    """Sets the Q-Former's weights as above, from the first `items` of `states`; all others to seeded ones."""
     width, heads = qformer.to_q.in_features, qformer.heads
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -64,7 +60,7 @@ def start_qformer(encoder: MemoryEncoder, lessons: Lessons, book: Codebook, seed
     picture_heads = max(1, heads * PICTURE_HEADS // 16)
     words = (heads - picture_heads) * qformer.head_width
     nn.init.eye_(qformer.proj_in.weight)
-    read = _read(encoder, lessons, random.Random(f"start {seed}"), items)
+    read = _read(qformer, states, items, sequencer)
     found = discriminants(read.states_ND, read.aims_NS)
     queries = _unseen_by(found, seed)
     _aim(qformer, found, queries, picture_heads)
@@ -94,25 +90,17 @@ def _find(ids: Sequence[int], phrase: list[int]) -> list[int]:
     return []
 
 
-def _read(encoder: MemoryEncoder, lessons: Lessons, rng: random.Random, items: int) -> _Read:
-    backbone = encoder.backbone
-    assert isinstance(backbone, SeenBackbone)
-    qformer, image = encoder.adapter.qformer, backbone.sequencer.image_token_id
-    states, ids, aims, pictures, seen = [], list[int](), [], [], []
-    for _ in range(items):
-        country, text, picture = lessons.item(rng)
-        sequence = encoder.sequence(text, cast(Any, picture))
-        batch = backbone.sequencer.batch([sequence], padding="right")
-        with switched_on(encoder.adapter.lora):
-            hidden = backbone.hidden_states(batch, backbone.embed(batch, backbone.picture_features(batch)))[0]
-        states.append(qformer.norm_x(qformer.proj_in(hidden)).float().cpu())
-        of_picture = [i for i, token in enumerate(sequence.ids) if token == image]
-        aims.append(_aims(fact_places(country, sequence.ids, backbone.sequencer.plain_ids), of_picture, len(sequence)))
+def _read(qformer: QFormer, states: States, items: int, sequencer: SeenSequencer) -> _Read:
+    normed, ids, aims, pictures = [], list[int](), [], []
+    for (country, _, _), sequence, hidden in zip(states.items[:items], states.sequences, states.hidden, strict=False):
+        x = qformer.norm_x(qformer.proj_in(hidden.to(qformer.proj_in.weight.device)))
+        normed.append(x.float().cpu())
+        of_picture = [i for i, token in enumerate(sequence.ids) if token == sequencer.image_token_id]
+        aims.append(_aims(fact_places(country, sequence.ids, sequencer.plain_ids), of_picture, len(sequence)))
         pictures.append(torch.tensor(of_picture) + len(ids))
         ids += sequence.ids
-        seen.append(picture)
-    signed = signatures(backbone.sequencer.tokens(seen))
-    return _Read(torch.cat(states), torch.tensor(ids), torch.cat(aims), pictures, signed)
+    signed = signatures(sequencer.tokens([seen for _, _, seen in states.items[:items]]))
+    return _Read(torch.cat(normed), torch.tensor(ids), torch.cat(aims), pictures, signed)
 
 
 def _aims(places: Sequence[Sequence[Sequence[int]]], of_picture: Sequence[int], tokens: int) -> Tensor:

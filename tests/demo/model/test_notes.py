@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from comem_ray.demo.model.discriminant import leading_directions
+from comem_ray.demo.model.exact import Exact, _padded, notes_loss
 from comem_ray.demo.model.notes import (
     EMPTY,
     NORM,
@@ -23,7 +24,6 @@ from comem_ray.demo.model.notes import (
     slots,
     word_codes,
 )
-from comem_ray.demo.model.warmup import _padded, notes_loss
 from comem_ray.demo.model.world import coasts, invented_country, lexicon
 
 WIDTH, VOCABULARY, DIRECTIONS = 256, 500, 12
@@ -109,11 +109,11 @@ def test_the_loss_is_zero_at_the_exact_notes_and_counts_a_lost_token(
     held = [slots(c, ids) for c in countries]
     tokens = _padded([[[i for phrase in slot for i in phrase] for slot in country] for country in held])
     exact = notes(word_codes(held, book), signed, book)
-    loss, figures = notes_loss(exact, exact, tokens, book)
+    loss, figures = notes_loss(exact, Exact(exact, tokens), book)
     assert loss.abs() < 1e-4
     for name in ("words", "signatures", "token_1", "token_2"):
         assert figures[name] == pytest.approx(1, abs=1e-4)
     firsts = [[tuple(phrase[:1] for phrase in slot) for slot in country] for country in held]
-    worse, without = notes_loss(notes(word_codes(firsts, book), signed, book), exact, tokens, book)
+    worse, without = notes_loss(notes(word_codes(firsts, book), signed, book), Exact(exact, tokens), book)
     assert without["token_2"] < 0.6 < without["token_1"]
     assert worse > 3 * (1 - without["words"])  # more than the cosine alone would say

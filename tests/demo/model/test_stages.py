@@ -18,7 +18,9 @@ from comem_ray.demo.model.base import Base, LessonLoss, add_base_lora, batch_of,
 from comem_ray.demo.model.compiled import compile_layers
 from comem_ray.demo.model.lessons import Draw, Lesson, Lessons
 from comem_ray.demo.model.pictures import view_picture
-from comem_ray.demo.model.stages import Run
+from comem_ray.demo.model.reading import READ, _memory, learn_to_read
+from comem_ray.demo.model.stages import STAGES, Run
+from comem_ray.demo.model.states import states_of
 from comem_ray.demo.model.steps import Plan
 from comem_ray.demo.model.tower import tower_maps
 from comem_ray.demo.model.warmup import ADAPTER, warm_up
@@ -36,12 +38,13 @@ def loaded(run: Run, *names: str):
 
 def test_it_leaves_what_it_says_and_skips_what_is_finished(finished: Run) -> None:
     made = [finished.weights / TOWER, finished.weights / BASE_LORA, finished.out / "source" / "countries.tsv"]
-    made += [finished.out / ADAPTER / "qformer.safetensors"]
+    made += [finished.out / READ, finished.out / ADAPTER / "qformer.safetensors"]
     before = [path.stat().st_mtime_ns for path in made]
-    for name in ("vision", "base", "warmup", "knowledge"):
+    for name in STAGES[:5]:
         finished.stage(name)
     assert [path.stat().st_mtime_ns for path in made] == before
-    for stage, folder in (("vision", finished.weights), ("base", finished.weights), ("warmup", finished.out)):
+    folders = {"vision": finished.weights, "base": finished.weights, "reading": finished.out, "warmup": finished.out}
+    for stage, folder in folders.items():
         lines = (folder / f"{stage}.metrics.jsonl").read_text().splitlines()
         assert json.loads(lines[-1])["loss"] > 0
 
@@ -140,6 +143,39 @@ def test_base_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Run)
         train_base(seen, fork.lessons(seen), book, fork.config(), fork.weights, sizes, tower, stop, workers)
         assert (fork.weights / BASE_LORA).exists() == (stop is None)
     whole, resumed = (load_file(run.weights / BASE_LORA) for run in (finished, fork))
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_states_are_what_the_encoder_reads_without_its_lora(finished: Run, tmp_path: Path) -> None:
+    _, seen, _ = loaded(finished, TOWER, BASE_LORA)
+    rng, lessons = random.Random(0), finished.lessons(seen)
+    items = [lessons.item(rng) for _ in range(5)]
+    read = states_of(seen, items, 300, tmp_path / "states.safetensors")
+    assert len({len(h) for h in read.hidden}) > 1
+    encoder = MemoryEncoder(finished.config(), backbone=seen)
+    for hidden, sequence, (_, text, picture) in zip(read.hidden, read.sequences, items, strict=True):
+        assert sequence.ids == encoder.sequence(text, picture).ids
+        batch = seen.sequencer.batch([sequence], padding="right")
+        with torch.no_grad():
+            alone = seen.hidden_states(batch, seen.embed(batch, seen.picture_features(batch)))[0]
+        torch.testing.assert_close(hidden, alone, atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        together = _memory(encoder.adapter.qformer, read.hidden)
+        memory = encoder.forward(read.sequences)  # its LoRA is on, but B = 0
+    torch.testing.assert_close(together, memory, atol=1e-3, rtol=1e-3)
+    kept = states_of(seen, items, 300, tmp_path / "states.safetensors")  # now from the file
+    assert all(torch.equal(a, b) for a, b in zip(kept.hidden, read.hidden, strict=True))
+
+
+def test_reading_stopped_and_resumed_equals_uninterrupted(finished: Run, fork: Run) -> None:
+    (fork.out / READ).unlink()
+    fingerprint = checkpoint_fingerprint(fork.merged())
+    for stop in (2, None):
+        _, seen, book = loaded(fork, TOWER, BASE_LORA)
+        sizes = fork.sizes.reading
+        learn_to_read(seen, fork.lessons(seen), book, fork.config(), fork.out, sizes, fingerprint, stop)
+        assert (fork.out / READ).exists() == (stop is None)
+    whole, resumed = (load_file(run.out / READ) for run in (finished, fork))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
