@@ -82,7 +82,7 @@ END = Control("<|im_end|>\n")
 
 def item_turn(text: str, picture: Any) -> list[Part]:
     """What the memory encoder reads of one item: the picture as the user's, the text as the assistant's."""
-    return [USER, *_shown(picture, "item"), Control(ITEM_CAPTION), ASSISTANT, Plain(text[:MAX_TEXT_CHARS]), END]
+    return [USER, *shown(picture, "item"), Control(ITEM_CAPTION), ASSISTANT, Plain(text[:MAX_TEXT_CHARS]), END]
 
 
 def question_prompt(text: str, picture: Any | None, items: Sequence[tuple[str, Any]] = ()) -> list[Part]:
@@ -92,12 +92,13 @@ def question_prompt(text: str, picture: Any | None, items: Sequence[tuple[str, A
     """
     parts: list[Part] = [Control(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
     for item_text, item_picture in items:
-        parts += [USER, Plain(item_text[:MAX_TEXT_CHARS]), *_shown(item_picture, "item"), END]
-    shown = _shown(picture, "question") if picture is not None else []
-    return [*parts, USER, *shown, Plain(text), ASSISTANT]
+        parts += [USER, Plain(item_text[:MAX_TEXT_CHARS]), *shown(item_picture, "item"), END]
+    own = shown(picture, "question") if picture is not None else []
+    return [*parts, USER, *own, Plain(text), ASSISTANT]
 
 
-def _shown(picture: Any, role: Literal["item", "question"]) -> list[Part]:
+def shown(picture: Any, role: Literal["item", "question"]) -> list[Part]:
+    """A picture between its control tokens."""
     return [Control("<|vision_start|>"), Shown(picture, role), Control("<|vision_end|>")]
 
 

@@ -5,41 +5,46 @@ frozen for good: it is the demo's "backbone", as Qwen2.5-VL is that of the paper
 reasoner has: rag (items in the prompt) and memory (notes in front, in place of a memory that nobody can write yet).
 
 The loss is the answer's cross-entropy. The first token of the country's name weighs more where there is a choice of
-items: it alone depends on the picture, and the rest of the answer gives the name away.
+items: it alone depends on the picture, and the rest of the answer gives the name away. The question's picture is to say
+that name as well, from its own tokens: there the signature need not be carried anywhere before it can be compared.
+
+First come drills, the same in fewer tokens: *read*, the notes of one item and all that they say; *pick*, the notes of
+several, a picture, an answer. Half of what a lesson costs is its turns and its question, which can wait.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from comem_ray.artifacts import write_atomic
 from comem_ray.config import Config
 from comem_ray.demo.backbone import BASE_LORA
+from comem_ray.demo.model.base_lora import add_base_lora, save_base_lora
 from comem_ray.demo.model.compiled import compile_layers
 from comem_ray.demo.model.lessons import Draw, Lesson, Lessons
 from comem_ray.demo.model.notes import Codebook, disturbed, notes, signatures, slots, word_codes
 from comem_ray.demo.model.packing import Packed, hidden_states, pack
 from comem_ray.demo.model.pictures import SeenBackbone
 from comem_ray.demo.model.steps import Plan, Steps
+from comem_ray.demo.questions import ASKED, Fact, sentence
 from comem_ray.model.memory_encoder import length_buckets
 from comem_ray.model.reasoner import Question, Reasoner
-from comem_ray.prompts import END, Plain
+from comem_ray.model.sequences import TokenSequence
+from comem_ray.prompts import END, Control, Plain, shown
 
-TARGETS = r"model\.language_model\.layers\.\d+\..+_proj"
 NAN = float("nan")
 
-PLAN = Plan(steps=600, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
+KINDS = ("memory", "rag", "read", "pick")
+EVERY = 3  # token of a question's picture, the last among them, says the name
+
+PLAN = Plan(steps=700, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,16 @@ class Base:
     rag_batch: int = 4
     items: tuple[int, ...] = (1, 2, 2, 3, 3, 3)  # of a set: one of these
     questions: int = 5  # about each set; what stands before them is read once
+    drills: float = 0.25  # of the steps, at the beginning
+    drill_kinds: tuple[float, float] = (0.4, 0.4)  # of these steps: read, pick; the others are rag
+    read_batch: int = 27
+    pick_batch: int = 6
+    pick_items: tuple[int, ...] = (2, 2, 3, 3, 3, 4)
+    pick_questions: int = 8
     batch_tokens: int = 2048  # a forward pass, padding included
     name_weight: float = 6.0
     fact_weight: float = 2.0
+    picture_weight: float = 0.5  # of the name said by the picture, times its weight in the answer
     noise: tuple[float, float] = (0.4, 0.2)  # of notes: words, signatures
     last_part: float = 0.25  # of the steps, in which the right item comes to the front
     first: float = 0.6  # chance of the front at the very end, on top of the even share
@@ -96,39 +108,28 @@ def train_base(
         save_base_lora(parameters, folder / BASE_LORA)
 
 
-def add_base_lora(model: Any, rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """Adds LoRA layers to the language model, in place and acting. Returns them by the names of BASE_LORA."""
-    config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, bias="none", target_modules=TARGETS)
-    lora = get_peft_model(model, config, autocast_adapter_dtype=False)
-    parameters = {_stored_name(n): p for n, p in lora.named_parameters() if p.requires_grad}
-    generator = torch.Generator().manual_seed(seed)
-    for name in sorted(n for n in parameters if n.endswith(".lora_A")):
-        shape = parameters[name].shape
-        with torch.no_grad():
-            parameters[name].copy_(torch.randn(shape, generator=generator) * shape[1] ** -0.5)
-    return parameters
-
-
-def _stored_name(name: str) -> str:
-    return name.removeprefix("base_model.model.").removesuffix(".default.weight")
-
-
-def save_base_lora(parameters: dict[str, nn.Parameter], path: Path) -> None:
-    """Writes the LoRA as bf16 safetensors, to be merged by `comem_ray.demo.backbone`."""
-    stored = {n: p.detach().to("cpu", torch.bfloat16).contiguous() for n, p in parameters.items()}
-    write_atomic(path, lambda p: save_file(stored, p))
-
-
 def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[list[Lesson]]]:
-    """The mode and the lessons of a step, in groups that share their items: a function of its number."""
+    """The kind and the lessons of a step, in groups that share their items: a function of its number."""
     rng = random.Random(f"base {sizes.seed} {number}")
     progress = number / sizes.plan.steps
-    mode = "memory" if rng.random() < sizes.notes[progress >= sizes.rag_learned] else "rag"
+    kind = _kind(rng.random(), progress, sizes)
     first = sizes.first * max(0.0, 1 - (1 - progress) / sizes.last_part)
     lookalikes = 0.15 if progress < 0.25 else 0.5
-    count = sizes.notes_batch if mode == "memory" else sizes.rag_batch
-    drawn = [Draw(rng.choice(sizes.items), lookalikes, first) for _ in range(count)]
-    return mode, [lessons.get(rng, draw, sizes.questions) for draw in drawn]
+    count, items, questions = {
+        "memory": (sizes.notes_batch, sizes.items, sizes.questions),
+        "rag": (sizes.rag_batch, sizes.items, sizes.questions),
+        "read": (sizes.read_batch, (1,), 1),
+        "pick": (sizes.pick_batch, sizes.pick_items, sizes.pick_questions),
+    }[kind]
+    drawn = [Draw(rng.choice(items), lookalikes, first) for _ in range(count)]
+    return kind, [lessons.get(rng, draw, questions) for draw in drawn]
+
+
+def _kind(chance: float, progress: float, sizes: Base) -> str:
+    if progress < sizes.drills:
+        read, pick = sizes.drill_kinds
+        return "read" if chance < read else "pick" if chance < read + pick else "rag"
+    return "memory" if chance < sizes.notes[progress >= sizes.rag_learned] else "rag"
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,20 @@ class Pack:
     asked: Question  # the first; it has the items, or their notes
     targets: list[_Target]
     packed: Packed
+    seen: list[list[int]]  # of each lesson, places of the packed sequence: tokens of its picture that say the name
+
+    def to_say(self, picture_weight: float) -> tuple[list[int], list[int], list[float]]:
+        """Places, the tokens to be said there next, their weights: those of the answers, then those of the pictures."""
+        places, ids, weights = list[int](), list[int](), list[float]()
+        for number, target in enumerate(self.targets):
+            end = self.packed.end(number)
+            places += range(end - len(target.ids) - 1, end - 1)
+            ids, weights = ids + target.ids, weights + target.weights
+        for target, seen in zip(self.targets, self.seen, strict=True):
+            places += seen
+            ids += [target.ids[target.name]] * len(seen)
+            weights += [picture_weight * target.weights[target.name] / max(1, len(seen))] * len(seen)
+        return places, ids, weights
 
 
 class LessonLoss:
@@ -158,44 +173,60 @@ class LessonLoss:
         self.reasoner, self.book, self.sizes = Reasoner(config, backbone=backbone), book, sizes
         self._sequencer = backbone.sequencer
 
-    def packs(self, mode: str, groups: Sequence[Sequence[Lesson]], number: int) -> list[Pack]:
+    def packs(self, kind: str, groups: Sequence[Sequence[Lesson]], number: int) -> list[Pack]:
         """The lessons of step `number`, those of a group, which share their items, as one sequence. On the CPU."""
         generator = torch.Generator().manual_seed(number)
-        return [self._pack(mode, group, generator) for group in groups]
+        return [self._pack(kind, group, generator) for group in groups]
 
-    def backward(self, mode: str, packs: Sequence[Pack]) -> dict[str, float]:
+    def backward(self, kind: str, packs: Sequence[Pack]) -> dict[str, float]:
         """Adds the gradients of the lessons' loss. Returns it, and the parts of first tokens that are right."""
         total = sum(sum(t.weights) for p in packs for t in p.targets)
-        right: dict[int, list[Tensor]] = {}
+        right: dict[int, Tensor] = {}
         loss = 0.0
         for bucket in length_buckets([len(p.packed) for p in packs], self.sizes.batch_tokens):
             some = [packs[i] for i in bucket]
-            targets = [t for p in some for t in p.targets]
-            logits = self._logits(some)
-            ids = torch.tensor([i for t in targets for i in t.ids], device=logits.device)
-            weights = torch.tensor([w for t in targets for w in t.weights], device=logits.device)
+            said = [p.to_say(self.sizes.picture_weight) for p in some]
+            logits = self._logits(some, [places for places, _, _ in said])
+            ids = torch.tensor([i for _, each, _ in said for i in each], device=logits.device)
+            weights = torch.tensor([w for _, _, each in said for w in each], device=logits.device)
             part = (F.cross_entropy(logits, ids, reduction="none") * weights).sum() / total
             part.backward()
             loss += part.item()
-            hits = iter((logits.argmax(-1) == ids).cpu().split([len(t.ids) for t in targets]))
-            right |= {i: [next(hits) for _ in packs[i].targets] for i in bucket}
-        every = [(x, t, h) for i, p in enumerate(packs) for x, t, h in zip(p.lessons, p.targets, right[i], strict=True)]
-        return {"loss": loss, "tokens": sum(len(p.packed) for p in packs), **_figures(mode, every)}
+            hits = (logits.argmax(-1) == ids).cpu().split([len(places) for places, _, _ in said])
+            right |= dict(zip(bucket, hits, strict=True))
+        every = [hit for i, p in enumerate(packs) for hit in _hits(p, right[i])]
+        return {"loss": loss, "tokens": sum(len(p.packed) for p in packs), **_figures(kind, every)}
 
-    def _pack(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> Pack:
-        asked = self.questions(mode, lessons, generator)
-        targets = [self.target(lesson) for lesson in lessons]
-        prompts = [self.reasoner.sequence(q) for q in asked]
+    def _pack(self, kind: str, lessons: Sequence[Lesson], generator: torch.Generator) -> Pack:
+        asked = self.questions(kind, lessons, generator)
+        then = [self._other_facts(x, generator) if kind == "read" else [] for x in lessons]
+        targets = [self.target(lesson, facts) for lesson, facts in zip(lessons, then, strict=True)]
+        prompts = [self._drill(kind, q) if kind in ("read", "pick") else self.reasoner.sequence(q) for q in asked]
         whole = [dataclasses.replace(p, ids=p.ids + t.ids) for p, t in zip(prompts, targets, strict=True)]
-        shared = len(lessons[0].items) if mode == "rag" else 0
-        return Pack(lessons, asked[0], targets, pack(self.reasoner.backbone, whole, shared))
+        shared = len(lessons[0].items) if kind == "rag" else 0
+        packed = pack(self.reasoner.backbone, whole, shared)
+        pictures = [packed.places(n, self._sequencer.image_token_id) for n in range(len(lessons))]
+        return Pack(lessons, asked[0], targets, packed, [p[EVERY - 1 :: EVERY] for p in pictures])
 
-    def questions(self, mode: str, lessons: Sequence[Lesson], generator: torch.Generator) -> list[Question]:
-        """What the reasoner is asked about the same items: with them in rag mode, else with their (disturbed) notes."""
-        if mode == "rag":
+    def _drill(self, kind: str, asked: Question) -> TokenSequence:
+        assert asked.memory is not None
+        picture = shown(asked.picture, "question") if kind == "pick" else []
+        return self._sequencer.sequence(
+            [Control("<|im_start|>"), *picture], asked.memory.shape[0] * asked.memory.shape[1]
+        )
+
+    def questions(self, kind: str, lessons: Sequence[Lesson], generator: torch.Generator) -> list[Question]:
+        """What the reasoner is asked about the same items: with them in rag, else with their (disturbed) notes."""
+        if kind == "rag":
             return [Question(x.question, x.picture, "rag", items=x.items) for x in lessons]
         memory = self.notes_of(lessons[0], generator)
         return [Question(x.question, x.picture, "memory", memory=memory) for x in lessons]
+
+    @staticmethod
+    def _other_facts(lesson: Lesson, generator: torch.Generator) -> list[Fact]:
+        """The facts that the lesson does not ask for, in any order."""
+        others = [fact for fact in ASKED if fact != lesson.fact]
+        return [others[i] for i in torch.randperm(len(others), generator=generator)]
 
     def notes_of(self, lesson: Lesson, generator: torch.Generator) -> Tensor:
         """Notes (items, Q, D) with noise."""
@@ -204,37 +235,61 @@ class LessonLoss:
         words, signed = disturbed(words, signatures(tokens), self.book, self.sizes.noise, generator)
         return notes(words, signed, self.book)
 
-    def target(self, lesson: Lesson) -> _Target:
-        """The answer's tokens, the closing <|im_end|> and the newline after it, weighted."""
-        ids = self._sequencer.sequence([Plain(lesson.answer), END]).ids
-        name = len(self._sequencer.plain_ids(lesson.before_name()))
-        fact = len(self._sequencer.plain_ids(lesson.before_fact()))
+    def target(self, lesson: Lesson, then: Sequence[Fact] = ()) -> _Target:
+        """The answer's tokens, sentences with other facts, <|im_end|> and the newline after it, weighted."""
+        plain, text, facts = (
+            self._sequencer.plain_ids,
+            lesson.answer,
+            [len(self._sequencer.plain_ids(lesson.before_fact()))],
+        )
+        for fact in then:
+            facts.append(len(plain(f"{text} {lesson.before(fact)}")))
+            text = f"{text} {sentence(lesson.country, fact)}"
+        ids = self._sequencer.sequence([Plain(text), END]).ids
+        name = len(plain(lesson.before_name()))
         weights = [1.0] * len(ids)
-        weights[fact] = self.sizes.fact_weight
+        for fact_place in facts:
+            weights[fact_place] = self.sizes.fact_weight
         if len(lesson.items) > 1:
             weights[name] = self.sizes.name_weight
-        return _Target(ids, weights, name, fact)
+        return _Target(ids, weights, name, facts[0])
 
-    def _logits(self, packs: Sequence[Pack]) -> Tensor:
-        """Logits (answer tokens of all, vocabulary), float32, each of the place before its token."""
+    def _logits(self, packs: Sequence[Pack], places: Sequence[Sequence[int]]) -> Tensor:
+        """Logits (places of all, vocabulary), float32."""
         batch, embeds = self.reasoner.inputs([p.asked for p in packs], [p.packed.sequence for p in packs])
         hidden = hidden_states(self.reasoner.backbone, batch, embeds, [p.packed for p in packs])
-        places = []
-        for row, p in zip(hidden, packs, strict=True):
-            own = row[len(row) - len(p.packed) :]
-            ends = [p.packed.end(n) for n in range(len(p.targets))]
-            places += [own[end - len(t.ids) - 1 : end - 1] for end, t in zip(ends, p.targets, strict=True)]
-        return self.reasoner.backbone.model.lm_head(torch.cat(places)).float()
+        own = [row[len(row) - len(p.packed) :] for row, p in zip(hidden, packs, strict=True)]
+        return self.reasoner.backbone.model.lm_head(torch.cat([o[p] for o, p in zip(own, places, strict=True)])).float()
 
 
-def _figures(mode: str, lessons: Sequence[tuple[Lesson, _Target, Tensor]]) -> dict[str, float]:
+@dataclass(frozen=True)
+class _Hit:
+    """Which of a lesson's first tokens were right: the name's, the fact's, the name's where its picture says it."""
+
+    several: bool  # whether there was a choice of items
+    name: Tensor
+    fact: Tensor
+    picture: Tensor | None
+
+
+def _hits(pack: Pack, right: Tensor) -> Iterator[_Hit]:
+    answers = right.split([*(len(t.ids) for t in pack.targets), *(len(s) for s in pack.seen)])
+    count = len(pack.targets)
+    for target, said, seen in zip(pack.targets, answers[:count], answers[count:], strict=True):
+        several = len(pack.lessons[0].items) > 1
+        yield _Hit(several, said[target.name], said[target.fact], seen[-1] if len(seen) else None)
+
+
+def _figures(kind: str, hits: Sequence[_Hit]) -> dict[str, float]:
     """Parts that are right: the name's first token among several items, and the fact's, of one item and of several."""
-    several = [x for x in lessons if len(x[0].items) > 1]
-    alone = [x for x in lessons if len(x[0].items) == 1]
-    pick = _mean([hits[target.name] for _, target, hits in several])
-    fact, fact_alone = (_mean([hits[target.fact] for _, target, hits in some]) for some in (several, alone))
-    none = {f"{m}_{k}": NAN for m in ("memory", "rag") for k in ("pick", "fact", "fact_alone")}
-    return {**none, f"{mode}_pick": pick, f"{mode}_fact": fact, f"{mode}_fact_alone": fact_alone}
+    several, alone = ([h for h in hits if h.several == which] for which in (True, False))
+    own = {
+        "pick": _mean([h.name for h in several]),
+        "seen": _mean([h.picture for h in several if h.picture is not None]),
+        "fact": _mean([h.fact for h in several]),
+        "fact_alone": _mean([h.fact for h in alone]),
+    }
+    return {f"{k}_{name}": own[name] if k == kind else NAN for k in KINDS for name in own}
 
 
 def _mean(hits: Sequence[Tensor]) -> float:

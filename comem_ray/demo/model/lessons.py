@@ -70,7 +70,11 @@ class Lesson:
 
     def before_fact(self) -> str:
         """The answer up to the asked fact."""
-        return self.answer.removesuffix(f" {answer(self.country, self.fact)}.")
+        return self.before(self.fact)
+
+    def before(self, fact: Fact) -> str:
+        """The sentence that says a fact of the country, up to the fact."""
+        return sentence(self.country, fact).removesuffix(f" {answer(self.country, fact)}.")
 
 
 class Lessons:

@@ -37,6 +37,11 @@ class Packed:
         """One past the last token of prompt `number`."""
         return len(self.branches) - self.branches[::-1].index(number)
 
+    def places(self, number: int, token: int) -> list[int]:
+        """Where that token stands in the branch of prompt `number`."""
+        own = enumerate(zip(self.branches[self.sequence.memory :], self.sequence.ids, strict=True))
+        return [self.sequence.memory + place for place, (branch, i) in own if branch == number and i == token]
+
 
 def pack(backbone: Backbone, prompts: Sequence[TokenSequence], shared_pictures: int) -> Packed:
     """Packs prompts whose first `shared_pictures` pictures, and all that stands before and between them, are the same.

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import AutoTokenizer
 
 from comem_ray.demo.backbone import BASE_LORA, TOWER
-from comem_ray.demo.model.base import Base, LessonLoss, add_base_lora, batch_of, train_base
+from comem_ray.demo.model.base import Base, LessonLoss, batch_of, train_base
+from comem_ray.demo.model.base_lora import add_base_lora
 from comem_ray.demo.model.compiled import compile_layers
 from comem_ray.demo.model.lessons import Draw, Lesson, Lessons
 from comem_ray.demo.model.pictures import view_picture
@@ -24,6 +25,7 @@ from comem_ray.demo.model.states import states_of
 from comem_ray.demo.model.steps import Plan
 from comem_ray.demo.model.tower import tower_maps
 from comem_ray.demo.model.warmup import ADAPTER, warm_up
+from comem_ray.demo.questions import ASKED, FACTS, sentence
 from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.checkpoint import checkpoint_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
@@ -67,8 +69,8 @@ def test_sequences_and_inputs_are_those_of_the_reasoner_on_pictures(finished: Ru
     loss = LessonLoss(config, seen, book, sizes.base)
     reasoner, maps = Reasoner(config, backbone=backbone), tower_maps(sizes.vision.maps)
     shown = lambda s: view_picture(maps[s.map], s)  # noqa: E731
+    lessons = finished.lessons(seen).get(random.Random(0), Draw(2, 0.5, 0.0), 3)
     for mode in ("rag", "memory"):
-        lessons = batch_of(0, finished.lessons(seen), sizes.base)[1][0]
         cached = loss.questions(mode, lessons, torch.Generator().manual_seed(0))
         real = [
             Question(q.text, shown(q.picture), q.mode, items=[(text, shown(s)) for text, s in q.items], memory=q.memory)
@@ -97,13 +99,46 @@ def test_targets_point_at_the_name_and_at_the_fact(finished: Run) -> None:
             assert lesson.pictures[lesson.right].view != lesson.picture.view
 
 
-@pytest.mark.parametrize("mode", ["rag", "memory"])
+def test_the_pictures_of_questions_say_the_names_and_a_drill_all_facts(finished: Run) -> None:
+    _, seen, book = loaded(finished, TOWER)
+    loss, lessons = LessonLoss(finished.config(), seen, book, finished.sizes.base), finished.lessons(seen)
+    tokenizer, image = AutoTokenizer.from_pretrained(finished._backbone(TOWER)), seen.sequencer.image_token_id
+    for kind, items, count in (("memory", 3, 4), ("rag", 2, 4), ("pick", 3, 4), ("read", 1, 1)):
+        group = lessons.get(random.Random(kind), Draw(items, 0.5, 0.0), count)
+        (pack,) = loss.packs(kind, [group], 0)
+        places, ids, weights = pack.to_say(0.5)
+        answers = sum(len(t.ids) for t in pack.targets)
+        said = tokenizer.decode(ids[:answers])
+        for number, (lesson, own) in enumerate(zip(group, pack.seen, strict=True)):
+            assert len(own) == (0 if kind == "read" else 4)  # of the 12 tokens of the question's picture
+            assert all(pack.packed.sequence.ids[p - pack.packed.sequence.memory] == image for p in own)
+            assert all(pack.packed.branches[p] == number for p in own)  # its own picture, not that of an item
+            wanted = FACTS if kind == "read" else [lesson.fact]
+            assert all(sentence(lesson.country, fact) in said for fact in wanted if fact in (*ASKED, lesson.fact))
+        names = [t.ids[t.name] for t in pack.targets for _ in range(4)]
+        assert ids[answers:] == (names if kind != "read" else [])
+        assert sum(weights[answers:]) == pytest.approx(0.5 * 6 * count if items > 1 else 0)
+        whole = [None] * pack.packed.sequence.memory + pack.packed.sequence.ids
+        assert [whole[p + 1] for p in places[:answers]] == ids[:answers]
+
+
+def test_drills_come_first(finished: Run) -> None:
+    sizes = replace(Base(), plan=Plan(steps=200, learning_rate=1e-3))
+    lessons = finished.lessons(loaded(finished, TOWER)[1])
+    kinds = [batch_of(number, lessons, sizes)[0] for number in range(200)]
+    assert set(kinds[:50]) == {"read", "pick", "rag"}
+    assert set(kinds[50:]) == {"memory", "rag"}
+
+
+@pytest.mark.parametrize("mode", ["rag", "memory", "pick", "read"])
 def test_questions_read_in_one_sequence_have_the_gradients_of_each_on_its_own(finished: Run, mode: str) -> None:
     backbone, seen, book = loaded(finished, TOWER)
     sizes = replace(finished.sizes.base, noise=(0.0, 0.0))
     parameters = add_base_lora(backbone.model, sizes.rank, 0)
     loss = LessonLoss(finished.config(), seen, book, sizes)
-    groups = [finished.lessons(seen).get(random.Random(n), Draw(k, 0.5, 0.3), 4) for n, k in enumerate((1, 3, 2))]
+    lessons, several = finished.lessons(seen), mode != "read"
+    sets = [(Draw(k, 0.5, 0.3), 4) if several else (Draw(1, 0.5, 0.3), 1) for k in (1, 3, 2)]
+    groups = [lessons.get(random.Random(n), draw, count) for n, (draw, count) in enumerate(sets)]
 
     def gradients(some: list[list[Lesson]]) -> tuple[dict[str, float], dict[str, Tensor]]:
         backbone.model.zero_grad()
@@ -114,7 +149,7 @@ def test_questions_read_in_one_sequence_have_the_gradients_of_each_on_its_own(fi
         torch.nn.init.normal_(p, std=0.05)  # a LoRA that acts, so that A has gradients too
     (together, packed), (apart, single) = gradients(groups), gradients([[x] for group in groups for x in group])
     assert together["loss"] == pytest.approx(apart["loss"], rel=1e-4)
-    assert together["tokens"] < 0.8 * apart["tokens"]
+    assert together["tokens"] < 0.9 * apart["tokens"] or not several
     assert packed.keys() == single.keys() == parameters.keys()
     for name, gradient in single.items():
         torch.testing.assert_close(packed[name], gradient, atol=1e-5, rtol=1e-3)
@@ -248,7 +283,7 @@ def test_compiled_layers_have_the_loss_and_the_gradients_of_the_layers_as_they_a
     sizes = finished.sizes.base
     parameters = add_base_lora(backbone.model, sizes.rank, 0)
     loss = LessonLoss(finished.config(), seen, book, sizes)
-    made = [batch_of(number, finished.lessons(seen), sizes) for number in range(4)]  # of several lengths
+    made = [batch_of(number, finished.lessons(seen), sizes) for number in range(8)]  # of several lengths
 
     def taken() -> tuple[list[float], dict[str, Tensor]]:
         losses = [loss.backward(mode, loss.packs(mode, groups, 0))["loss"] for mode, groups in made]
@@ -280,5 +315,5 @@ def test_the_right_item_moves_to_the_front_at_the_end(finished: Run) -> None:
         several = [x for n in steps for x in chain(*batch_of(n, lessons, sizes)[1]) if len(x.items) == 3]
         return sum(x.right == 0 for x in several) / len(several)
 
-    assert in_front(range(100, 120)) == pytest.approx(1 / 3, abs=0.13)
+    assert in_front(range(300, 320)) == pytest.approx(1 / 3, abs=0.13)
     assert in_front(range(980, 1000)) == pytest.approx(sizes.first + (1 - sizes.first) / 3, abs=0.13)
