@@ -44,7 +44,7 @@ NAN = float("nan")
 KINDS = ("memory", "rag", "read", "pick")
 EVERY = 3  # token of a question's picture, the last among them, says the name
 
-PLAN = Plan(steps=700, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
+PLAN = Plan(steps=900, learning_rate=1e-3, warmup=0.03, checkpoint_every=50)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ class Base:
     rag_learned: float = 0.45  # of the steps
     notes_batch: int = 6  # sets of items a step, in a step of notes
     rag_batch: int = 4
-    items: tuple[int, ...] = (1, 2, 2, 3, 3, 3)  # of a set: one of these
+    items: tuple[int, ...] = (1, 2, 2, 3, 3, 3, 5, 10)  # of a set: one of these
+    rag_items: int = 3  # at most, in rag: there an item is a whole text
     questions: int = 5  # about each set; what stands before them is read once
     drills: float = 0.25  # of the steps, at the beginning
     drill_kinds: tuple[float, float] = (0.4, 0.4)  # of these steps: read, pick; the others are rag
@@ -71,7 +72,7 @@ class Base:
     picture_weight: float = 0.5  # of the name said by the picture, times its weight in the answer
     noise: tuple[float, float] = (0.4, 0.2)  # of notes: words, signatures
     last_part: float = 0.25  # of the steps, in which the right item comes to the front
-    first: float = 0.6  # chance of the front at the very end, on top of the even share
+    first: float = 0.45  # chance of the front at the very end, on top of the even share
     compile: bool = True
     seed: int = 0
 
@@ -117,7 +118,7 @@ def batch_of(number: int, lessons: Lessons, sizes: Base) -> tuple[str, list[list
     lookalikes = 0.15 if progress < 0.25 else 0.5
     count, items, questions = {
         "memory": (sizes.notes_batch, sizes.items, sizes.questions),
-        "rag": (sizes.rag_batch, sizes.items, sizes.questions),
+        "rag": (sizes.rag_batch, [k for k in sizes.items if k <= sizes.rag_items], sizes.questions),
         "read": (sizes.read_batch, (1,), 1),
         "pick": (sizes.pick_batch, sizes.pick_items, sizes.pick_questions),
     }[kind]

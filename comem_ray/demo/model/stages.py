@@ -70,6 +70,8 @@ LARGE = replace(
     base=Base(
         plan=Plan(steps=1350, learning_rate=1e-3, warmup=0.03, checkpoint_every=450),
         items=(1, 1, 2, 2, 3, 3, 3, 5, 10),
+        rag_items=10,
+        first=0.6,
         notes=(0.65, 0.8),
         rag_learned=0.4,
         notes_batch=16,
