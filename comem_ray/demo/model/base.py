@@ -210,11 +210,10 @@ class LessonLoss:
         return Pack(lessons, asked[0], targets, packed, [p[EVERY - 1 :: EVERY] for p in pictures])
 
     def _drill(self, kind: str, asked: Question) -> TokenSequence:
+        """The prompt of a drill: notes, the token that every prompt begins with, the picture where there is one."""
         assert asked.memory is not None
         picture = shown(asked.picture, "question") if kind == "pick" else []
-        return self._sequencer.sequence(
-            [Control("<|im_start|>"), *picture], asked.memory.shape[0] * asked.memory.shape[1]
-        )
+        return self._sequencer.sequence([Control("<|im_start|>"), *picture], memory=asked.memory.flatten(0, 1).shape[0])
 
     def questions(self, kind: str, lessons: Sequence[Lesson], generator: torch.Generator) -> list[Question]:
         """What the reasoner is asked about the same items: with them in rag, else with their (disturbed) notes."""
@@ -238,19 +237,16 @@ class LessonLoss:
 
     def target(self, lesson: Lesson, then: Sequence[Fact] = ()) -> _Target:
         """The answer's tokens, sentences with other facts, <|im_end|> and the newline after it, weighted."""
-        plain, text, facts = (
-            self._sequencer.plain_ids,
-            lesson.answer,
-            [len(self._sequencer.plain_ids(lesson.before_fact()))],
-        )
+        plain, text = self._sequencer.plain_ids, lesson.answer
+        facts = [len(plain(lesson.before_fact()))]
         for fact in then:
             facts.append(len(plain(f"{text} {lesson.before(fact)}")))
             text = f"{text} {sentence(lesson.country, fact)}"
         ids = self._sequencer.sequence([Plain(text), END]).ids
         name = len(plain(lesson.before_name()))
         weights = [1.0] * len(ids)
-        for fact_place in facts:
-            weights[fact_place] = self.sizes.fact_weight
+        for place in facts:
+            weights[place] = self.sizes.fact_weight
         if len(lesson.items) > 1:
             weights[name] = self.sizes.name_weight
         return _Target(ids, weights, name, facts[0])
