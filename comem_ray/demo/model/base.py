@@ -9,7 +9,7 @@ items: it alone depends on the picture, and the rest of the answer gives the nam
 that name as well, from its own tokens: there the signature need not be carried anywhere before it can be compared.
 
 First come drills, the same in fewer tokens: *read*, the notes of one item and all that they say; *pick*, the notes of
-several, a picture, an answer. Half of what a lesson costs is its turns and its question, which can wait.
+several, a picture, an answer. Turns and questions, a good part of a lesson's tokens, can wait.
 """
 
 from __future__ import annotations

@@ -149,7 +149,8 @@ def test_questions_read_in_one_sequence_have_the_gradients_of_each_on_its_own(fi
         torch.nn.init.normal_(p, std=0.05)  # a LoRA that acts, so that A has gradients too
     (together, packed), (apart, single) = gradients(groups), gradients([[x] for group in groups for x in group])
     assert together["loss"] == pytest.approx(apart["loss"], rel=1e-4)
-    assert together["tokens"] < 0.9 * apart["tokens"] or not several
+    share = {"rag": 0.8, "memory": 0.8, "pick": 0.9, "read": 1.01}[mode]  # a question of `read` has nothing to share
+    assert together["tokens"] < share * apart["tokens"]
     assert packed.keys() == single.keys() == parameters.keys()
     for name, gradient in single.items():
         torch.testing.assert_close(packed[name], gradient, atol=1e-5, rtol=1e-3)
