@@ -183,6 +183,8 @@ class Run:
         learn_to_read(seen, self.lessons(seen), book, self.config(), self.out, self.sizes.reading, made_of)
 
     def _warmup(self) -> None:
+        if self.warmup_from is None and not (self.out / READ).exists():
+            raise ValueError(f"{self.out} lacks {READ}: run the stages before this one first")
         folder = self.merged()
         seen, book = self._seen(self._load(folder))
         lessons, made_of = self.lessons(seen), checkpoint_fingerprint(folder)

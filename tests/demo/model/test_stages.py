@@ -54,6 +54,8 @@ def test_it_leaves_what_it_says_and_skips_what_is_finished(finished: Run) -> Non
 def test_a_stage_without_the_one_before_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"lacks tower\.safetensors"):
         Run(tmp_path, sizes="small").stage("base")
+    with pytest.raises(ValueError, match=r"lacks reading\.qformer\.safetensors"):
+        Run(tmp_path, sizes="small").stage("warmup")
 
 
 def test_other_numbers_of_steps(tmp_path: Path) -> None:
