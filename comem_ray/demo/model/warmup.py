@@ -37,7 +37,7 @@ from comem_ray.training.loop import trainable_parameters
 
 ADAPTER = "adapter"
 
-PLAN = Plan(steps=240, learning_rate=7e-4, checkpoint_every=25)
+PLAN = Plan(steps=360, learning_rate=7e-4, checkpoint_every=25)
 
 
 @dataclass(frozen=True)
