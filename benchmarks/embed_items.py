@@ -1,6 +1,6 @@
-"""jobs.embed_items against a bare open_clip loop over the same pictures, on the same cores.
+"""jobs.embed_items against a bare open_clip loop over the same images, on the same cores.
 
-    python -m benchmarks.embed_items --model ViT-B-32 --pictures 800 --rounds 3
+    python -m benchmarks.embed_items --model ViT-B-32 --images 800 --rounds 3
 
 The bare loop is a process of its own: import, model, then batch by batch decode, preprocess, encode, and one file at
 the end; torch has all the cores. The job is the whole of `run(config)` on a running Ray: it too starts a process,
@@ -39,8 +39,8 @@ SHARD_ITEMS = 200
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="ViT-B-32", help="open_clip name, or path of a model configuration")
-    parser.add_argument("--pictures", type=int, default=800)
-    parser.add_argument("--side", type=int, default=512, help="pixels of the longer side of a picture")
+    parser.add_argument("--images", type=int, default=800)
+    parser.add_argument("--side", type=int, default=512, help="pixels of the longer side of an image")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--actors", type=int, default=2, help="of the job; they share the cores")
@@ -67,11 +67,11 @@ def bare_loop(args: argparse.Namespace, folder: Path) -> None:
     built = time.perf_counter()
     vectors, of_texts = [], []
     for path in sorted(folder.glob("*.parquet")):
-        table = pq.read_table(path, columns=["text", "picture"])
+        table = pq.read_table(path, columns=["text", "image"])
         for batch in table.to_batches(args.batch_size):
-            pictures = [preprocess(Image.open(io.BytesIO(p.as_py()))) for p in batch["picture"]]
+            images = [preprocess(Image.open(io.BytesIO(p.as_py()))) for p in batch["image"]]
             with torch.inference_mode():
-                vectors.append(model.encode_image(torch.stack(pictures), normalize=True).half())
+                vectors.append(model.encode_image(torch.stack(images), normalize=True).half())
                 if args.texts:
                     of_texts.append(model.encode_text(tokenizer(batch["text"].to_pylist()), normalize=True).half())
     np.save(folder.parent / "bare.npy", torch.cat(vectors).numpy())
@@ -103,25 +103,25 @@ def one_round(args: argparse.Namespace, home: str, number: int) -> dict[str, flo
 
 
 def write_items(args: argparse.Namespace, folder: Path) -> None:
-    """An items/ stage of JPEG pictures with detail at every scale, about 50 kB each, and texts of 600 characters."""
+    """An items/ stage of JPEG images with detail at every scale, about 50 kB each, and texts of 600 characters."""
     from comem_ray.artifacts import StageFolder, fingerprint, write_parquet
-    from comem_ray.schema import ITEM_SCHEMA
+    from comem_ray.knowledge.schema import ITEM_SCHEMA
 
     rng = np.random.default_rng(0)
     stage, units = StageFolder(folder, "ingest", {}), []
     width, height = args.side, args.side * 3 // 4
-    for start in range(0, args.pictures, SHARD_ITEMS):
+    for start in range(0, args.images, SHARD_ITEMS):
         rows = []
-        for i in range(start, min(start + SHARD_ITEMS, args.pictures)):
+        for i in range(start, min(start + SHARD_ITEMS, args.images)):
             coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height))
             noise = Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
-            picture = Image.blend(coarse, noise.filter(ImageFilter.GaussianBlur(1.5)), 0.35)
+            image = Image.blend(coarse, noise.filter(ImageFilter.GaussianBlur(1.5)), 0.35)
             data = io.BytesIO()
-            picture.save(data, "JPEG", quality=90)
+            image.save(data, "JPEG", quality=90)
             text = f"Title {i}: " + " ".join(f"word{n}" for n in rng.integers(0, 5_000, 75))
             rows.append(
                 {"item_id": fingerprint(i)[:24], "language": "en", "title": f"Title {i}", "text": text}
-                | {"picture": data.getvalue(), "width": width, "height": height, "source": "", "source_row": i}
+                | {"image": data.getvalue(), "width": width, "height": height, "source": "", "source_row": i}
             )
         unit = f"part-0000-{start // SHARD_ITEMS:06d}"
         write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(rows, ITEM_SCHEMA))
@@ -163,7 +163,7 @@ def check(args: argparse.Namespace, home: Path) -> None:
 
     bare = np.load(home / "bare.npy").astype(np.float32)
     for number in range(args.rounds):
-        blocks = Embeddings(home / f"round{number}" / "embeddings").blocks("picture")
+        blocks = Embeddings(home / f"round{number}" / "embeddings").blocks("image")
         np.testing.assert_allclose(np.concatenate(list(blocks)), bare, atol=2e-3)
 
 
@@ -176,9 +176,7 @@ def report(args: argparse.Namespace, rounds: list[dict[str, float]]) -> None:
     for name in ("bare", "bare_loop", "job"):
         times = sorted(r[name] for r in rounds)
         middle = statistics.median(times)
-        print(
-            f"{name:10} {middle:7.1f} s ({times[0]:.1f} to {times[-1]:.1f}), {args.pictures / middle:6.1f} pictures/s"
-        )
+        print(f"{name:10} {middle:7.1f} s ({times[0]:.1f} to {times[-1]:.1f}), {args.images / middle:6.1f} images/s")
     for name in ("bare", "bare_loop"):
         ratios = sorted(r[name] / r["job"] for r in rounds)
         print(f"throughput of the job / {name}: {statistics.median(ratios):.3f} ({ratios[0]:.3f} to {ratios[-1]:.3f})")

@@ -2,7 +2,7 @@
 
     python benchmarks/ingest_memory.py [--megabytes 1000] [--rows-per-shard 2000]
 
-Generates a WIT TSV of that size (rows of about 2.5 kB, pictures from a local folder) and the same file as gzip. Then
+Generates a WIT TSV of that size (rows of about 2.5 kB, images from a local folder) and the same file as gzip. Then
 reads each in a process of its own, and runs jobs.ingest over the gzip on a local Ray. Memory is what a process holds
 for itself (RSS less shared pages: the object store is counted apart, by its limit).
 """
@@ -28,17 +28,17 @@ import ray
 from PIL import Image
 
 from comem_ray.config import Config
-from comem_ray.sources.wit_tsv import COLUMNS
+from comem_ray.knowledge.sources.wit_tsv import COLUMNS
 from jobs import ingest
 
-PICTURES = 100
+IMAGES = 100
 OBJECT_STORE = 512 * 2**20
 KINDS = {"scan task": "ray::Map(", "reader": "ray::FlatMap(", "each worker": "_Worker", "idle": "ray::IDLE"}
 READER = """
 import re, sys, time
 from pathlib import Path
-from comem_ray.sources.chunks import parse_batch, read_chunks
-from comem_ray.sources.files import SourceFile
+from comem_ray.knowledge.sources.chunks import parse_batch, read_chunks
+from comem_ray.knowledge.sources.files import SourceFile
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 before, start, rows = peak(), time.monotonic(), 0
 for chunk in read_chunks(SourceFile(0, sys.argv[1], "wit_tsv", "."), int(sys.argv[2])):
@@ -49,10 +49,10 @@ print(f"{rows:,} rows in {seconds:.1f} s, peak {peak():.0f} MB, of which {before
 
 
 def generate(folder: Path, megabytes: int) -> int:
-    """Writes wit.tsv, wit.tsv.gz and the pictures; returns the count of rows."""
+    """Writes wit.tsv, wit.tsv.gz and the images; returns the count of rows."""
     rng = random.Random(0)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(5_000)]
-    for n in range(PICTURES):
+    for n in range(IMAGES):
         out = io.BytesIO()
         Image.effect_noise((300, 200), 60).convert("RGB").save(out, "JPEG")
         (folder / f"{n}.jpg").write_bytes(out.getvalue())
@@ -67,7 +67,7 @@ def generate(folder: Path, megabytes: int) -> int:
             fields = dict.fromkeys(COLUMNS, "x")
             fields |= {"language": "en", "page_url": f"https://example.org/{rows}", "page_title": f"Title {rows}"}
             fields |= {
-                "image_url": f"{rows % PICTURES}.jpg",
+                "image_url": f"{rows % IMAGES}.jpg",
                 "context_page_description": " ".join(rng.choices(words, k=120)),
             }
             fields |= {"context_section_description": " ".join(rng.choices(words, k=240))}

@@ -7,10 +7,10 @@ the settings of serve/ray.env; `OMP_WAIT_POLICY=PASSIVE` before the command give
 
 Needs a finished run (`python -m jobs.quickstart --config ...`). Serves it as users do (`serve run serve/config.yaml`,
 on a Ray of its own), and loads the library's parts into this process, with as many threads as a replica has. The two
-are asked in turns, the same question with the same picture, one request at a time: what one adds to the other is the
+are asked in turns, the same question with the same image, one request at a time: what one adds to the other is the
 difference of their medians. Then 1, 4 and 8 clients at once ask the served one.
 
-"Direct" is what the API does and no more: picture decoded, items retrieved, their texts read, memory read from the
+"Direct" is what the API does and no more: image decoded, items retrieved, their texts read, memory read from the
 store, question answered.
 """
 
@@ -42,11 +42,11 @@ import torch
 import yaml
 
 from comem_ray.config import Config, load_config
-from comem_ray.images import open_picture
-from comem_ray.items import ItemStore
+from comem_ray.knowledge.images import open_image
+from comem_ray.knowledge.items import ItemStore
 from comem_ray.memory_store import MemoryStore
 from comem_ray.model.adapter import encoder_fingerprint
-from comem_ray.model.reasoner import Question, Reasoner
+from comem_ray.model.reasoner import Prompt, Reasoner
 from comem_ray.retrieval.retriever import Query, Retriever
 
 ROOT = Path(__file__).parents[1]
@@ -64,19 +64,19 @@ class Direct:
 
     def answer(self, image: str, mode: Any, new_tokens: int) -> tuple[str, list[str]]:
         """The answer, and the texts of its sources."""
-        limit = self.config.api.max_picture_pixels
-        picture = open_picture(base64.b64decode(image), limit)
+        limit = self.config.api.max_image_pixels
+        image = open_image(base64.b64decode(image), limit)
         if mode == "none":
-            return self.reasoner.answer([Question(QUESTION, picture, max_new_tokens=new_tokens)])[0].text, []
+            return self.reasoner.answer([Prompt(QUESTION, image, max_new_tokens=new_tokens)])[0].text, []
         asked = self.config.retrieval
-        hits = self.retriever.retrieve([Query(picture, None)], asked.top_k, "picture", asked.language)[0]
-        items = self.items.get([h.item_id for h in hits], picture=mode == "rag")
+        hits = self.retriever.retrieve([Query(image, None)], asked.top_k, "image", asked.language)[0]
+        items = self.items.get([h.item_id for h in hits], image=mode == "rag")
         knowledge: dict[str, Any] = {}
         if mode == "rag":
-            knowledge["items"] = [(i.text, open_picture(i.picture or b"", limit)) for i in items]
+            knowledge["items"] = [(i.text, open_image(i.image or b"", limit)) for i in items]
         else:
             knowledge["memory"] = self.store.get([h.item_id for h in hits])
-        question = Question(QUESTION, picture, mode, max_new_tokens=new_tokens, **knowledge)
+        question = Prompt(QUESTION, image, mode, max_new_tokens=new_tokens, **knowledge)
         return self.reasoner.answer([question])[0].text, [i.text for i in items]
 
 
@@ -153,7 +153,7 @@ def quantiles(values: list[float]) -> tuple[float, float]:
 
 
 def compare(direct: Direct, client: Client, images: list[str], requests: int, warm_up: int = 5) -> None:
-    """Both in turns, over the same pictures; which goes first changes each time."""
+    """Both in turns, over the same images; which goes first changes each time."""
     times: dict[str, list[float]] = {"direct": [], "served": []}
     stages: dict[str, list[float]] = {}
     for number, image in zip(range(-warm_up, requests), itertools.cycle(images), strict=False):
@@ -194,11 +194,11 @@ def throughput(url: str, client: Client, images: list[str], users: int, requests
     print(f"{users} at once: {len(times) / seconds:6.1f} answers/s   p50 {p50:8.1f} ms   p95 {p95:8.1f} ms")
 
 
-def pictures(config: Config, count: int) -> list[str]:
-    """Pictures of items of the run, as base64."""
+def question_images(config: Config, count: int) -> list[str]:
+    """Images of items of the run, as base64."""
     store = ItemStore(config.folder("items"))
     ids = random.Random(0).sample(store.ids, min(count, len(store)))
-    return [base64.b64encode(i.picture or b"").decode() for i in store.get(ids)]
+    return [base64.b64encode(i.image or b"").decode() for i in store.get(ids)]
 
 
 def main() -> None:
@@ -219,15 +219,15 @@ def main() -> None:
     print(", ".join(f"{n} {version(n)}" for n in names) + f"; {threads} threads; load {os.getloadavg()[0]:.1f}")
     print(f"{config.name}, mode {args.mode}, top {config.retrieval.top_k}, {args.new_tokens} new tokens")
     print(f"serve/ray.env: {args.ray_env}")
-    images, direct = pictures(config, 32), Direct(config)
+    encoded, direct = question_images(config, 32), Direct(config)
     with serving(args.config, args.overrides, args.ray_env) as url, httpx.Client(base_url=url, timeout=300) as http:
         client = Client(http, args.mode, args.new_tokens)
-        want = direct.answer(images[0], args.mode, args.new_tokens)
-        body = client.answer(images[0])
+        want = direct.answer(encoded[0], args.mode, args.new_tokens)
+        body = client.answer(encoded[0])
         assert (body["answer"], [s["text"] for s in body["sources"]]) == want, (body, want)
-        compare(direct, client, images, args.requests)
+        compare(direct, client, encoded, args.requests)
         for users in (1, 4, 8):
-            throughput(url, client, images, users, max(users * 4, args.requests // 2))
+            throughput(url, client, encoded, users, max(users * 4, args.requests // 2))
 
 
 if __name__ == "__main__":

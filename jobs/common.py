@@ -19,7 +19,7 @@ import ray.data
 from ray.exceptions import RayError
 
 from comem_ray.artifacts import ArtifactError, write_json
-from comem_ray.config import Config, ConfigError, Workers, load_config
+from comem_ray.config import Config, ConfigError, WorkersConfig, load_config
 
 Summary = dict[str, int | float | str]
 
@@ -116,7 +116,7 @@ def _number(value: int | float | str) -> str:
 
 
 def run_units(
-    units: Sequence[dict[str, Any]], worker: type, arguments: tuple[Any, ...], workers: Workers, name: str
+    units: Sequence[dict[str, Any]], worker: type, arguments: tuple[Any, ...], workers: WorkersConfig, name: str
 ) -> int:
     """Runs `worker(*arguments)` over `units` on an actor pool (Ray Data); a unit is one row and commits itself.
 

@@ -1,9 +1,9 @@
-"""CLIP embeddings of every knowledge item: its picture and, with clip.texts, its text.
+"""CLIP embeddings of every knowledge item: its image and, with clip.texts, its text.
 
     ray job submit --working-dir . -- python -m jobs.embed_items --config configs/demo.yaml
 
 One unit an item shard, on an actor pool; an actor holds one model. Its threads read, decode and tokenise the next
-batches while the current one is computed; the texts of a batch go first, so that there is work while the first pictures
+batches while the current one is computed; the texts of a batch go first, so that there is work while the first images
 are decoded. A rerun keeps the finished units and ends with the same bytes.
 """
 
@@ -24,15 +24,15 @@ import torch
 
 from comem_ray.artifacts import StageFolder, load_manifest, write_parquet
 from comem_ray.config import Config
-from comem_ray.images import open_picture
-from comem_ray.items import STAGE as ITEMS
-from comem_ray.items import item_shards
+from comem_ray.knowledge.images import open_image
+from comem_ray.knowledge.items import STAGE as ITEMS
+from comem_ray.knowledge.items import item_shards
+from comem_ray.knowledge.schema import embedding_schema
 from comem_ray.retrieval.clip import ClipEncoder, locate
 from comem_ray.retrieval.embeddings import STAGE
-from comem_ray.schema import embedding_schema
 from jobs.common import Summary, main, run_units
 
-AHEAD = 2  # batches prepared beyond the one computed; at 256 pictures of 224 pixels, 150 MB each
+AHEAD = 2  # batches prepared beyond the one computed; at 256 images of 224 pixels, 150 MB each
 
 
 def run(config: Config) -> Summary:
@@ -71,9 +71,9 @@ class EmbedShard:
     def __init__(self, config: Config, stage: StageFolder):
         clip = config.clip
         self._items, self._stage, self._clip = config.folder("items"), stage, clip
-        self._max_pixels = config.ingest.pictures.max_pixels
+        self._max_pixels = config.ingest.images.max_pixels
         self._encoder = ClipEncoder(clip, "cuda" if clip.workers.gpus else "cpu")
-        # A preparing thread does its picture alone: were each to start threads of its own, they would fight for cores.
+        # A preparing thread does its image alone: were each to start threads of its own, they would fight for cores.
         self._threads = ThreadPoolExecutor(clip.decode_threads)
         torch.set_num_threads(max(1, math.floor(clip.workers.cpus)))
 
@@ -91,7 +91,7 @@ class EmbedShard:
             columns = [pa.array(batch.item_ids)]
             texts = [] if batch.tokens is None else [self._encoder.encode_texts(batch.tokens.result())]
             pixels = torch.stack([pixels.result() for pixels in batch.pixels])
-            vectors = [self._encoder.encode_pictures(pixels), *texts]
+            vectors = [self._encoder.encode_images(pixels), *texts]
             columns += [_vector_column(v) for v in vectors]
             parts.append(pa.table(columns, schema=schema))
         return pa.concat_tables(parts).combine_chunks()
@@ -100,7 +100,7 @@ class EmbedShard:
         """The batches of a shard, the next ones under way when one is handed out."""
         under_way: deque[_Batch] = deque()
         with pq.ParquetFile(path) as file:
-            columns = ["item_id", "text", "picture"] if self._clip.texts else ["item_id", "picture"]
+            columns = ["item_id", "text", "image"] if self._clip.texts else ["item_id", "image"]
             for rows in file.iter_batches(self._clip.batch_size, columns=columns):
                 under_way.append(self._begin(rows))
                 if len(under_way) > AHEAD:
@@ -110,10 +110,10 @@ class EmbedShard:
     def _begin(self, rows: pa.RecordBatch) -> _Batch:
         submit, encoder = self._threads.submit, self._encoder
         tokens = submit(encoder.tokenize, rows["text"].to_pylist()) if self._clip.texts else None
-        return _Batch(rows["item_id"].to_pylist(), tokens, [submit(self._pixels, p.as_py()) for p in rows["picture"]])
+        return _Batch(rows["item_id"].to_pylist(), tokens, [submit(self._pixels, p.as_py()) for p in rows["image"]])
 
-    def _pixels(self, picture: bytes) -> torch.Tensor:
-        return self._encoder.preprocess(open_picture(picture, self._max_pixels))
+    def _pixels(self, image: bytes) -> torch.Tensor:
+        return self._encoder.preprocess(open_image(image, self._max_pixels))
 
 
 def _vector_column(vectors: np.ndarray) -> pa.Array:

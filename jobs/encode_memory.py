@@ -19,14 +19,14 @@ import torch
 
 from comem_ray.artifacts import StageFolder, load_manifest
 from comem_ray.config import Config
-from comem_ray.images import open_picture
+from comem_ray.knowledge.images import open_image
 from comem_ray.memory_store import STAGE, write_memory
 from comem_ray.model.adapter import encoder_fingerprint, encoder_identity
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.sequences import TokenSequence
 from jobs.common import Summary, main, run_units
 
-CHUNK_ITEMS = 256  # prepared at once: at 64 picture tokens an item, some 300 MB of patches
+CHUNK_ITEMS = 256  # prepared at once: at 64 image tokens an item, some 300 MB of patches
 
 
 def run(config: Config) -> Summary:
@@ -61,7 +61,7 @@ class EncodeShard:
         path = self.config.folder("items") / f"{unit}.parquet"
         chosen = self.config.memory.languages
         wanted = None if chosen is None else [("language", "in", chosen)]
-        table = pq.read_table(path, columns=["item_id", "text", "picture"], filters=wanted)
+        table = pq.read_table(path, columns=["item_id", "text", "image"], filters=wanted)
         item_ids = table["item_id"].to_pylist()
         parts = [self.encoder.encode_sequences(chunk) for chunk in self._chunks(table)]
         name = f"{unit}.safetensors"
@@ -82,9 +82,9 @@ class EncodeShard:
                 yield following.result()
 
     def _tokenise(self, chunk: pa.Table) -> list[TokenSequence]:
-        limit = self.config.ingest.pictures.max_pixels
-        rows = zip(chunk["text"].to_pylist(), chunk["picture"].to_pylist(), strict=True)
-        return [self.encoder.sequence(text, open_picture(picture, limit)) for text, picture in rows]
+        limit = self.config.ingest.images.max_pixels
+        rows = zip(chunk["text"].to_pylist(), chunk["image"].to_pylist(), strict=True)
+        return [self.encoder.sequence(text, open_image(image, limit)) for text, image in rows]
 
 
 if __name__ == "__main__":

@@ -23,19 +23,18 @@ import pyarrow.parquet as pq
 import torch
 
 from comem_ray.artifacts import StageFolder, fingerprint, load_manifest, write_atomic, write_json, write_parquet
-from comem_ray.config import Config, ConfigError, resolve
-from comem_ray.config_evaluation import Evaluation
+from comem_ray.config import Config, ConfigError, EvaluationConfig, resolve
 from comem_ray.evaluation import official
-from comem_ray.evaluation.answering import Evaluator
+from comem_ray.evaluation.evaluator import Evaluator
+from comem_ray.evaluation.figures import figures, markdown
 from comem_ray.evaluation.gold_items import items_of
-from comem_ray.evaluation.pictures import PictureReader
 from comem_ray.evaluation.questions import EvaluationQuestion, opened, packed, read_questions, unpacked
-from comem_ray.evaluation.report import STAGE, Part, read_part, write_report
 from comem_ray.evaluation.sources import SourceQuestions, read_source
-from comem_ray.evaluation.tables import figures, markdown
 from comem_ray.memory_store import store_bytes
 from comem_ray.model.adapter import encoder_identity
+from comem_ray.report.evaluation import STAGE, Part, read_part, write_report
 from comem_ray.retrieval.index import STAGE as INDEX
+from comem_ray.tasks.images import ImageReader
 from jobs.common import Summary, main, run_units
 
 TIMES = "times"
@@ -45,10 +44,10 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("arm", pa.string(), nullable=False),
         pa.field("mode", pa.string(), nullable=False),
         pa.field("k", pa.int32(), nullable=False),
-        pa.field("place", pa.int32()),  # where the right item was put, from 1; null: where retrieval had it
+        pa.field("gold_position", pa.int32()),  # where the right item was put, from 1; null: where retrieval had it
         pa.field("knowledge", pa.int32(), nullable=False),  # items that retrieval saw; 0 in mode none
         pa.field("prediction", pa.string(), nullable=False),
-        pa.field("fault", pa.string()),  # why there is none: "picture_missing", "prompt_too_long", ...; null: there is
+        pa.field("fault", pa.string()),  # why there is none: "image_missing", "prompt_too_long", ...; null: there is
         pa.field("score", pa.float64()),  # 0..1; null where its benchmark judges answers together (the report has it)
         pa.field("rank", pa.int32()),  # of the right item in retrieval, from 1; 0 not found; null not known
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # before the question, best first
@@ -90,7 +89,7 @@ def run(config: Config) -> Summary:
     found = {
         **figures(questions, predictions, times, evaluation.k),
         "sources": official_figures,
-        "missing_pictures": official.missing_pictures(predictions),
+        "missing_images": official.missing_images(predictions),
         "rejected": official.fates(sources, predictions)["rejected"],
         "memory_store": store_bytes(config.folder("memory")) if "memory" in evaluation.modes else None,
     }
@@ -100,7 +99,7 @@ def run(config: Config) -> Summary:
     write_report(stage.path / "report.html", f"Evaluation of {config.name}", [part(config, predictions)])
     scores = {f"{name}, %": arm["score"] for name, arm in found["arms"].items()}
     counts = {
-        "missing pictures": found["missing_pictures"]["count"],
+        "missing images": found["missing_images"]["count"],
         "rejected rows": found["rejected"]["count"],
         "left out": sum(source.left_out for source in sources),
     }
@@ -133,7 +132,7 @@ def part(config: Config, predictions: Sequence[dict[str, Any]] | None = None) ->
     return found
 
 
-def section(config: Config) -> Evaluation:
+def section(config: Config) -> EvaluationConfig:
     """The section `evaluation`. Raises ConfigError where there is none, or nothing to ask."""
     if config.evaluation is None:
         raise ConfigError("field evaluation: missing; it says which questions to ask, and how")
@@ -142,18 +141,22 @@ def section(config: Config) -> Evaluation:
     return config.evaluation
 
 
-def _identity(config: Config, evaluation: Evaluation) -> dict[str, Any]:
+def _identity(config: Config, evaluation: EvaluationConfig) -> dict[str, Any]:
     return {
         "encoder": encoder_identity(config),
         "question_pixels": config.backbone.question_pixels.model_dump(),
         "reasoner": config.reasoner.model_dump(),
         "retrieval": config.retrieval.model_dump(exclude={"top_k"}),
-        "evaluation": evaluation.model_dump(include={"modes", "k", "places", "knowledge_sizes", "items_language"}),
+        "evaluation": evaluation.model_dump(
+            include={"modes", "k", "gold_positions", "knowledge_sizes", "items_language"}
+        ),
         "seed": config.seed,
     }
 
 
-def _units(questions: Sequence[EvaluationQuestion], evaluation: Evaluation, made_from: str) -> Iterator[dict[str, Any]]:
+def _units(
+    questions: Sequence[EvaluationQuestion], evaluation: EvaluationConfig, made_from: str
+) -> Iterator[dict[str, Any]]:
     size = evaluation.questions_per_unit
     for number, start in enumerate(range(0, len(questions), size)):
         yield _unit(f"part-{number:06d}", questions[start : start + size], made_from)
@@ -162,9 +165,9 @@ def _units(questions: Sequence[EvaluationQuestion], evaluation: Evaluation, made
 
 
 def _unit(name: str, questions: Sequence[EvaluationQuestion], made_from: str) -> dict[str, Any]:
-    elsewhere = [q.picture_at and replace(q.picture_at, file="") for q in questions]  # wherever the files lie
+    elsewhere = [q.image_at and replace(q.image_at, file="") for q in questions]  # wherever the files lie
     digest = fingerprint(
-        [made_from, packed([replace(q, picture_at=a) for q, a in zip(questions, elsewhere, strict=True)])]
+        [made_from, packed([replace(q, image_at=a) for q, a in zip(questions, elsewhere, strict=True)])]
     )
     return {"unit": name, "inputs": digest, "questions": packed(questions)}
 
@@ -195,13 +198,13 @@ class EvaluateUnit:
     def __init__(self, config: Config, stage: StageFolder, right: Sequence[str]):
         evaluation = section(config)
         torch.set_num_threads(max(1, int(evaluation.workers.cpus)))
-        self.stage, self.seed, self.max_pixels = stage, config.seed, config.api.max_picture_pixels
-        self.pictures = PictureReader()
+        self.stage, self.seed, self.max_pixels = stage, config.seed, config.api.max_image_pixels
+        self.images = ImageReader()
         self.evaluator = Evaluator(config, evaluation, "cuda" if evaluation.workers.gpus else "cpu", right)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         unit, inputs, text = (batch[name][0] for name in ("unit", "inputs", "questions"))
-        questions = [opened(question, self.pictures, self.max_pixels) for question in unpacked(str(text))]
+        questions = [opened(question, self.images, self.max_pixels) for question in unpacked(str(text))]
         torch.manual_seed(int(fingerprint([self.seed, str(unit)])[:8], 16))  # counts where answers are sampled
         timed = unit == TIMES
         rows = self.evaluator.times(questions) if timed else self.evaluator.predictions(questions)

@@ -3,7 +3,7 @@
     ray job submit --working-dir . -- python -m jobs.ingest --config configs/demo.yaml
 
 Two passes. The scan streams every file once, one task a file, to cut it into units and to find rows that repeat earlier
-ones. Then one reader a file streams the unfinished units to a pool of workers, which fetch and normalise the pictures
+ones. Then one reader a file streams the unfinished units to a pool of workers, which fetch and normalise the images
 and commit the units. Ray Data holds the readers back when the workers are behind, so memory stays bounded.
 A rerun keeps the finished units; with ingest.retry_failed it does again those with rows that may succeed now, and
 only these rows of them. The result is the same after any number of kills.
@@ -22,11 +22,11 @@ import pyarrow as pa
 import ray.data
 
 from comem_ray.artifacts import Manifest, Record, StageFolder
-from comem_ray.config import Config, Ingest
-from comem_ray.ingest import PictureMaker, ingest_unit
-from comem_ray.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
-from comem_ray.sources.files import SourceFile, source_files
-from comem_ray.sources.scan import Scan, Unit, saved_scan, scan, units
+from comem_ray.config import Config, IngestConfig
+from comem_ray.knowledge.ingest import ImageMaker, ingest_unit
+from comem_ray.knowledge.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
+from comem_ray.knowledge.sources.files import SourceFile, source_files
+from comem_ray.knowledge.sources.scan import Scan, Unit, saved_scan, scan, units
 from jobs.common import Summary, main
 
 STAGE = "ingest"
@@ -36,7 +36,7 @@ def run(config: Config) -> Summary:
     """Makes the items of `config`. Raises ConfigError where a source names no file, ArtifactError for another make."""
     ingest = config.ingest
     files = source_files(ingest.sources)
-    identity = {"rules": RULES, "rows_per_shard": ingest.rows_per_shard, "pictures": ingest.pictures.model_dump()}
+    identity = {"rules": RULES, "rows_per_shard": ingest.rows_per_shard, "images": ingest.images.model_dump()}
     stage = StageFolder(config.folder("items"), STAGE, identity)
     plan = units(files, scan_files(files, ingest.rows_per_shard, stage.path / "scan"))
     inputs = {unit.name: unit.inputs for of_file in plan for unit in of_file}
@@ -64,7 +64,7 @@ def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
     return [saved_scan(file, rows, folder) or scan(file, rows, folder) for file in files]
 
 
-def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: Ingest) -> None:
+def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: IngestConfig) -> None:
     """Makes the units of `todo`, which holds a list of units for each file."""
     items: list[dict[str, Any]] = [{"file": f, "units": u} for f, u in zip(files, todo, strict=True) if u]
     if not items:
@@ -101,8 +101,8 @@ def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFo
 class _Worker:
     """Makes one unit a call."""
 
-    def __init__(self, stage: StageFolder, ingest: Ingest):
-        self._stage, self._maker = stage, PictureMaker(ingest, decoders=math.ceil(ingest.workers.cpus))
+    def __init__(self, stage: StageFolder, ingest: IngestConfig):
+        self._stage, self._maker = stage, ImageMaker(ingest, decoders=math.ceil(ingest.workers.cpus))
 
     def __call__(self, batch: pa.Table) -> dict[str, list[str]]:
         file, unit = pickle.loads(batch["job"][0].as_py())
@@ -110,7 +110,7 @@ class _Worker:
         return {"unit": [record.unit]}
 
 
-def _worth_retrying(record: Record, ingest: Ingest) -> bool:
+def _worth_retrying(record: Record, ingest: IngestConfig) -> bool:
     """Whether some rows of a finished unit may succeed under the present configuration."""
     hopeless = 0 if ingest.fetch.enabled else record.counts.get("rejected.fetch_disabled", 0)
     hopeless += 0 if ingest.fetch.allow_private else record.counts.get("rejected.fetch_private", 0)

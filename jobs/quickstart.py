@@ -13,7 +13,7 @@ from jobs.common import Summary, main, run_stage
 
 STAGES = {
     "ingest": ingest.run,  # WIT rows          -> items/       numbered parquet shards of knowledge items
-    "embed_items": embed_items.run,  # items   -> embeddings/  CLIP embeddings, picture and text
+    "embed_items": embed_items.run,  # items   -> embeddings/  CLIP embeddings, image and text
     "build_index": build_index.run,  # vectors -> index/       FAISS
     "encode_memory": encode_memory.run,  # items -> memory/    8 vectors an item
 }

@@ -24,14 +24,13 @@ import pyarrow.parquet as pq
 import torch
 
 from comem_ray.artifacts import Manifest, StageFolder, fingerprint, load_manifest, write_parquet
-from comem_ray.config import Config, ConfigError
-from comem_ray.config_synthesis import Synthesis
+from comem_ray.config import Config, ConfigError, SynthesisConfig
 from comem_ray.prompts import translation_instruction
 from comem_ray.retrieval.index import STAGE as INDEX
-from comem_ray.training.questions import DUPLICATE, GoldQuestion, Rejection, read_questions, without_duplicates
-from comem_ray.training.samples import REJECTED, REJECTED_SAMPLE_SCHEMA, TRAINING_SCHEMA
-from comem_ray.training.synthesis import Synthesizer, synthesis_identity
-from comem_ray.training.translation import ChatTranslator, drawn, translated
+from comem_ray.training.data.questions import DUPLICATE, GoldQuestion, Rejection, read_questions, without_duplicates
+from comem_ray.training.data.samples import REJECTED, REJECTED_SAMPLE_SCHEMA, TRAINING_SCHEMA
+from comem_ray.training.data.synthesis import Synthesizer, synthesis_identity
+from comem_ray.training.data.translation import ChatTranslator, drawn, translated
 from jobs.common import Summary, main, run_units
 
 STAGE = "synthesize"
@@ -58,14 +57,14 @@ def run(config: Config) -> Summary:
     return _summary(stage.close([*inputs, *translations]), made=len(todo))
 
 
-def _section(config: Config) -> Synthesis:
+def _section(config: Config) -> SynthesisConfig:
     if config.synthesis is None:
         raise ConfigError("field synthesis: is missing, it names the questions to make training samples of")
     return config.synthesis
 
 
-def _units(synthesis: Synthesis, index: str) -> Iterator[dict[str, Any]]:
-    """Numbered runs of rows, each with the digest of what its samples are made from: rows, pictures, index."""
+def _units(synthesis: SynthesisConfig, index: str) -> Iterator[dict[str, Any]]:
+    """Numbered runs of rows, each with the digest of what its samples are made from: rows, images, index."""
     rows = without_duplicates(chain.from_iterable([read_questions(source) for source in synthesis.sources]))
     number = 0
     while chunk := list(islice(rows, synthesis.questions_per_unit)):
@@ -75,13 +74,15 @@ def _units(synthesis: Synthesis, index: str) -> Iterator[dict[str, Any]]:
 
 
 def _input(row: GoldQuestion | Rejection) -> list[Any]:
-    if isinstance(row, Rejection) or row.picture is None:
+    if isinstance(row, Rejection) or row.image is None:
         return [asdict(row)]
-    path = Path(row.picture)
-    return [asdict(replace(row, picture=path.name)), path.stat().st_size]
+    path = Path(row.image)
+    return [asdict(replace(row, image=path.name)), path.stat().st_size]
 
 
-def _translations(config: Config, synthesis: Synthesis, stage: StageFolder, parts: Sequence[str]) -> dict[str, str]:
+def _translations(
+    config: Config, synthesis: SynthesisConfig, stage: StageFolder, parts: Sequence[str]
+) -> dict[str, str]:
     """The units of the translation, each with the digest of what it is made from."""
     settings = synthesis.translation
     if settings is None:

@@ -23,10 +23,10 @@ from ray.train.torch import TorchTrainer
 from torch import Tensor
 
 from comem_ray.config import Config, resolve
+from comem_ray.report.training import write_report
 from comem_ray.training.estimate import estimate
 from comem_ray.training.loop import Diverged, Trainer
 from comem_ray.training.metrics import MetricsLog, read_metrics
-from comem_ray.training.report import write_report
 from comem_ray.training.runs import checked, section
 from jobs.common import StageFailed, Summary, main
 

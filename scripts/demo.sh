@@ -38,7 +38,7 @@ wait_for() {  # wait_for WHAT URL LOG SECONDS
 }
 
 echo "== 1. the demo's world: pictures, texts and models below $COMEM_HOME"
-comem demo prepare
+python -m examples.countries.prepare
 
 echo "== 2. a Ray cluster of this machine; dashboard $dashboard (it asks for the token: ray get-auth-token)"
 export RAY_AUTH_MODE=token
@@ -66,7 +66,7 @@ if [ "$what" = serve ]; then
     wait "${children[0]}"
 else
     echo "== 5. questions"
-    comem demo ask --url "$endpoint"
+    python -m examples.countries.ask --url "$endpoint"
     echo
     echo "done. 'make serve' keeps the endpoint and the dashboard up."
 fi

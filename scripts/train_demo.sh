@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Trains the demo's model from nothing into $COMEM_HOME/demo-model, then copies what ships into weights/.
+# Trains the demo's model from nothing into $COMEM_HOME/demo-model, then copies what ships into
+# examples/countries/weights/.
 # SIZES=large takes the longer recipe, for a GPU. May be killed at any point and run again: finished stages are kept, an
 # unfinished one goes on from its checkpoint.
 set -euo pipefail
@@ -8,15 +9,15 @@ out=$COMEM_HOME/demo-model config=configs/demo_train.yaml sizes=${SIZES:-real}
 unset RAY_ADDRESS
 
 echo "== 1. the retriever's CLIP model"
-[ -e "$out/clip/comem-demo-clip.safetensors" ] || python -m comem_ray.demo.clip --out "$out/clip"
+[ -e "$out/clip/comem-demo-clip.safetensors" ] || python -m examples.countries.train.clip --out "$out/clip"
 echo "== 2. vision tower, base, warm-up, knowledge base"
-python -m comem_ray.demo.model.stages --out "$out" --sizes "$sizes"
+python -m examples.countries.train.stages --out "$out" --sizes "$sizes"
 echo "== 3. its items"
 python -m jobs.ingest --config "$config"
 echo "== 4. samples over them"
-python -m comem_ray.demo.model.stages --out "$out" --sizes "$sizes" --stage samples
+python -m examples.countries.train.stages --out "$out" --sizes "$sizes" --stage samples
 echo "== 5. the adapter, by the project's own training"
 python -m jobs.train --config "$config"
 echo "== 6. what ships"
-python -m comem_ray.demo.model.ship --run "$out" --adapter "$out/trained"
-du -sh weights
+python -m examples.countries.train.ship --run "$out" --adapter "$out/trained"
+du -sh examples/countries/weights

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from comem_ray import __version__
-from comem_ray.config import Api
+from comem_ray.config import ApiConfig
 from serve.bodies import (
     AnswerReply,
     AnswerRequest,
@@ -26,21 +26,21 @@ from serve.errors import Guard, api_error, overloaded
 from serve.flow import Flow, Json, image_url
 
 _DESCRIPTION = """
-Questions about pictures, answered by a frozen vision-language model that is helped by retrieved knowledge items.
+Questions about images, answered by a frozen vision-language model that is helped by retrieved knowledge items.
 Every error has the shape `{"error": {"type", "message", "field"}}`.
 """
 _STREAMED = {
     "description": "The answer; with `stream` as server-sent events: `sources`, `token` ..., `done` (or `error`)",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
-_PICTURE_HEADERS = {
+_IMAGE_HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Content-Security-Policy": "default-src 'none'",
     "Cache-Control": "public, max-age=86400",  # an item's id is a digest of what makes it
 }
 
 
-def build_api(flow: Flow, limits: Api) -> FastAPI:
+def build_api(flow: Flow, limits: ApiConfig) -> FastAPI:
     """The API, its guards in front."""
     app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION)
     _questions(app, flow)
@@ -62,7 +62,7 @@ def _questions(app: FastAPI, flow: Flow) -> None:
 
     @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
     async def answer(body: AnswerRequest, request: Request) -> Response:
-        """Answers a question, with a picture or (mode `none`) without."""
+        """Answers a question, with an image or (mode `none`) without."""
         prepared = await flow.prepare(body)
         if body.stream:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -71,7 +71,7 @@ def _questions(app: FastAPI, flow: Flow) -> None:
 
     @app.post("/v1/retrieve", response_model=RetrieveReply, responses=errors)
     async def retrieve(body: RetrieveRequest, request: Request) -> Response:
-        """The items nearest to a picture, to a text, or to both."""
+        """The items nearest to an image, to a text, or to both."""
         return _timed(request, await flow.retrieve(body))
 
 
@@ -83,14 +83,14 @@ def _items(app: FastAPI, flow: Flow) -> None:
         fields = ("item_id", "language", "title", "text", "page_url", "width", "height")
         return JSONResponse({**{f: getattr(i, f) for f in fields}, "image_url": image_url(i)})
 
-    picture = {"description": "The picture", "content": {"image/jpeg": {}, "image/png": {}}}
+    content = {"description": "The image", "content": {"image/jpeg": {}, "image/png": {}}}
 
-    @app.get("/v1/items/{item_id}/image", response_class=Response, responses={200: picture, **error_docs(404, 500)})
+    @app.get("/v1/items/{item_id}/image", response_class=Response, responses={200: content, **error_docs(404, 500)})
     async def image(item_id: str) -> Response:
-        """The picture of a knowledge item."""
-        data = (await flow.item(item_id, picture=True)).picture
+        """The image of a knowledge item."""
+        data = (await flow.item(item_id, image=True)).image
         assert data is not None
-        return Response(data, media_type=_media_type(data), headers=_PICTURE_HEADERS)
+        return Response(data, media_type=_media_type(data), headers=_IMAGE_HEADERS)
 
 
 def _health(app: FastAPI, flow: Flow) -> None:

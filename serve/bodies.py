@@ -13,7 +13,7 @@ from comem_ray.prompts import Mode
 from serve.messages import By
 
 # A grey square of 8 x 8 pixels.
-EXAMPLE_PICTURE = (
+EXAMPLE_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAE0lEQVR4nGNoaGjAihiGlgR2BADxIE4B2ETfjAAA"
     "AABJRU5ErkJggg=="
 )
@@ -41,8 +41,8 @@ class AnswerRequest(_Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"question": "Which country is this?", "image": EXAMPLE_PICTURE},
-                {"question": "What is its capital?", "image": EXAMPLE_PICTURE, "mode": "rag", "top_k": 2},
+                {"question": "Which country is this?", "image": EXAMPLE_IMAGE},
+                {"question": "What is its capital?", "image": EXAMPLE_IMAGE, "mode": "rag", "top_k": 2},
                 {"question": "What is the capital of Peru?", "mode": "none", "max_new_tokens": 16, "stream": True},
             ]
         }
@@ -60,9 +60,9 @@ class RetrieveRequest(_Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
-                {"image": EXAMPLE_PICTURE, "top_k": 5},
+                {"image": EXAMPLE_IMAGE, "top_k": 5},
                 {"text": "a long country by the sea", "language": "en"},
-                {"image": EXAMPLE_PICTURE, "text": "a long country by the sea", "by": "both", "text_weight": 0.3},
+                {"image": EXAMPLE_IMAGE, "text": "a long country by the sea", "by": "both", "text_weight": 0.3},
             ]
         }
     )
@@ -79,11 +79,11 @@ class Source(BaseModel):
     title: str
     text: str
     score: float = Field(description="cosine similarity, for `both` the weighted mean of two")
-    image_url: str = Field(description="the source's own URL, else the path of the picture in this API")
+    image_url: str = Field(description="the source's own URL, else the path of the image in this API")
 
 
 class Usage(BaseModel):
-    prompt_tokens: int = Field(description="tokens of question, pictures and items; memory is counted apart")
+    prompt_tokens: int = Field(description="tokens of question, images and items; memory is counted apart")
     memory_vectors: int
     completion_tokens: int
 
@@ -145,7 +145,7 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
     413: (
         "The body is too large",
         "body_too_large",
-        "the body has 104,857,600 bytes, the limit is 20,000,000: send a smaller picture",
+        "the body has 104,857,600 bytes, the limit is 20,000,000: send a smaller image",
         None,
     ),
     415: (
@@ -156,8 +156,8 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
     ),
     422: (
         "A field cannot be used",
-        "picture_too_many_pixels",
-        "the picture cannot be used: 20000x20000 pixels, the limit is 50,000,000 pixels",
+        "image_too_many_pixels",
+        "the image cannot be used: 20000x20000 pixels, the limit is 50,000,000 pixels",
         "image",
     ),
     500: (

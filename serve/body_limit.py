@@ -48,5 +48,5 @@ class BodyLimit:
         return None
 
     def _too_large(self, size: str) -> ApiError:
-        message = f"the body has {size} bytes, the limit is {self.max_bytes:,}: send a smaller picture"
+        message = f"the body has {size} bytes, the limit is {self.max_bytes:,}: send a smaller image"
         return ApiError(413, "body_too_large", message, None, {"Connection": "close"})

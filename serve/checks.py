@@ -1,6 +1,6 @@
-"""What is checked of a request before any model works on it: the configured limits, and the picture by its header.
+"""What is checked of a request before any model works on it: the configured limits, and the image by its header.
 
-Raises ApiError, naming the field and what would be right. A picture is decoded later, where its pixels are needed.
+Raises ApiError, naming the field and what would be right. An image is decoded later, where its pixels are needed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import binascii
 import re
 
 from comem_ray.config import Config
-from comem_ray.images import PictureError, check_header
+from comem_ray.knowledge.images import ImageError, check_header
 from serve.bodies import AnswerRequest, RetrieveRequest
 from serve.errors import ApiError
 from serve.messages import By, Refusal, Search
@@ -19,8 +19,8 @@ _DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.ASCII)
 _HEAD = 200  # characters in which a data URI's prefix must end
 
 
-def refused_picture(error: PictureError) -> Refusal:
-    return Refusal(error.reason, f"the picture cannot be used: {error.detail}", "image")
+def refused_image(error: ImageError) -> Refusal:
+    return Refusal(error.reason, f"the image cannot be used: {error.detail}", "image")
 
 
 class Checks:
@@ -29,15 +29,15 @@ class Checks:
     def __init__(self, config: Config):
         self.limits, self.retrieval = config.api, config.retrieval
 
-    def picture(self, image: str | None) -> bytes | None:
-        """The encoded picture of a base64 string or data URI, of a known format and size by its header."""
+    def image(self, image: str | None) -> bytes | None:
+        """The encoded image of a base64 string or data URI, of a known format and size by its header."""
         if image is None:
             return None
         data = _decoded(image)
         try:
-            check_header(data, self.limits.max_picture_pixels)
-        except PictureError as error:
-            refusal = refused_picture(error)
+            check_header(data, self.limits.max_image_pixels)
+        except ImageError as error:
+            refusal = refused_image(error)
             raise ApiError(422, refusal.type, refusal.message, refusal.field) from error
         return data
 
@@ -66,34 +66,34 @@ class Checks:
             raise ApiError(422, "invalid_field", f"max_new_tokens is {tokens:,}, want 1 to {limit:,}", "max_new_tokens")
         return tokens
 
-    def answer_search(self, ask: AnswerRequest, picture: bytes | None) -> Search | None:
+    def answer_search(self, ask: AnswerRequest, image: bytes | None) -> Search | None:
         """The search of a question; None in mode 'none'."""
         k = self.top_k(ask.top_k)
         if ask.mode == "none":
             return None
         by = self.retrieval.by
-        _want_picture(picture, by, f"mode {ask.mode!r}", "or use mode 'none'")
-        return Search(picture, ask.question, k, by, self._language(ask), None)
+        _want_image(image, by, f"mode {ask.mode!r}", "or use mode 'none'")
+        return Search(image, ask.question, k, by, self._language(ask), None)
 
     def _language(self, ask: AnswerRequest | RetrieveRequest) -> str | None:
         return ask.language or self.retrieval.language
 
-    def search(self, ask: RetrieveRequest, picture: bytes | None) -> Search:
+    def search(self, ask: RetrieveRequest, image: bytes | None) -> Search:
         """The search of a retrieve request; by all that is given where it does not say."""
         text = None if ask.text is None else self.text(ask.text, "text")
-        if picture is None and text is None:
+        if image is None and text is None:
             raise ApiError(422, "missing_field", "give an image, a text, or both", "image")
-        given: By = "both" if picture and text else "picture" if picture else "text"
+        given: By = "both" if image and text else "image" if image else "text"
         by = ask.by or given
-        _want_picture(picture, by, f"by {by!r}", "or search by 'text'")
+        _want_image(image, by, f"by {by!r}", "or search by 'text'")
         if by in ("text", "both") and text is None:
-            raise ApiError(422, "missing_field", f"by {by!r} needs a text: add one, or search by 'picture'", "text")
-        return Search(picture, text, self.top_k(ask.top_k), by, self._language(ask), ask.text_weight)
+            raise ApiError(422, "missing_field", f"by {by!r} needs a text: add one, or search by 'image'", "text")
+        return Search(image, text, self.top_k(ask.top_k), by, self._language(ask), ask.text_weight)
 
 
-def _want_picture(picture: bytes | None, by: By, what: str, other: str) -> None:
-    if picture is None and by in ("picture", "both"):
-        raise ApiError(422, "missing_field", f"{what} compares pictures: add an image, {other}", "image")
+def _want_image(image: bytes | None, by: By, what: str, other: str) -> None:
+    if image is None and by in ("image", "both"):
+        raise ApiError(422, "missing_field", f"{what} compares images: add an image, {other}", "image")
 
 
 def _decoded(image: str) -> bytes:
@@ -103,8 +103,8 @@ def _decoded(image: str) -> bytes:
     try:
         data = base64.b64decode(image[prefix.end() :] if prefix else image, validate=True)
     except (binascii.Error, ValueError) as error:
-        hint = ": this is a URL, send the picture itself" if image.startswith(("http://", "https://")) else ""
+        hint = ": this is a URL, send the image itself" if image.startswith(("http://", "https://")) else ""
         raise ApiError(422, "invalid_image", f"image is not base64{hint}", "image") from error
     if not data:
-        raise ApiError(422, "picture_empty", "image holds no bytes: send a picture, or leave the field out", "image")
+        raise ApiError(422, "image_empty", "image holds no bytes: send an image, or leave the field out", "image")
     return data

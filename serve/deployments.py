@@ -21,9 +21,9 @@ from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 
 from comem_ray.config import Config
-from comem_ray.images import PictureError, open_picture
+from comem_ray.knowledge.images import ImageError, open_image
 from serve.batching import Batcher
-from serve.checks import refused_picture
+from serve.checks import refused_image
 from serve.messages import Ask, By, Hits, Refusal, Reply, Search, packed, unpacked
 
 # The models' own modules (torch, transformers, open_clip) are imported by the replica that needs them: the ingress and
@@ -35,11 +35,11 @@ def _device() -> str:
     return "cuda" if ray.get_runtime_context().get_accelerator_ids().get("GPU") else "cpu"
 
 
-def _picture(data: bytes, max_pixels: int) -> Image | Refusal:
+def _image(data: bytes, max_pixels: int) -> Image | Refusal:
     try:
-        return open_picture(data, max_pixels)
-    except PictureError as error:
-        return refused_picture(error)
+        return open_image(data, max_pixels)
+    except ImageError as error:
+        return refused_image(error)
 
 
 class _Model:
@@ -55,14 +55,14 @@ class _Model:
 
 
 class Retriever(_Model):
-    """A picture or text in, item ids and scores out."""
+    """An image or text in, item ids and scores out."""
 
     def __init__(self, config: Config):
         from comem_ray.retrieval.retriever import Query
         from comem_ray.retrieval.retriever import Retriever as Model
 
         self.query, self.model = Query, Model(config, _device())
-        self.max_pixels = config.api.max_picture_pixels
+        self.max_pixels = config.api.max_image_pixels
         self.batcher: Batcher[Search, Hits | Refusal] = Batcher(self._search, config.api.max_batch)
 
     async def retrieve(self, search: Search) -> Hits | Refusal:
@@ -72,12 +72,12 @@ class Retriever(_Model):
         replies: dict[int, Hits | Refusal] = {}
         groups: dict[Any, list[tuple[int, Any]]] = defaultdict(list)
         for place, s in enumerate(searches):
-            picture = None if s.picture is None or s.by == "text" else _picture(s.picture, self.max_pixels)
-            if isinstance(picture, Refusal):
-                replies[place] = picture
+            image = None if s.image is None or s.by == "text" else _image(s.image, self.max_pixels)
+            if isinstance(image, Refusal):
+                replies[place] = image
             else:
-                text = None if s.by == "picture" else s.text
-                groups[s.k, s.by, s.language, s.text_weight].append((place, self.query(picture, text)))
+                text = None if s.by == "image" else s.text
+                groups[s.k, s.by, s.language, s.text_weight].append((place, self.query(image, text)))
         for options, asked in groups.items():
             found = self._found([query for _, query in asked], *options)
             replies |= {place: reply for (place, _), reply in zip(asked, found, strict=True)}
@@ -91,8 +91,8 @@ class Retriever(_Model):
         return [[(h.item_id, h.score) for h in hits] for hits in found]
 
 
-LOOKED = 16  # pictures that were looked at and not yet asked about: 150 MB at 7B
-Shown = tuple[str, bytes]  # an item's text and encoded picture
+LOOKED = 16  # images that were looked at and not yet asked about: 150 MB at 7B
+Shown = tuple[str, bytes]  # an item's text and encoded image
 
 
 class MemoryEncoder(_Model):
@@ -102,21 +102,21 @@ class MemoryEncoder(_Model):
         from comem_ray.model.memory_encoder import MemoryEncoder as Model
 
         self.model = Model(config, _device())
-        self.max_pixels = config.ingest.pictures.max_pixels
+        self.max_pixels = config.ingest.images.max_pixels
         self.batcher: Batcher[list[Shown], np.ndarray] = Batcher(self._encode, config.api.max_batch)
 
     async def encode(self, items: list[Shown]) -> np.ndarray:
         return await self.batcher(items)
 
     def _encode(self, requests: list[list[Shown]]) -> list[np.ndarray]:
-        items = [(text, open_picture(data, self.max_pixels)) for request in requests for text, data in request]
+        items = [(text, open_image(data, self.max_pixels)) for request in requests for text, data in request]
         ends = np.cumsum([len(request) for request in requests])
         return np.split(packed(self.model.encode(items)), ends[:-1])
 
 
 @dataclass
 class _Look:
-    picture: bytes
+    image: bytes
 
 
 @dataclass
@@ -128,20 +128,20 @@ class _Job:
 class Reasoner(_Model):
     """A question with its memory or items in, an answer out, whole or piece by piece.
 
-    It may be shown a question's picture ahead: it looks at it while the rest is still being retrieved.
+    It may be shown a question's image ahead: it looks at it while the rest is still being retrieved.
     """
 
     def __init__(self, config: Config):
         from comem_ray.model import reasoner
 
         self.module, self.model = reasoner, reasoner.Reasoner(config, _device())
-        self.max_pixels, self.max_item_pixels = config.api.max_picture_pixels, config.ingest.pictures.max_pixels
+        self.max_pixels, self.max_item_pixels = config.api.max_image_pixels, config.ingest.images.max_pixels
         self._looked: OrderedDict[bytes, Any] = OrderedDict()
         self.batcher: Batcher[_Job | _Look, Reply | Refusal | None] = Batcher(self._work, config.api.max_batch)
 
-    async def look(self, picture: bytes) -> None:
-        """Looks at a picture that a question will come with. Costs nothing where none comes but the look itself."""
-        await self.batcher(_Look(picture), logged=False)  # a request has one line here, that of its answer
+    async def look(self, image: bytes) -> None:
+        """Looks at an image that a question will come with. Costs nothing where none comes but the look itself."""
+        await self.batcher(_Look(image), logged=False)  # a request has one line here, that of its answer
 
     async def answer(self, ask: Ask) -> Reply | Refusal:
         reply = await self.batcher(_Job(ask))
@@ -169,14 +169,14 @@ class Reasoner(_Model):
     def _work(self, jobs: list[_Job | _Look]) -> list[Reply | Refusal | None]:
         for job in jobs:
             if isinstance(job, _Look):
-                self._look(job.picture)
+                self._look(job.image)
         replies = iter(self._answer([job for job in jobs if isinstance(job, _Job)]))
         return [next(replies) if isinstance(job, _Job) else None for job in jobs]
 
     def _look(self, data: bytes) -> None:
-        picture = _picture(data, self.max_pixels)
-        if not isinstance(picture, Refusal):  # else the question is refused when it comes
-            self._looked[sha256(data).digest()] = self.model.look(picture)
+        image = _image(data, self.max_pixels)
+        if not isinstance(image, Refusal):  # else the question is refused when it comes
+            self._looked[sha256(data).digest()] = self.model.look(image)
         while len(self._looked) > LOOKED:
             self._looked.popitem(last=False)
 
@@ -187,17 +187,17 @@ class Reasoner(_Model):
         return [q if isinstance(q, Refusal) else next(replies) for q in questions]
 
     def _question(self, ask: Ask) -> Any:
-        picture = None
-        if ask.picture is not None:
+        image = None
+        if ask.image is not None:
             # Taken out: the next question about it is as likely to come to another replica.
-            picture = self._looked.pop(sha256(ask.picture).digest(), None) or _picture(ask.picture, self.max_pixels)
-        if isinstance(picture, Refusal):
-            return picture
-        return self.module.Question(
+            image = self._looked.pop(sha256(ask.image).digest(), None) or _image(ask.image, self.max_pixels)
+        if isinstance(image, Refusal):
+            return image
+        return self.module.Prompt(
             text=ask.question,
-            picture=picture,
+            image=image,
             mode=ask.mode,
-            items=[(text, open_picture(data, self.max_item_pixels)) for text, data in ask.items],
+            items=[(text, open_image(data, self.max_item_pixels)) for text, data in ask.items],
             memory=None if ask.memory is None else unpacked(ask.memory),
             max_new_tokens=ask.max_new_tokens,
         )

@@ -18,7 +18,7 @@ from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
 from comem_ray.config import Config
-from comem_ray.items import Item, ItemStore, UnknownItem
+from comem_ray.knowledge.items import Item, ItemStore, UnknownItem
 from comem_ray.memory_store import MemoryStore
 from comem_ray.model.adapter import encoder_fingerprint
 from serve.bodies import AnswerRequest, RetrieveRequest
@@ -70,19 +70,19 @@ class Flow:
         clock = Clock()
         question = self.checks.text(request.question, "question")
         max_new_tokens = self.checks.max_new_tokens(request.max_new_tokens)
-        picture = self.checks.picture(request.image)
-        search = self.checks.answer_search(request, picture)
-        if search is not None and picture is not None and not self._under_way:
-            self._look_ahead(picture)
+        image = self.checks.image(request.image)
+        search = self.checks.answer_search(request, image)
+        if search is not None and image is not None and not self._under_way:
+            self._look_ahead(image)
         hits = [] if search is None else await self._hits(search, clock)
         ids = [item_id for item_id, _ in hits]
         items = asyncio.ensure_future(self._read(ids, request.mode == "rag", clock))
         shown, memory = [], None
         if request.mode == "rag":
-            shown = [(i.text, i.picture) for i in await items if i.picture is not None]
+            shown = [(i.text, i.image) for i in await items if i.image is not None]
         if request.mode == "memory":
             memory = packed(await self._memory(ids, clock))
-        ask = Ask(question, picture, request.mode, max_new_tokens, shown, memory)
+        ask = Ask(question, image, request.mode, max_new_tokens, shown, memory)
         return Prepared(ask, hits, items, clock)
 
     async def answer(self, prepared: Prepared) -> Json:
@@ -108,18 +108,18 @@ class Flow:
             yield "error", (unavailable(error, "the reasoner") or api_error(error)).body()
 
     async def retrieve(self, request: RetrieveRequest) -> Json:
-        """The items nearest to a picture, a text, or both. Raises ApiError."""
+        """The items nearest to an image, a text, or both. Raises ApiError."""
         clock = Clock()
-        hits = await self._hits(self.checks.search(request, self.checks.picture(request.image)), clock)
+        hits = await self._hits(self.checks.search(request, self.checks.image(request.image)), clock)
         items = await self._read([item_id for item_id, _ in hits], False, clock)
         return {"sources": _sources(hits, items), "timings_ms": clock.timings()}
 
-    async def item(self, item_id: str, picture: bool = False) -> Item:
+    async def item(self, item_id: str, image: bool = False) -> Item:
         """One item. Raises ApiError (404) where there is none of that id."""
         try:
             if not item_id.isalnum():
                 raise UnknownItem(item_id)
-            return (await self._read([item_id], picture, Clock()))[0]
+            return (await self._read([item_id], image, Clock()))[0]
         except UnknownItem as error:
             raise ApiError(404, "unknown_item", f"there is no item {item_id[:64]!r}", "item_id") from error
 
@@ -138,13 +138,13 @@ class Flow:
         finally:
             self._under_way -= 1
 
-    def _look_ahead(self, picture: bytes) -> None:
-        """Has an idle reasoner look at the picture during retrieval. A busy one has no time to gain: it sees all
-        pictures of a batch at once."""
+    def _look_ahead(self, image: bytes) -> None:
+        """Has an idle reasoner look at the image during retrieval. A busy one has no time to gain: it sees all
+        images of a batch at once."""
 
         async def look() -> None:
             with suppress(Exception):  # a hint; what is wrong will be said to the question itself
-                await self._look.remote(picture)
+                await self._look.remote(image)
 
         task = asyncio.ensure_future(look())
         self._ahead.add(task)  # asyncio itself keeps no reference
@@ -154,11 +154,11 @@ class Flow:
         with clock.stage("retrieve"):
             return await asked(self._retrieve.remote(search), "the retriever")
 
-    async def _read(self, ids: Sequence[str], picture: bool, clock: Clock) -> list[Item]:
+    async def _read(self, ids: Sequence[str], image: bool, clock: Clock) -> list[Item]:
         if not ids:
             return []
         with clock.stage("items"):
-            return await asyncio.to_thread(self.items.get, ids, picture=picture)
+            return await asyncio.to_thread(self.items.get, ids, image=image)
 
     async def _memory(self, ids: Sequence[str], clock: Clock) -> Tensor:
         """Memory (K, Q, D) of the items: from the store, and what it does not hold from the memory encoder."""
@@ -175,7 +175,7 @@ class Flow:
         known = {i: self._fresh[i] for i in ids if i in self._fresh}
         unknown = [i for i in ids if i not in known]
         if unknown:
-            items = [(i.text, i.picture) for i in await asyncio.to_thread(self.items.get, unknown)]
+            items = [(i.text, i.image) for i in await asyncio.to_thread(self.items.get, unknown)]
             made = unpacked(await asked(self._encode.remote(items), "the memory encoder"))
             known |= dict(zip(unknown, made, strict=True))
         self._fresh |= known
@@ -185,7 +185,7 @@ class Flow:
 
 
 def image_url(item: Item) -> str:
-    """The source's own URL; where it has none that a browser can open, the picture's path in this API."""
+    """The source's own URL; where it has none that a browser can open, the image's path in this API."""
     url = item.image_url or ""
     return url if url.startswith(("http://", "https://")) else f"/v1/items/{quote(item.item_id)}/image"
 

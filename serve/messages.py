@@ -1,4 +1,4 @@
-"""What travels between the deployments: encoded pictures and plain arrays, never pixels or tensors.
+"""What travels between the deployments: encoded images and plain arrays, never pixels or tensors.
 
 Shapes: K items, Q memory vectors an item, D width.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from comem_ray.prompts import Mode
 
-By = Literal["picture", "text", "both"]
+By = Literal["image", "text", "both"]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Search:
-    """What the Retriever is asked: the `k` items nearest to a picture (encoded), a text, or both."""
+    """What the Retriever is asked: the `k` items nearest to an image (encoded), a text, or both."""
 
-    picture: bytes | None
+    image: bytes | None
     text: str | None
     k: int
     by: By
@@ -40,10 +40,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Ask:
-    """What the Reasoner is asked: `items` (text, encoded picture) in mode rag, packed `memory` (K, Q, D) in memory."""
+    """What the Reasoner is asked: `items` (text, encoded image) in mode rag, packed `memory` (K, Q, D) in memory."""
 
     question: str
-    picture: bytes | None
+    image: bytes | None
     mode: Mode
     max_new_tokens: int | None
     items: list[tuple[str, bytes]] = field(default_factory=list)

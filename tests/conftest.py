@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import FAMILIES
+from support.tiny import FAMILIES
 
 # No test may reach for a model hub; a name that is not on disk fails at once.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

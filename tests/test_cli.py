@@ -5,7 +5,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
-from tiny import png
+from support.tiny import png
 from typer.testing import CliRunner
 
 from comem_ray.cli import app
@@ -63,22 +63,10 @@ def test_what_goes_wrong_is_said(endpoint, tmp_path):
     assert "cannot read" in run("ask", "x", "--image", tmp_path / "none.png", "--url", url).output
 
 
-def test_demo_ask(endpoint, tmp_path, monkeypatch):
-    from comem_ray.demo.questions import write_questions
-
-    monkeypatch.setenv("COMEM_HOME", str(tmp_path))
-    write_questions(tmp_path / "demo" / "questions")
-    url, bodies = endpoint
-    done = run("demo", "ask", "--url", url, "--count", 2)
-    assert done.exit_code == 0, done.output
-    assert [b["mode"] for b in bodies] == ["memory", "rag"] * 2
-    assert all(b["image"] for b in bodies)
-
-
 @pytest.fixture
 def scored_files(tmp_path):
     """Two reference files of OVEN and predictions for both."""
-    from scored import jsonl
+    from support.scored import jsonl
 
     for part, entity in (("entity", "Lion"), ("query", "Avocado")):
         row = {"data_id": part, "entity_id": f"Q-{entity}", "entity_text": entity, "data_split": f"{part}_val_seen"}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from comem_ray.config import Config, ConfigError, load_config, local_or_name, resolve
+from comem_ray.config import Config, ConfigError, load_config, resolve
 
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "configs").glob("*.yaml"))
 
@@ -60,11 +60,11 @@ def test_a_configuration_does_not_change(small: Path) -> None:
         ("ingest.sources", [], "field ingest.sources: List should have at least 1 item"),
         ("ingest.sources.0.path", "", "field ingest.sources.0.path: String should have at least 1 character"),
         ("ingest.sources.1.format", "csv", "field ingest.sources.1.format: Input should be 'auto', "),
-        ("ingest.pictures.jpeg_quality", 101, "field ingest.pictures.jpeg_quality: Input should be less than or equal"),
+        ("ingest.images.jpeg_quality", 101, "field ingest.images.jpeg_quality: Input should be less than or equal"),
         ("ingest.workers.count", 0, "field ingest.workers.count: Input should be greater than or equal to 1, got 0"),
         ("clip.precision", "int8", "field clip.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
         ("index.search.nprobe", "many", "field index.search.nprobe: Input should be a valid integer"),
-        ("retrieval.by", "sound", "field retrieval.by: Input should be 'picture', 'text' or 'both', got 'sound'"),
+        ("retrieval.by", "sound", "field retrieval.by: Input should be 'image', 'text' or 'both', got 'sound'"),
         ("retrieval.text_weight", 1.5, "field retrieval.text_weight: Input should be less than or equal to 1"),
         ("reasoner.top_p", 0, "field reasoner.top_p: Input should be greater than 0, got 0"),
         ("backbone.item_pixels", {"min": 9, "max": 4}, "field backbone.item_pixels: Value error, min (9) must not"),
@@ -143,7 +143,7 @@ def test_overrides_reach_every_kind_of_field(small: Path) -> None:
             "ingest.sources.1.path=c=d.tsv",  # only the first sign of equality parts
             " seed = 7",
             "adapter.path='01'",
-            "ingest.pictures.max_pixels=1_000_000",
+            "ingest.images.max_pixels=1_000_000",
         ],
     )
     assert config.index.factory == "IVF16,PQ8"
@@ -153,7 +153,7 @@ def test_overrides_reach_every_kind_of_field(small: Path) -> None:
     assert [source.path for source in config.ingest.sources] == ["a.tsv", "c=d.tsv"]
     assert config.seed == 7
     assert config.adapter.path == "01"
-    assert config.ingest.pictures.max_pixels == 1_000_000
+    assert config.ingest.images.max_pixels == 1_000_000
 
 
 def test_overrides_replace_a_whole_list(small: Path) -> None:
@@ -212,15 +212,6 @@ def test_a_relative_comem_home_starts_from_where_the_process_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COMEM_HOME", "runs")
     assert resolve("a") == tmp_path / "runs" / "a"
-
-
-def test_a_model_is_a_folder_where_there_is_one_and_else_a_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("COMEM_HOME", str(tmp_path))
-    (tmp_path / "models").mkdir()
-    assert local_or_name("models") == str(tmp_path / "models")
-    assert local_or_name("Qwen/Qwen2.5-VL-7B-Instruct") == "Qwen/Qwen2.5-VL-7B-Instruct"
 
 
 def test_every_number_says_its_unit_or_trade_off() -> None:

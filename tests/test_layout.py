@@ -22,8 +22,8 @@ LIBRARY, CODE = ("comem_ray",), ("comem_ray", "jobs", "serve", "benchmarks")
 MAY_IMPORT_RAY = {"comem_ray/training/loop.py"}
 TOP_LEVEL = {
     ".ci", ".gitignore", ".rayignore", "BENCHMARKS.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE", "Makefile",
-    "README.md", "benchmarks", "cluster.yaml", "comem_ray", "configs", "constraints.txt", "docs", "jobs",
-    "pyproject.toml", "scripts", "serve", "tests", "weights",
+    "README.md", "benchmarks", "cluster.yaml", "comem_ray", "configs", "constraints.txt", "docs", "examples", "jobs",
+    "pyproject.toml", "scripts", "serve", "tests",
 }  # fmt: skip
 
 
@@ -95,7 +95,7 @@ def test_the_library_neither_prints_nor_edits_the_path_nor_imports_stars(path: P
 
 def test_importing_the_configuration_loads_nothing_heavy() -> None:
     loaded = python(
-        "import sys, comem_ray.config, comem_ray.artifacts, comem_ray.schema;"
+        "import sys, comem_ray.config, comem_ray.artifacts, comem_ray.knowledge.schema;"
         "print({'torch', 'ray', 'transformers', 'faiss', 'open_clip', 'PIL'} & set(sys.modules))"
     )
     assert loaded == "set()"
@@ -151,7 +151,12 @@ def test_the_command_is_installed() -> None:
 
 
 def test_what_travels_with_a_job_is_the_code_and_little_else(copy: Path, tmp_path: Path) -> None:
-    for junk in ("weights/a/model.safetensors", "runs/demo/items/part-0000-000000.parquet", "wit.tsv.gz", "a.tsv"):
+    for junk in (
+        "examples/countries/weights/a/model.safetensors",
+        "runs/demo/items/part-0000-000000.parquet",
+        "wit.tsv.gz",
+        "a.tsv",
+    ):
         (copy / junk).parent.mkdir(parents=True, exist_ok=True)
         (copy / junk).write_bytes(bytes(1_000))
     subprocess.run(["git", "init", "--quiet", str(copy)], check=True)
@@ -163,7 +168,7 @@ def test_what_travels_with_a_job_is_the_code_and_little_else(copy: Path, tmp_pat
     assert set(modules("comem_ray", "jobs", "serve")) <= names
     assert {path for path in FILES if path.parts[0] in ("configs", "serve")} <= names
     assert {name.suffix for name in names} & {".safetensors", ".parquet", ".gz", ".tsv"} == set()
-    assert {name.parts[0] for name in names} & {"weights", "runs", "tests", "docs", ".git", ".venv"} == set()
+    assert {name.parts[0] for name in names} & {"runs", "tests", "docs", ".git", ".venv"} == set()
 
 
 def test_every_direct_dependency_is_pinned_to_a_version_it_allows() -> None:

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pyarrow.parquet as pq
 
 from comem_ray.artifacts import load_manifest
-from comem_ray.items import STAGE, item_shards
+from comem_ray.knowledge.items import STAGE, item_shards
 
 HOSTS = ("en.wikipedia.org", "en.m.wikipedia.org", "www.wikidata.org", "wikidata.org")
 

@@ -1,6 +1,6 @@
 """The official figures of published benchmarks: what `comem score` says of an evaluation's predictions, arm by arm.
 
-A question without an answer (its picture is not there, its prompt too long) is a missing prediction: wrong. Arms with a
+A question without an answer (its image is not there, its prompt too long) is a missing prediction: wrong. Arms with a
 forced place are judged on the questions that they can be asked with. Knows nothing of models or files.
 """
 
@@ -10,14 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from comem_ray.config import ConfigError, resolve
-from comem_ray.config_evaluation import EvaluationSource
+from comem_ray.config import ConfigError, EvaluationSourceConfig, resolve
 from comem_ray.evaluation.questions import EvaluationQuestion
-from comem_ray.evaluation.records import Question
-from comem_ray.evaluation.scorecard import LOAD, SCORE, card
-from comem_ray.evaluation.scoring import boxed, score
 from comem_ray.evaluation.sources import SourceQuestions
-from comem_ray.evaluation.titles import TitleIndex, read_titles
+from comem_ray.tasks.records import Question
+from comem_ray.tasks.rules.scoring import boxed, score
+from comem_ray.tasks.rules.titles import TitleIndex, read_titles
+from comem_ray.tasks.scorecard import LOAD, SCORE, card
 
 TOGETHER = ("oven", "coco")  # their rules judge an answer among all titles, or all captions
 FIRST = 10  # ids and reasons that a report shows
@@ -33,7 +32,7 @@ def score_alone(question: EvaluationQuestion, text: str) -> float | None:
 
 
 def judge_all(
-    settings: Sequence[EvaluationSource], sources: Sequence[SourceQuestions], rows: Sequence[dict[str, Any]]
+    settings: Sequence[EvaluationSourceConfig], sources: Sequence[SourceQuestions], rows: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """The official figures of every source, by its name; writes `score` into the rows of their questions.
 
@@ -50,7 +49,7 @@ def judge_all(
     return found
 
 
-def _titles(source: EvaluationSource) -> TitleIndex | None:
+def _titles(source: EvaluationSourceConfig) -> TitleIndex | None:
     try:
         return None if source.titles is None else TitleIndex(read_titles(resolve(source.titles)))
     except ValueError as error:
@@ -79,20 +78,20 @@ def judge(
 
 
 def fates(sources: Sequence[SourceQuestions], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What became of the rows of the files: {"questions", "left_out", "missing_pictures", "rejected"}."""
+    """What became of the rows of the files: {"questions", "left_out", "missing_images", "rejected"}."""
     ids = {q.data_id for s in sources for q in s.questions}
     rejected = [row for s in sources for row in s.rejected]
     return {
         "questions": len(ids),
         "left_out": sum(s.left_out for s in sources),
-        "missing_pictures": missing_pictures([row for row in rows if row["data_id"] in ids]),
+        "missing_images": missing_images([row for row in rows if row["data_id"] in ids]),
         "rejected": {"count": len(rejected), "first": rejected[:FIRST]},
     }
 
 
-def missing_pictures(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """{"count", "first"} of the questions that were not asked for want of a picture, with the reasons."""
-    faults = {row["data_id"]: row["fault"] for row in rows if str(row["fault"]).startswith("picture_")}
+def missing_images(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """{"count", "first"} of the questions that were not asked for want of an image, with the reasons."""
+    faults = {row["data_id"]: row["fault"] for row in rows if str(row["fault"]).startswith("image_")}
     first = [{"data_id": data_id, "reason": reason} for data_id, reason in list(faults.items())[:FIRST]]
     return {"count": len(faults), "first": first}
 
@@ -110,12 +109,10 @@ def markdown(sources: Mapping[str, Any]) -> str:
 
 
 def _fates_in_words(found: Mapping[str, Any]) -> str:
-    pictures, rejected = found["missing_pictures"], found["rejected"]
+    images, rejected = found["missing_images"], found["rejected"]
     said = [f"questions: {found['questions']}; left out by the benchmark itself: {found['left_out']}"]
-    if pictures["count"]:
-        said.append(
-            f"without a picture, counted as wrong: {pictures['count']} (first {pictures['first'][0]['data_id']})"
-        )
+    if images["count"]:
+        said.append(f"without an image, counted as wrong: {images['count']} (first {images['first'][0]['data_id']})")
     if rejected["count"]:
         said.append(f"rejected rows: {rejected['count']} (first: {rejected['first'][0]['reason']})")
     return "; ".join(said) + "."

@@ -1,8 +1,8 @@
 """Reads a source of `evaluation.sources`: the published files of a benchmark, as questions to ask.
 
 Every row of the files is a question, of another split, rejected with a reason, or left out (the benchmark itself does
-not score it: its answer is hidden, or too hard for its rule). A question whose picture is not there stays a question,
-with a fault. Pictures are found, not read. Knows nothing of models.
+not score it: its answer is hidden, or too hard for its rule). A question whose image is not there stays a question,
+with a fault. Images are found, not read. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,18 +15,16 @@ from glob import glob
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from comem_ray.config import ConfigError, resolve
-from comem_ray.config_evaluation import EvaluationSource
-from comem_ray.config_synthesis import QuestionSource
-from comem_ray.evaluation.benchmarks import aokvqa, coco, cvqa, infoseek, mrag, okvqa, oven, viquae
-from comem_ray.evaluation.pictures import PictureAt, PictureFolder, Pictures, pictures_at
+from comem_ray.config import ConfigError, EvaluationSourceConfig, SynthesisSourceConfig, resolve
 from comem_ray.evaluation.questions import MISSING, EvaluationQuestion
-from comem_ray.evaluation.records import Asked, Question, Row
-from comem_ray.evaluation.rows import Bad
-from comem_ray.evaluation.scoring import score
-from comem_ray.evaluation.titles import read_titles
 from comem_ray.prompts import BOXED_IN
-from comem_ray.training.question_formats import READERS
+from comem_ray.tasks import aokvqa, coco, cvqa, infoseek, mrag, okvqa, oven, viquae
+from comem_ray.tasks.images import ImageAt, ImageFolder, Images, images_at
+from comem_ray.tasks.records import Asked, Question, Row
+from comem_ray.tasks.rows import RejectedRow
+from comem_ray.tasks.rules.scoring import score
+from comem_ray.tasks.rules.titles import read_titles
+from comem_ray.training.data.question_formats import READERS
 
 PLAIN = "jsonl"
 
@@ -66,7 +64,7 @@ class SourceQuestions:
     splits: Counter[str] = field(default_factory=Counter)  # every group that a question was in
 
 
-def read_source(source: EvaluationSource) -> SourceQuestions:
+def read_source(source: EvaluationSourceConfig) -> SourceQuestions:
     """The questions of a source. Raises ConfigError where a file is missing or of another kind, or none is left."""
     said = f"evaluation.sources: {source.label}: "
     try:
@@ -92,11 +90,11 @@ def _paths(patterns: Iterable[str]) -> list[Path]:
     return found
 
 
-def _read(source: EvaluationSource, paths: Sequence[Path]) -> SourceQuestions:
-    at = _paths(source.pictures) if source.pictures else [paths[0].parent]
-    pictures, found = pictures_at(at), SourceQuestions(source.label, source.benchmark)
+def _read(source: EvaluationSourceConfig, paths: Sequence[Path]) -> SourceQuestions:
+    at = _paths(source.images) if source.images else [paths[0].parent]
+    images, found = images_at(at), SourceQuestions(source.label, source.benchmark)
     if source.benchmark == PLAIN:
-        _read_plain(source, paths, pictures, found)
+        _read_plain(source, paths, images, found)
         return found
     files = _files(source)
     for where, row in files.rows(paths):
@@ -105,13 +103,13 @@ def _read(source: EvaluationSource, paths: Sequence[Path]) -> SourceQuestions:
         try:
             if isinstance(row, ValueError):
                 raise row
-            _add(source, found, files.question(where, row), files.asked(where, row), pictures)
+            _add(source, found, files.question(where, row), files.asked(where, row), images)
         except ValueError as error:
             found.rejected.append({"where": where, "reason": str(error).removeprefix(f"{where}: ")})
     return found
 
 
-def _files(source: EvaluationSource) -> _Files:
+def _files(source: EvaluationSourceConfig) -> _Files:
     """The benchmark's own, with what the source adds."""
     files = FILES[source.benchmark]
     if source.benchmark == "infoseek":
@@ -126,7 +124,7 @@ def _files(source: EvaluationSource) -> _Files:
     return files
 
 
-def _of_infoseek(source: EvaluationSource, files: _Files) -> _Files:
+def _of_infoseek(source: EvaluationSourceConfig, files: _Files) -> _Files:
     types = None if source.question_types is None else infoseek.read_types(resolve(source.question_types))
     known = {} if source.entities is None else infoseek.read_entities(resolve(source.entities))
     language = {} if source.language is None else {"language": source.language}
@@ -142,7 +140,7 @@ def _titled(asked: Asked, titles: dict[str, str]) -> Asked:
 
 
 def _add(
-    source: EvaluationSource, found: SourceQuestions, question: Question, asked: Asked, pictures: Pictures
+    source: EvaluationSourceConfig, found: SourceQuestions, question: Question, asked: Asked, images: Images
 ) -> None:
     found.splits.update(question.groups.values())
     if source.split not in (None, *question.groups.values()):
@@ -154,11 +152,11 @@ def _add(
         found.left_out += 1
         return
     language = source.language or question.groups.get("language", "en")
-    at = asked.own if asked.own is not None and source.pictures is None else pictures.find(_names(question, asked))
+    at = asked.own if asked.own is not None and source.images is None else images.find(_names(question, asked))
     made = EvaluationQuestion(
         data_id=f"{source.label}/{question.data_id}",
         question=_with_instruction(source, asked.text, language, asked.boxed),
-        picture=None,
+        image=None,
         rule="official",
         gold=question.gold,
         language=language,
@@ -166,7 +164,7 @@ def _add(
         source=source.label,
         benchmark=source.benchmark,
         own_id=question.data_id,
-        picture_at=at,
+        image_at=at,
         fault=MISSING if at is None else None,
     )
     found.questions.append(made)
@@ -175,19 +173,19 @@ def _add(
 
 
 def _names(question: Question, asked: Asked) -> list[str]:
-    return asked.pictures or [str(question.data_id)]
+    return asked.images or [str(question.data_id)]
 
 
-def _with_instruction(source: EvaluationSource, text: str, language: str, boxed: bool) -> str:
+def _with_instruction(source: EvaluationSourceConfig, text: str, language: str, boxed: bool) -> str:
     asks = BOXED_IN.get(language, BOXED_IN["en"]) if source.answer_format == "boxed" and boxed else None
     instruction = source.instruction or asks
     return f"{text}\n{instruction}" if instruction else text
 
 
-def _read_plain(source: EvaluationSource, paths: Sequence[Path], pictures: Pictures, found: SourceQuestions) -> None:
-    """Our own JSONL, as the training data has it (comem_ray/training/questions.py)."""
+def _read_plain(source: EvaluationSourceConfig, paths: Sequence[Path], images: Images, found: SourceQuestions) -> None:
+    """Our own JSONL, as the training data has it (comem_ray/training/data/questions.py)."""
     for path in paths:
-        rows = READERS[PLAIN](QuestionSource(format=PLAIN, path=str(path)), [path], pictures)  # type: ignore[arg-type]
+        rows = READERS[PLAIN](SynthesisSourceConfig(format=PLAIN, path=str(path)), [path], images)  # type: ignore[arg-type]
         for number, row in rows:
             if source.limit is not None and len(found.questions) >= source.limit:
                 return
@@ -198,28 +196,28 @@ def _read_plain(source: EvaluationSource, paths: Sequence[Path], pictures: Pictu
                 found.rejected.append({"where": where, "reason": str(error)})
 
 
-def _plain(source: EvaluationSource, row: dict[str, Any] | Bad, seen: set[str]) -> EvaluationQuestion:
-    if isinstance(row, Bad):
+def _plain(source: EvaluationSourceConfig, row: dict[str, Any] | RejectedRow, seen: set[str]) -> EvaluationQuestion:
+    if isinstance(row, RejectedRow):
         if row.reason != MISSING or row.data_id is None:
             raise row
-        row = {"data_id": row.data_id, "text": "", "rule": "exact", "gold": [""], "picture": None, "fault": MISSING}
+        row = {"data_id": row.data_id, "text": "", "rule": "exact", "gold": [""], "image": None, "fault": MISSING}
     if row["data_id"] in seen:
         raise ValueError(f"a second question with id {row['data_id']!r}")
     score(row["rule"], "", row["gold"])  # refuses a gold that the rule cannot use
     seen.add(row["data_id"])
-    at, language = row["picture"], row.get("language") or source.language or "en"
+    at, language = row["image"], row.get("language") or source.language or "en"
     if isinstance(at, str):
-        at = PictureFolder(Path(at).parent).find([Path(at).name])
-    assert at is None or isinstance(at, PictureAt)
+        at = ImageFolder(Path(at).parent).find([Path(at).name])
+    assert at is None or isinstance(at, ImageAt)
     return EvaluationQuestion(
         data_id=f"{source.label}/{row['data_id']}",
         question=_with_instruction(source, row["text"], language, True),
-        picture=None,
+        image=None,
         rule=row["rule"],
         gold=row["gold"],
         language=language,
         source=source.label,
         own_id=row["data_id"],
-        picture_at=at,
+        image_at=at,
         fault=row.get("fault"),
     )

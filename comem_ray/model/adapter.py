@@ -16,14 +16,13 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from comem_ray.artifacts import ArtifactError, file_sha256, fingerprint, write_json
-from comem_ray.config import Adapter as AdapterConfig
-from comem_ray.config import Config, ConfigError, resolve
+from comem_ray.config import AdapterConfig, Config, ConfigError, resolve
+from comem_ray.knowledge.schema import MAX_TEXT_CHARS
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.model.lora import add_lora, load_lora
 from comem_ray.model.qformer import QFormer
 from comem_ray.prompts import item_turn
-from comem_ray.schema import MAX_TEXT_CHARS
 
 ADAPTER_FILES = ("adapter.json", "qformer.safetensors", "lora/adapter_config.json", "lora/adapter_model.safetensors")
 

@@ -1,6 +1,6 @@
 """The backbone: a frozen Qwen2.5-VL or Qwen2-VL of any size, read through `inputs_embeds`.
 
-Knows token ids, pictures and positions; knows nothing of knowledge items, answers or files other than its checkpoint.
+Knows token ids, images and positions; knows nothing of knowledge items, answers or files other than its checkpoint.
 No forward pass of the library is copied: embeddings are built here, positions come from the stock position code, and
 the stock language model does the rest.
 
@@ -18,12 +18,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
 
-from comem_ray.config import Backbone as BackboneConfig
-from comem_ray.config import ConfigError
+from comem_ray.config import BackboneConfig, ConfigError
 from comem_ray.model.checkpoint import checkpoint_folder
-from comem_ray.model.picture_attention import use_window_attention
-from comem_ray.model.picture_patches import use_patch_products
+from comem_ray.model.patch_embedding import use_patch_products
 from comem_ray.model.sequences import Batch, Sequencer
+from comem_ray.model.window_attention import use_window_attention
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +46,8 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
-    def picture_features(self, batch: Batch) -> Tensor | None:
-        """Picture tokens of the whole batch (tokens, D), in order, or None where there is no picture."""
+    def image_features(self, batch: Batch) -> Tensor | None:
+        """Image tokens of the whole batch (tokens, D), in order, or None where there is no image."""
         if batch.grids is None:
             return None
         tokens = [None if p is None else p.tokens.to(self.device, self.dtype) for p in batch.looked]
@@ -60,11 +59,11 @@ class Backbone:
                 tokens[n] = seen
         return torch.cat([t for t in tokens if t is not None])
 
-    def embed(self, batch: Batch, pictures: Tensor | None, memory: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, L, D): token embeddings, with picture tokens and memory (M, D) put in their places."""
+    def embed(self, batch: Batch, images: Tensor | None, memory: Tensor | None = None) -> Tensor:
+        """Input embeddings (B, L, D): token embeddings, with image tokens and memory (M, D) put in their places."""
         embeds = self.model.get_input_embeddings()(batch.input_ids.to(self.device))
-        if pictures is not None:
-            embeds = _put(embeds, batch.token_types == 1, pictures, "picture tokens")
+        if images is not None:
+            embeds = _put(embeds, batch.token_types == 1, images, "image tokens")
         if memory is not None:
             embeds = _put(embeds, batch.memory_mask, memory, "memory vectors")
         return embeds

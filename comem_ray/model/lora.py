@@ -16,14 +16,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import PreTrainedModel
 
-from comem_ray.config import Adapter
+from comem_ray.config import AdapterConfig
 
 _NAMES = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj|fc1|fc2|mlp\\.0|mlp\\.2"
 TARGETS = rf"model\.(language_model\.layers\.\d+|visual\.blocks\.\d+|visual\.merger)\.(.+\.)?({_NAMES})"
 """Matched in full against module names of Qwen2-VL and Qwen2.5-VL."""
 
 
-def add_lora(model: PreTrainedModel, sizes: Adapter) -> PeftModel:
+def add_lora(model: PreTrainedModel, sizes: AdapterConfig) -> PeftModel:
     """Adds seeded LoRA layers to `model` in place (B = 0: no effect yet), switched off. Freezes everything else."""
     config = LoraConfig(
         r=sizes.lora_rank,
@@ -48,7 +48,7 @@ def load_lora(model: PreTrainedModel, folder: Path, trainable: bool = False) -> 
 
 
 @contextmanager
-def switched_on(lora: PeftModel) -> Iterator[None]:
+def adapter_enabled(lora: PeftModel) -> Iterator[None]:
     """The adapter acts within the block. Nothing outside it sees the adapter, also where the block raises."""
     tuner: Any = lora.base_model
     tuner.enable_adapter_layers()

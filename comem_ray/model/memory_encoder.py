@@ -15,7 +15,7 @@ from torch import Tensor
 from comem_ray.config import Config
 from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.lora import switched_on
+from comem_ray.model.lora import adapter_enabled
 from comem_ray.model.sequences import TokenSequence
 from comem_ray.prompts import item_turn
 
@@ -33,15 +33,15 @@ class MemoryEncoder:
         self.adapter = adapter or attach_adapter(config.adapter, self.backbone)
         self.batch_tokens = config.memory.batch_tokens
 
-    def sequence(self, text: str, picture: Image) -> TokenSequence:
+    def sequence(self, text: str, image: Image) -> TokenSequence:
         """The tokenised turn of one item."""
-        return self.backbone.sequencer.sequence(item_turn(text, picture))
+        return self.backbone.sequencer.sequence(item_turn(text, image))
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Memory (items, Q, D) of items encoded together, with gradients where they are enabled."""
         batch = self.backbone.sequencer.batch(sequences, padding="right")
-        with switched_on(self.adapter.lora):
-            embeds = self.backbone.embed(batch, self.backbone.picture_features(batch))
+        with adapter_enabled(self.adapter.lora):
+            embeds = self.backbone.embed(batch, self.backbone.image_features(batch))
             hidden = self.backbone.hidden_states(batch, embeds)
         return self.adapter.qformer(hidden, batch.attention_mask.bool().to(hidden.device))
 
@@ -55,8 +55,8 @@ class MemoryEncoder:
         return memory
 
     def encode(self, items: Sequence[tuple[str, Image]]) -> Tensor:
-        """Memory (items, Q, D), bfloat16 on the CPU, of items given as (text, picture)."""
-        return self.encode_sequences([self.sequence(text, picture) for text, picture in items])
+        """Memory (items, Q, D), bfloat16 on the CPU, of items given as (text, image)."""
+        return self.encode_sequences([self.sequence(text, image) for text, image in items])
 
 
 def length_buckets(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:

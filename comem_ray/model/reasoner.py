@@ -1,6 +1,6 @@
 """The reasoner: the frozen backbone answers questions in one of three modes.
 
-none: the question alone. rag: the retrieved items' texts and pictures in the prompt. memory: the items' memory in front
+none: the question alone. rag: the retrieved items' texts and images in the prompt. memory: the items' memory in front
 of the whole prompt, as embeddings. A batch may mix modes, numbers of items and lengths. Decoding is the library's
 `generate`; positions come from the stock position code (int64) and go on from where the prompt ended.
 
@@ -22,9 +22,9 @@ from transformers.generation.streamers import BaseStreamer
 from comem_ray.config import Config
 from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.lora import switched_on
-from comem_ray.model.sequences import Batch, Looked, TokenSequence
-from comem_ray.prompts import MODES, Mode, Shown, question_prompt
+from comem_ray.model.lora import adapter_enabled
+from comem_ray.model.sequences import Batch, ImageFeatures, TokenSequence
+from comem_ray.prompts import MODES, ImagePart, Mode, question_prompt
 
 OnText = Callable[[int, str], None]
 
@@ -34,14 +34,14 @@ class PromptTooLong(ValueError):
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question, and what its mode puts before it: `items` (text, picture) in rag, `memory` (K, Q, D) in memory mode.
+class Prompt:
+    """A question, and what its mode puts before it: `items` (text, image) in rag, `memory` (K, Q, D) in memory mode.
 
     Both are best first; the configured item order is applied by the reasoner.
     """
 
     text: str
-    picture: Image | Looked | None = None
+    image: Image | ImageFeatures | None = None
     mode: Mode = "none"
     items: Sequence[tuple[str, Image]] = field(default_factory=tuple)
     memory: Tensor | None = None
@@ -49,9 +49,9 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Completion:
     text: str
-    prompt_tokens: int  # picture tokens included, memory not
+    prompt_tokens: int  # image tokens included, memory not
     memory_vectors: int
     completion_tokens: int
     finish_reason: Literal["stop", "length"]
@@ -73,7 +73,7 @@ class Reasoner:
         if self.config.question_vision == "adapter":
             self.vision_lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
 
-    def sequence(self, question: Question) -> TokenSequence:
+    def sequence(self, question: Prompt) -> TokenSequence:
         """The tokenised prompt. Raises ValueError for a mode without what it needs, PromptTooLong for its length."""
         if question.mode not in MODES:
             raise ValueError(f"mode {question.mode!r} is none of {', '.join(MODES)}")
@@ -81,7 +81,7 @@ class Reasoner:
             raise ValueError("mode 'memory' needs the memory of the items")
         items = self._ordered(list(question.items)) if question.mode == "rag" else []
         memory = question.memory.shape[0] * question.memory.shape[1] if question.mode == "memory" else 0  # type: ignore[union-attr]
-        parts = question_prompt(question.text, question.picture, items)
+        parts = question_prompt(question.text, question.image, items)
         sequence = self.backbone.sequencer.sequence(parts, memory)
         if len(sequence) > self.config.max_prompt_tokens:
             raise PromptTooLong(
@@ -93,30 +93,30 @@ class Reasoner:
     def _ordered(self, items: list[Any]) -> list[Any]:
         return items if self.config.item_order == "best_first" else items[::-1]
 
-    def inputs(self, questions: Sequence[Question], sequences: Sequence[TokenSequence]) -> tuple[Batch, Tensor]:
+    def inputs(self, questions: Sequence[Prompt], sequences: Sequence[TokenSequence]) -> tuple[Batch, Tensor]:
         """The left-padded batch and its input embeddings (B, L, D)."""
         batch = self.backbone.sequencer.batch(sequences, padding="left")
-        pictures = self._features(batch)
+        images = self._features(batch)
         given = [q.memory for q in questions if q.mode == "memory" and q.memory is not None]
         memory = [torch.cat(self._ordered(list(m.to(self.backbone.device)))) for m in given if len(m)]
-        return batch, self.backbone.embed(batch, pictures, torch.cat(memory) if memory else None)
+        return batch, self.backbone.embed(batch, images, torch.cat(memory) if memory else None)
 
     def _features(self, batch: Batch) -> Tensor | None:
         if self.vision_lora is None:
-            return self.backbone.picture_features(batch)
-        with switched_on(self.vision_lora):
-            return self.backbone.picture_features(batch)
+            return self.backbone.image_features(batch)
+        with adapter_enabled(self.vision_lora):
+            return self.backbone.image_features(batch)
 
     @torch.inference_mode()
-    def look(self, picture: Image) -> Looked:
-        """What the vision tower sees in a question's picture, to stand in its place: before the rest is known."""
-        sequence = self.backbone.sequencer.sequence([Shown(picture, "question")])
+    def look(self, image: Image) -> ImageFeatures:
+        """What the vision tower sees in a question's image, to stand in its place: before the rest is known."""
+        sequence = self.backbone.sequencer.sequence([ImagePart(image, "question")])
         tokens = self._features(self.backbone.sequencer.batch([sequence], padding="left"))
         assert tokens is not None
-        return Looked(tokens, sequence.grids[0])
+        return ImageFeatures(tokens, sequence.grids[0])
 
     @torch.inference_mode()
-    def answer(self, questions: Sequence[Question], on_text: OnText | None = None) -> list[Answer]:
+    def answer(self, questions: Sequence[Prompt], on_text: OnText | None = None) -> list[Completion]:
         """Answers a batch. `on_text(i, piece)` is called with each piece of text of question i as it is decoded."""
         sequences = [self.sequence(q) for q in questions]
         batch, embeds = self.inputs(questions, sequences)
@@ -134,7 +134,7 @@ class Reasoner:
             **self._sampling(),
         )
         return [
-            Answer(decoder.text(i), len(s.ids), s.memory, len(decoder.ids[i]), decoder.reason(i))
+            Completion(decoder.text(i), len(s.ids), s.memory, len(decoder.ids[i]), decoder.reason(i))
             for i, s in enumerate(sequences)
         ]
 

@@ -3,7 +3,7 @@
 Text of others is tokenised by a copy of the tokenizer that knows no added tokens at all, so nothing that stands in an
 item or a question can become a control token. Each part is tokenised on its own.
 
-Shapes: B sequences, L tokens of the longest, P patches of all pictures, T tokens of a picture, D width.
+Shapes: B sequences, L tokens of the longest, P patches of all images, T tokens of an image, D width.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
-from comem_ray.config import PixelLimits
-from comem_ray.prompts import Control, Part, Plain, Shown
+from comem_ray.config import PixelLimitsConfig
+from comem_ray.prompts import ControlText, ImagePart, PlainText, PromptPart
 
 
 @dataclass(frozen=True)
-class Looked:
-    """A picture that the vision tower has seen: it may stand in a prompt where a picture would."""
+class ImageFeatures:
+    """An image that the vision tower has seen: it may stand in a prompt where an image would."""
 
     tokens: Tensor  # (T, D)
     grid: list[int]  # [1, patch rows, patch columns]
@@ -36,8 +36,10 @@ class TokenSequence:
     """One tokenised prompt. `memory` is the number of placeholder tokens in front of it."""
 
     ids: list[int]
-    pixels: list[Tensor | Looked]  # a picture each: (patches, channels * 2 * patch * patch) float32, or its tokens
-    grids: list[list[int]]  # a picture each: [1, patch rows, patch columns]
+    pixels: list[
+        Tensor | ImageFeatures
+    ]  # an image each: (patches, channels * 2 * patch * patch) float32, or its tokens
+    grids: list[list[int]]  # an image each: [1, patch rows, patch columns]
     memory: int = 0
 
     def __len__(self) -> int:
@@ -50,22 +52,22 @@ class Batch:
 
     input_ids: Tensor  # (B, L) int64
     attention_mask: Tensor  # (B, L) int64, 1 on real tokens
-    token_types: Tensor  # (B, L) int32, 1 on picture tokens
+    token_types: Tensor  # (B, L) int32, 1 on image tokens
     memory_mask: Tensor  # (B, L) bool, true on the placeholders of memory
-    pixel_values: Tensor | None  # (P, ...) float32, of the pictures that the tower has yet to see
-    grids: Tensor | None  # (pictures, 3) int64, of all
-    looked: list[Looked | None]  # a picture each; None for one that is in pixel_values
+    pixel_values: Tensor | None  # (P, ...) float32, of the images that the tower has yet to see
+    grids: Tensor | None  # (images, 3) int64, of all
+    looked: list[ImageFeatures | None]  # an image each; None for one that is in pixel_values
 
 
 class Sequencer:
-    """Tokenises prompts and turns their pictures into patches."""
+    """Tokenises prompts and turns their images into patches."""
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any,
         image_token_id: int,
-        limits: Mapping[str, PixelLimits],
+        limits: Mapping[str, PixelLimitsConfig],
     ):
         self.tokenizer, self.image_processor, self.image_token_id = tokenizer, image_processor, image_token_id
         self.limits = limits  # "item" and "question"
@@ -82,32 +84,32 @@ class Sequencer:
         """Token ids of our own text, control tokens included."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def sequence(self, parts: Sequence[Part], memory: int = 0) -> TokenSequence:
-        """Tokenises `parts`, pictures resized within the limits of their role. `memory` placeholders come in front."""
+    def sequence(self, parts: Sequence[PromptPart], memory: int = 0) -> TokenSequence:
+        """Tokenises `parts`, images resized within the limits of their role. `memory` placeholders come in front."""
         ids: list[int] = []
-        pixels: list[Tensor | Looked] = []
+        pixels: list[Tensor | ImageFeatures] = []
         grids: list[list[int]] = []
         for part in parts:
-            if isinstance(part, Control):
+            if isinstance(part, ControlText):
                 ids += self.control_ids(part.text)
-            elif isinstance(part, Plain):
+            elif isinstance(part, PlainText):
                 ids += self.plain_ids(part.text)
             else:
-                shown, grid = self._picture(part)
+                shown, grid = self._image(part)
                 ids += [self.image_token_id] * (grid[0] * grid[1] * grid[2] // self.image_processor.merge_size**2)
                 pixels.append(shown)
                 grids.append(grid)
         return TokenSequence(ids, pixels, grids, memory)
 
-    def _picture(self, shown: Shown) -> tuple[Tensor | Looked, list[int]]:
-        if isinstance(shown.picture, Looked):
-            return shown.picture, shown.picture.grid
+    def _image(self, shown: ImagePart) -> tuple[Tensor | ImageFeatures, list[int]]:
+        if isinstance(shown.image, ImageFeatures):
+            return shown.image, shown.image.grid
         limits, own = self.limits[shown.role], self.image_processor.size  # null limits leave the checkpoint's own
         size = {
             "shortest_edge": limits.min or own["shortest_edge"],
             "longest_edge": limits.max or own["longest_edge"],
         }
-        done = self.image_processor(images=[shown.picture], size=size, return_tensors="pt")
+        done = self.image_processor(images=[shown.image], size=size, return_tensors="pt")
         return done["pixel_values"], done["image_grid_thw"][0].tolist()
 
     def batch(self, sequences: Sequence[TokenSequence], padding: Literal["left", "right"]) -> Batch:
@@ -120,8 +122,8 @@ class Sequencer:
             place = place - (input_ids.shape[1] - lengths)
         real = (place >= 0) & (place < lengths)
         memory = real & (place < torch.tensor([s.memory for s in sequences])[:, None])
-        pictures = [p for s in sequences for p in s.pixels]
-        pixels = [p for p in pictures if not isinstance(p, Looked)]
+        images = [p for s in sequences for p in s.pixels]
+        pixels = [p for p in images if not isinstance(p, ImageFeatures)]
         grids = [g for s in sequences for g in s.grids]
         return Batch(
             input_ids=input_ids,
@@ -130,5 +132,5 @@ class Sequencer:
             memory_mask=memory,
             pixel_values=torch.cat(pixels) if pixels else None,
             grids=torch.tensor(grids) if grids else None,
-            looked=[p if isinstance(p, Looked) else None for p in pictures],
+            looked=[p if isinstance(p, ImageFeatures) else None for p in images],
         )

@@ -40,9 +40,9 @@ def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
     return path
 
 
-def data_uri(picture: Image, side: int) -> str:
-    """The picture as a JPEG inside a URI, its longer side at most `side` pixels."""
-    small, out = picture.convert("RGB"), io.BytesIO()
+def data_uri(image: Image, side: int) -> str:
+    """The image as a JPEG inside a URI, its longer side at most `side` pixels."""
+    small, out = image.convert("RGB"), io.BytesIO()
     small.thumbnail((side, side), Resampling.LANCZOS)
     small.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)
     return "data:image/jpeg;base64," + base64.b64encode(out.getvalue()).decode()

@@ -1,9 +1,9 @@
 """The CLIP model of the retriever: any open_clip model, by name and tag or from local files.
 
-Preparing (decoded picture -> pixels, text -> tokens) and encoding are apart, so that threads prepare the next batch
+Preparing (decoded image -> pixels, text -> tokens) and encoding are apart, so that threads prepare the next batch
 while the current one is computed. Local weights are safetensors only: nothing is unpickled.
 
-Letters: n pictures or texts, C width of the CLIP space. Knows nothing of items, files of embeddings or Ray.
+Letters: n images or texts, C width of the CLIP space. Knows nothing of items, files of embeddings or Ray.
 Source: Radford et al. 2021 (arXiv 2103.00020); the models and the preprocessing are open_clip's.
 """
 
@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from comem_ray.artifacts import file_sha256, fingerprint
-from comem_ray.config import Clip, ConfigError, resolve
+from comem_ray.config import ClipConfig, ConfigError, resolve
 
 RANDOM_SEED = 0
 CHARS_A_TOKEN = 16  # text beyond so many characters a token of the context is not looked at
@@ -51,7 +51,7 @@ class ClipSource:
         return fingerprint([self.architecture, self.preprocessing, weights])
 
 
-def locate(config: Clip) -> ClipSource:
+def locate(config: ClipConfig) -> ClipSource:
     """Finds the model of a configuration; the weights of a tag are downloaded where the cache lacks them.
 
     Raises ConfigError where there is no such model, file or tag.
@@ -59,7 +59,7 @@ def locate(config: Clip) -> ClipSource:
     return _local_source(config) if config.model.endswith(".json") else _named_source(config)
 
 
-def _named_source(config: Clip) -> ClipSource:
+def _named_source(config: ClipConfig) -> ClipSource:
     name = config.model.replace("/", "-")
     if name not in open_clip.list_models():
         raise ConfigError(
@@ -79,7 +79,7 @@ def _named_source(config: Clip) -> ClipSource:
     return ClipSource(name, architecture, merge_preprocess_dict(preprocessing, tag), weights, None)
 
 
-def _local_source(config: Clip) -> ClipSource:
+def _local_source(config: ClipConfig) -> ClipSource:
     path = resolve(config.model)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -108,12 +108,12 @@ def _local_weights(pretrained: str | None, tags: list[str]) -> Path | None:
 
 
 class ClipEncoder:
-    """Pictures and texts to L2-normalised vectors. Computes in `precision` on a GPU and in float32 on the CPU.
+    """Images and texts to L2-normalised vectors. Computes in `precision` on a GPU and in float32 on the CPU.
 
     Raises ConfigError where the model cannot be found or its weights do not fit it.
     """
 
-    def __init__(self, config: Clip, device: str = "cpu"):
+    def __init__(self, config: ClipConfig, device: str = "cpu"):
         self._source, self._batch_size, self._device = locate(config), config.batch_size, torch.device(device)
         self._dtype = torch.float32 if self._device.type == "cpu" else getattr(torch, config.precision)
         self._model = _build(self._source).to(self._device, self._dtype).eval()
@@ -126,9 +126,9 @@ class ClipEncoder:
         """Digest (hex) of architecture, weights and preprocessing."""
         return self._source.fingerprint
 
-    def preprocess(self, picture: Image.Image) -> Tensor:
+    def preprocess(self, image: Image.Image) -> Tensor:
         """Pixels (3, H, W) float32 as the model wants them. Threads may call it at once."""
-        return self._transform(picture)
+        return self._transform(image)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
         """Tokens (n, context) int64; longer texts are cut. Nothing in a text acts as a control token."""
@@ -138,18 +138,18 @@ class ClipEncoder:
             self._tokenizer.cache.clear()
         return tokens
 
-    def encode_pictures(self, pixels: Tensor) -> np.ndarray:
+    def encode_images(self, pixels: Tensor) -> np.ndarray:
         """Vectors (n, C) float32, L2-normalised, of `pixels` (n, 3, H, W). ValueError where not finite."""
         return self._encode(self._model.encode_image, pixels.to(self._device, self._dtype))
 
     def encode_texts(self, tokens: Tensor) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises ValueError as encode_pictures."""
+        """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises ValueError as encode_images."""
         return self._encode(self._model.encode_text, tokens.to(self._device))
 
-    def embed_pictures(self, pictures: Sequence[Image.Image]) -> np.ndarray:
+    def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
         """Vectors (n, C) float32, L2-normalised."""
-        batches = (torch.stack([self.preprocess(p) for p in batch]) for batch in self._batches(pictures))
-        return self._stack([self.encode_pictures(pixels) for pixels in batches])
+        batches = (torch.stack([self.preprocess(p) for p in batch]) for batch in self._batches(images))
+        return self._stack([self.encode_images(pixels) for pixels in batches])
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, C) float32, L2-normalised."""

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from comem_ray.artifacts import load_manifest
 
 STAGE = "embed_items"
-KINDS = ("picture", "text")
+KINDS = ("image", "text")
 
 
 class Embeddings:
@@ -38,7 +38,7 @@ class Embeddings:
         return [i for path, _ in self._shards for i in pq.read_table(path, columns=["item_id"])["item_id"].to_pylist()]
 
     def blocks(self, kind: str) -> Iterator[np.ndarray]:
-        """The vectors of `kind` ("picture" or "text"), (rows of a shard, C) float32, shard after shard."""
+        """The vectors of `kind` ("image" or "text"), (rows of a shard, C) float32, shard after shard."""
         return (_read(path, kind, self.width) for path, rows in self._shards if rows)
 
     def rows(self, kind: str, positions: np.ndarray) -> np.ndarray:

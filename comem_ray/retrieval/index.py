@@ -4,7 +4,7 @@ Inner product on L2-normalised vectors, so a score is a cosine. Positions are th
 shards. The same vectors, configuration and threads give the same bytes: FAISS seeds its own training, and graphs
 (HNSW, NSG), whose links depend on the order in which threads come, are built by one thread.
 
-Letters: B questions, k items a question, N items, C width. Knows nothing of CLIP, pictures, texts or Ray.
+Letters: B questions, k items a question, N items, C width. Knows nothing of CLIP, images, texts or Ray.
 Source: Douze et al. 2024 (arXiv 2401.08281); the factory strings and search parameters are FAISS's.
 """
 
@@ -23,7 +23,7 @@ import faiss
 import numpy as np
 
 from comem_ray.artifacts import write_atomic
-from comem_ray.config import ConfigError, Index
+from comem_ray.config import ConfigError, IndexConfig
 
 STAGE = "build_index"
 IDS, LANGUAGES = "ids.npy", "languages.npy"
@@ -33,7 +33,7 @@ CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """Some of the items of an index, the only ones that a search sees; `count` of them."""
 
     selector: Any
@@ -41,7 +41,7 @@ class Part:
 
 
 def build_index(
-    config: Index, width: int, total: int, sample: Callable[[int], np.ndarray], blocks: Iterable[np.ndarray]
+    config: IndexConfig, width: int, total: int, sample: Callable[[int], np.ndarray], blocks: Iterable[np.ndarray]
 ) -> Any:
     """The FAISS index of `total` vectors that come in `blocks` (n, C). `sample(n)` gives n of them to train on.
 
@@ -115,12 +115,12 @@ class ItemIndex:
 
     @classmethod
     def load(cls, folder: Path, kind: str, search_parameters: Mapping[str, int]) -> ItemIndex:
-        """Reads the index of `kind` ("picture" or "text") of an index/ stage; ids and languages stay on disk."""
+        """Reads the index of `kind` ("image" or "text") of an index/ stage; ids and languages stay on disk."""
         ids, languages = (np.load(folder / name, mmap_mode="r") for name in (IDS, LANGUAGES))
         return cls(faiss.read_index(str(folder / index_file(kind))), ids, languages, search_parameters)
 
     def search(
-        self, vectors: np.ndarray, k: int, language: str | None = None, part: Part | None = None
+        self, vectors: np.ndarray, k: int, language: str | None = None, part: Subset | None = None
     ) -> tuple[np.ndarray, list[list[str]]]:
         """Scores (B, k) float32 and ids of the `k` best items of each of `vectors` (B, C) float32, best first.
 
@@ -132,7 +132,7 @@ class ItemIndex:
         return scores, [[self.ids[p].decode() for p in row if p >= 0] for row in positions]
 
     def nearest(
-        self, vectors: np.ndarray, k: int, language: str | None = None, part: Part | None = None
+        self, vectors: np.ndarray, k: int, language: str | None = None, part: Subset | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """As `search`, but with positions (B, k) int64, -1 where there is none. Equal scores go in item order."""
         if part is None and language is not None:
@@ -162,13 +162,13 @@ class ItemIndex:
             raise ValueError(f"no knowledge item is in language {language!r}; there are: {known}")
         return found
 
-    def part(self, positions: np.ndarray) -> Part:
+    def part(self, positions: np.ndarray) -> Subset:
         """The items at `positions` (n,), one at least, to search among; it fits every index over the same items."""
         mask = np.zeros(len(self.ids), bool)
         mask[positions] = True
-        return Part(faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), int(mask.sum()))
+        return Subset(faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), int(mask.sum()))
 
-    def _make_selector(self, language: str) -> Part:
+    def _make_selector(self, language: str) -> Subset:
         return self.part(self.positions(language))
 
 
@@ -198,7 +198,7 @@ def _innermost(index: Any) -> Any:
     return _innermost(index.index) if isinstance(index, faiss.IndexPreTransform) else index
 
 
-def _on_device(config: Index, index: Any, work: Any) -> Any:
+def _on_device(config: IndexConfig, index: Any, work: Any) -> Any:
     """Does `work` on the index, on a copy on the GPU where the configuration says so, and returns a CPU index."""
     if not config.gpu:
         work(index)
@@ -211,7 +211,7 @@ def _on_device(config: Index, index: Any, work: Any) -> Any:
     return faiss.index_gpu_to_cpu(on_gpu)
 
 
-def _refuse_above(config: Index, need: int, what: str) -> None:
+def _refuse_above(config: IndexConfig, need: int, what: str) -> None:
     if need > config.max_memory_gb * 1e9:
         raise ConfigError(
             f"index: {what} takes {need / 1e9:.3g} GB, index.max_memory_gb is {config.max_memory_gb:g}: raise it, or "

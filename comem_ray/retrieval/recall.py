@@ -1,7 +1,7 @@
 """Recall and search time of an index, against exact search.
 
 The held-out queries: item vectors that were not in the training sample where enough of them are left, each turned by
-a seeded random angle of fixed cosine, as the picture of a question resembles an item's without being it. So no query is
+a seeded random angle of fixed cosine, as the image of a question resembles an item's without being it. So no query is
 a vector that the index holds or was trained on. recall@k = |found and exact| / k, averaged.
 
 Letters: n queries, N items, C width.

@@ -1,12 +1,12 @@
-"""The retriever: questions in, the nearest knowledge items out, by picture, by text or by both.
+"""The retriever: questions in, the nearest knowledge items out, by image, by text or by both.
 
-By picture, a question's picture is compared with the items' pictures; by text, its text with the items' texts (as far
-as CLIP's context reaches); by both, late fusion: w * text score + (1 - w) * picture score. The candidates of a fusion
+By image, a question's image is compared with the items' images; by text, its text with the items' texts (as far
+as CLIP's context reaches); by both, late fusion: w * text score + (1 - w) * image score. The candidates of a fusion
 are the best FUSION_DEPTH (or 4k) of each index, and both scores of every candidate are computed from the vectors that
 the two indexes hold, so a candidate that one list lacks counts as exactly as the others.
 
 Letters: k items a question, C width. Knows nothing of what an item says, of memory or of Ray.
-Source: the paper retrieves by picture alone (METHOD: CLIP image embeddings, inner product).
+Source: the paper retrieves by image alone (METHOD: CLIP image embeddings, inner product).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from PIL import Image
 from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.config import Config
 from comem_ray.retrieval.clip import ClipEncoder
-from comem_ray.retrieval.index import STAGE, ItemIndex, Part
+from comem_ray.retrieval.index import STAGE, ItemIndex, Subset
 
 FUSION_DEPTH = 100
 
@@ -30,7 +30,7 @@ FUSION_DEPTH = 100
 class Query:
     """A question as the retriever sees it. Raises nothing: what `by` needs is checked when it is asked."""
 
-    picture: Image.Image | None
+    image: Image.Image | None
     text: str | None
 
 
@@ -64,7 +64,7 @@ class Retriever:
         self,
         queries: Sequence[Query],
         k: int,
-        by: Literal["picture", "text", "both"] = "picture",
+        by: Literal["image", "text", "both"] = "image",
         language: str | None = None,
         text_weight: float | None = None,
     ) -> list[list[Hit]]:
@@ -79,7 +79,7 @@ class Retriever:
         return self._nearest(self._embed(queries, by), k, by, language, text_weight)
 
     def retrieve_in(
-        self, queries: Sequence[Query], k: int, parts: Sequence[Part], by: Literal["picture", "text", "both"]
+        self, queries: Sequence[Query], k: int, parts: Sequence[Subset], by: Literal["image", "text", "both"]
     ) -> list[list[list[Hit]]]:
         """As `retrieve`, once for each of `parts` of the items (`index.part`), the queries embedded once."""
         vectors = self._embed(queries, by)
@@ -87,8 +87,8 @@ class Retriever:
 
     @property
     def index(self) -> ItemIndex:
-        """The index of pictures: ids, languages and positions are the same in all."""
-        return self._indexes["picture"]
+        """The index of images: ids, languages and positions are the same in all."""
+        return self._indexes["image"]
 
     def _nearest(
         self,
@@ -97,28 +97,28 @@ class Retriever:
         by: str,
         language: str | None,
         text_weight: float | None,
-        part: Part | None = None,
+        part: Subset | None = None,
     ) -> list[list[Hit]]:
         if by != "both":
             scores, ids = self._indexes[by].search(vectors[by], k, language, part)
             return [_hits(row, found) for row, found in zip(scores, ids, strict=True)]
         weight = self._text_weight if text_weight is None else text_weight
         depth = max(FUSION_DEPTH, 4 * k)
-        lists = [self._indexes[kind].nearest(vectors[kind], depth, language, part)[1] for kind in ("text", "picture")]
+        lists = [self._indexes[kind].nearest(vectors[kind], depth, language, part)[1] for kind in ("text", "image")]
         return [
-            self._fuse(vectors["text"][i], vectors["picture"][i], np.union1d(text, picture), weight)[:k]
-            for i, (text, picture) in enumerate(zip(*lists, strict=True))
+            self._fuse(vectors["text"][i], vectors["image"][i], np.union1d(text, image), weight)[:k]
+            for i, (text, image) in enumerate(zip(*lists, strict=True))
         ]
 
     def _embed(self, queries: Sequence[Query], by: str) -> dict[str, np.ndarray]:
         """The vectors (B, C) that `by` needs, by kind."""
-        if by not in ("picture", "text", "both"):
-            raise ValueError(f"by must be 'picture', 'text' or 'both', got {by!r}")
+        if by not in ("image", "text", "both"):
+            raise ValueError(f"by must be 'image', 'text' or 'both', got {by!r}")
         vectors = {}
-        if by in ("picture", "both"):
-            pictures = [q.picture for q in queries if q.picture is not None]
-            _refuse_missing(len(pictures), len(queries), by, "picture")
-            vectors["picture"] = self._encoder.embed_pictures(pictures)
+        if by in ("image", "both"):
+            images = [q.image for q in queries if q.image is not None]
+            _refuse_missing(len(images), len(queries), by, "image")
+            vectors["image"] = self._encoder.embed_images(images)
         if by in ("text", "both"):
             texts = [q.text for q in queries if q.text]
             _refuse_missing(len(texts), len(queries), by, "text")
@@ -127,11 +127,11 @@ class Retriever:
             vectors["text"] = self._encoder.embed_texts(texts)
         return vectors
 
-    def _fuse(self, text: np.ndarray, picture: np.ndarray, candidates: np.ndarray, weight: float) -> list[Hit]:
+    def _fuse(self, text: np.ndarray, image: np.ndarray, candidates: np.ndarray, weight: float) -> list[Hit]:
         """All `candidates` (positions, ascending, -1 for none) by their weighted score, best first."""
         candidates = candidates[candidates >= 0]
         text_scores = self._indexes["text"].scores(text, candidates)
-        scores = weight * text_scores + (1 - weight) * self._indexes["picture"].scores(picture, candidates)
+        scores = weight * text_scores + (1 - weight) * self._indexes["image"].scores(image, candidates)
         order = np.argsort(-scores, kind="stable")
         ids = self._indexes["text"].ids
         return _hits(scores[order], [ids[p].decode() for p in candidates[order]])
@@ -143,4 +143,7 @@ def _hits(scores: np.ndarray, ids: list[str]) -> list[Hit]:
 
 def _refuse_missing(there: int, wanted: int, by: str, what: str) -> None:
     if there != wanted:
-        raise ValueError(f"retrieval by {by!r} needs a {what} in every query, {wanted - there} of {wanted} have none")
+        article = "an" if what == "image" else "a"
+        raise ValueError(
+            f"retrieval by {by!r} needs {article} {what} in every query, {wanted - there} of {wanted} have none"
+        )

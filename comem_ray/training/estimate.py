@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from comem_ray.config import Config, PixelLimits, resolve
+from comem_ray.config import Config, PixelLimitsConfig, resolve
 from comem_ray.model.lora import add_lora
 from comem_ray.model.qformer import QFormer
 from comem_ray.model.shapes import empty_backbone
-from comem_ray.training.samples import steps_of, stored_samples
+from comem_ray.training.data.samples import steps_of, stored_samples
 
-ASSUMED = {"text tokens an item": 300, "question tokens": 60, "answer tokens": 60, "picture of a question": 640 * 480}
+ASSUMED = {"text tokens an item": 300, "question tokens": 60, "answer tokens": 60, "image of a question": 640 * 480}
 PAPER_SAMPLES = 15_600
 MFU = (0.30, 0.45)
 H100_TFLOPS = 989  # bf16, dense
@@ -112,19 +112,19 @@ def _trainable(config: Config, model: Any) -> dict[str, int]:
 def _tokens(config: Config) -> dict[str, int]:
     assert config.training is not None
     items = config.training.items
-    picture = _picture_tokens(ASSUMED["picture of a question"], config.backbone.question_pixels)
-    shown = _picture_tokens(config.ingest.pictures.max_side**2, config.backbone.item_pixels)
+    image = _image_tokens(ASSUMED["image of a question"], config.backbone.question_pixels)
+    shown = _image_tokens(config.ingest.images.max_side**2, config.backbone.item_pixels)
     memory = items * config.adapter.queries
     return {
         "encoder": items * (shown + ASSUMED["text tokens an item"]),
-        "reasoner": memory + picture + ASSUMED["question tokens"] + ASSUMED["answer tokens"],
-        "encoder pictures": items * shown,
-        "reasoner pictures": picture,
+        "reasoner": memory + image + ASSUMED["question tokens"] + ASSUMED["answer tokens"],
+        "encoder images": items * shown,
+        "reasoner images": image,
         "answer": ASSUMED["answer tokens"],
     }
 
 
-def _picture_tokens(pixels: int, limits: PixelLimits) -> int:
+def _image_tokens(pixels: int, limits: PixelLimitsConfig) -> int:
     if limits.min is not None:
         pixels = max(pixels, limits.min)
     if limits.max is not None:
@@ -135,11 +135,11 @@ def _picture_tokens(pixels: int, limits: PixelLimits) -> int:
 def _flop(model: Any, parts: Mapping[str, int], tokens: Mapping[str, int]) -> float:
     """Useful FLOPs of a sample, forward and backward; recomputation is not counted, nor are attention scores."""
     language = _matrices(model.model.language_model.layers)
-    # Four patches make a picture token. No gradient goes through the tower of the reasoner.
+    # Four patches make an image token. No gradient goes through the tower of the reasoner.
     vision = 4 * _matrices(model.model.visual.blocks)
     encoder = tokens["encoder"] * (4 * language + 6 * parts["LoRA, language model"])
-    encoder += tokens["encoder pictures"] * (4 * vision + 24 * parts["LoRA, vision tower"])
-    reasoner = tokens["reasoner"] * 4 * language + tokens["reasoner pictures"] * 2 * vision
+    encoder += tokens["encoder images"] * (4 * vision + 24 * parts["LoRA, vision tower"])
+    reasoner = tokens["reasoner"] * 4 * language + tokens["reasoner images"] * 2 * vision
     width = model.config.text_config.hidden_size
     head = tokens["answer"] * 4 * width * model.config.text_config.vocab_size
     return float(encoder + reasoner + head)

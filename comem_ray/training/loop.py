@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from comem_ray.config import Config
 from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.lora import switched_on
+from comem_ray.model.lora import adapter_enabled
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Reasoner
+from comem_ray.training.data.samples import batch_of, share_of
 from comem_ray.training.objective import NOTHING, Figures, Objective
 from comem_ray.training.optimizer import MasterAdamW
 from comem_ray.training.runs import planned_steps, run_checkpoints, training_samples, validation_samples
-from comem_ray.training.samples import batch_of, share_of
 from comem_ray.training.validation import Validator
 
 SumOverWorkers = Callable[[Sequence[Tensor]], None]
@@ -152,7 +152,7 @@ class Trainer:
 
 def trainable_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
     """The adapter's parameters by name: every LoRA matrix, and the whole Q-Former."""
-    with switched_on(adapter.lora):
+    with adapter_enabled(adapter.lora):
         lora = {n: p for n, p in adapter.lora.named_parameters() if p.requires_grad}
     return {**lora, **{f"qformer.{n}": p for n, p in adapter.qformer.named_parameters()}}
 

@@ -22,12 +22,12 @@ from PIL.Image import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from comem_ray.model.lora import switched_on
+from comem_ray.model.lora import adapter_enabled
 from comem_ray.model.memory_encoder import MemoryEncoder, length_buckets
-from comem_ray.model.reasoner import Question, Reasoner
+from comem_ray.model.reasoner import Prompt, Reasoner
 from comem_ray.model.sequences import TokenSequence
-from comem_ray.prompts import END, Plain
-from comem_ray.training.samples import Sample
+from comem_ray.prompts import END, PlainText
+from comem_ray.training.data.samples import Sample
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Objective:
         An item of several samples is encoded once; its gradient is the sum of theirs.
         """
         places, shown = _different_items(samples)
-        items = [self.encoder.sequence(text, picture) for text, picture in shown]
+        items = [self.encoder.sequence(text, image) for text, image in shown]
         groups = list(length_buckets([len(i) for i in items], self.encoder.batch_tokens))
         encoded = [self.encoder.forward([items[i] for i in group]) for group in groups]
         memory = _in_order(encoded, groups).requires_grad_() if items else None
@@ -75,7 +75,7 @@ class Objective:
         (weight * (loss + self.distillation * kl)).backward()
         if memory is not None:
             assert memory.grad is not None
-            with switched_on(self.encoder.adapter.lora):
+            with adapter_enabled(self.encoder.adapter.lora):
                 for group, part in zip(groups, encoded, strict=True):
                     part.backward(memory.grad[group])
         read = sum(len(i) for i in items)
@@ -86,7 +86,7 @@ class Objective:
     ) -> tuple[Tensor, Tensor, tuple[int, int]]:
         answers = [self._answer_ids(s.answer) for s in samples]
         asked = [
-            Question(s.question, s.picture, "memory" if s.items else "none", memory=m)
+            Prompt(s.question, s.image, "memory" if s.items else "none", memory=m)
             for s, m in zip(samples, memory, strict=True)
         ]
         sequences = self._with_answers(asked, answers)
@@ -99,7 +99,7 @@ class Objective:
 
     @torch.no_grad()
     def _teacher(self, samples: Sequence[Sample], answers: list[list[int]]) -> Tensor:
-        asked = [Question(s.question, s.picture, "rag", items=s.items) for s in samples]
+        asked = [Prompt(s.question, s.image, "rag", items=s.items) for s in samples]
         return self._answer_logits(asked, self._with_answers(asked, answers), answers)
 
     def _distil(self, samples: Sequence[Sample], answers: list[list[int]], logits: Tensor, shares: Tensor) -> Tensor:
@@ -108,14 +108,14 @@ class Objective:
         return (kl * shares).sum()
 
     def _answer_ids(self, answer: str) -> list[int]:
-        return self.encoder.backbone.sequencer.sequence([Plain(answer), END]).ids
+        return self.encoder.backbone.sequencer.sequence([PlainText(answer), END]).ids
 
-    def _with_answers(self, asked: Sequence[Question], answers: list[list[int]]) -> list[TokenSequence]:
+    def _with_answers(self, asked: Sequence[Prompt], answers: list[list[int]]) -> list[TokenSequence]:
         prompts = [self.reasoner.sequence(q) for q in asked]
         return [dataclasses.replace(p, ids=p.ids + a) for p, a in zip(prompts, answers, strict=True)]
 
     def _answer_logits(
-        self, asked: Sequence[Question], sequences: list[TokenSequence], answers: list[list[int]]
+        self, asked: Sequence[Prompt], sequences: list[TokenSequence], answers: list[list[int]]
     ) -> Tensor:
         """Logits (A of all samples, vocabulary), float32, each of the position before its answer token."""
         batch, embeds = self.reasoner.inputs(asked, sequences)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from comem_ray.config import Training
+from comem_ray.config import TrainingConfig
 
 
 class MasterAdamW:
@@ -24,7 +24,7 @@ class MasterAdamW:
     def __init__(
         self,
         parameters: Mapping[str, nn.Parameter],
-        config: Training,
+        config: TrainingConfig,
         steps: int,
         betas: tuple[float, float] = (0.9, 0.999),
     ):

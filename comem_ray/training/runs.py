@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from comem_ray.config import Config, ConfigError, Training, resolve
-from comem_ray.items import ItemStore
+from comem_ray.config import Config, ConfigError, TrainingConfig, resolve
+from comem_ray.knowledge.items import ItemStore
 from comem_ray.model.adapter import adapter_files
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.training.checkpoints import Checkpoints
-from comem_ray.training.samples import SampleSet, steps_of
+from comem_ray.training.data.samples import SampleSet, steps_of
 
 _CHANGES_NOTHING = {
     "checkpoint_every",
@@ -25,7 +25,7 @@ _CHANGES_NOTHING = {
 }
 
 
-def section(config: Config) -> Training:
+def section(config: Config) -> TrainingConfig:
     """The section `training`. Raises ConfigError where there is none."""
     if config.training is None:
         raise ConfigError("field training: missing; it says what to train on, and how")
@@ -81,5 +81,5 @@ def checked(config: Config) -> tuple[Checkpoints, int]:
 
 
 def _samples(config: Config, data: str) -> SampleSet:
-    store, most = ItemStore(config.folder("items")), config.ingest.pictures.max_pixels
+    store, most = ItemStore(config.folder("items")), config.ingest.images.max_pixels
     return SampleSet(resolve(data), store, section(config).items, most)

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import torch
 
-from comem_ray.config import Validation
-from comem_ray.evaluation.scoring import boxed, score
+from comem_ray.config import ValidationConfig
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import Question, Reasoner
+from comem_ray.model.reasoner import Prompt, Reasoner
 from comem_ray.prompts import Mode
-from comem_ray.training.samples import Sample, SampleSet
+from comem_ray.tasks.rules.scoring import boxed, score
+from comem_ray.training.data.samples import Sample, SampleSet
 
 BATCH = 8
 
@@ -23,7 +23,7 @@ BATCH = 8
 class Validator:
     """Scores the first `config.questions` samples."""
 
-    def __init__(self, config: Validation, samples: SampleSet, encoder: MemoryEncoder, reasoner: Reasoner):
+    def __init__(self, config: ValidationConfig, samples: SampleSet, encoder: MemoryEncoder, reasoner: Reasoner):
         self._config, self._samples, self._encoder, self._reasoner = config, samples, encoder, reasoner
 
     def figures(self) -> dict[str, float]:
@@ -50,12 +50,12 @@ class Validator:
         answers = self._reasoner.answer([self._question(s, mode) for s in samples])
         return sum((score(s.rule, final(a.text), s.gold) for s, a in zip(samples, answers, strict=True)), 0.0)
 
-    def _question(self, sample: Sample, mode: Mode) -> Question:
+    def _question(self, sample: Sample, mode: Mode) -> Prompt:
         if mode == "none" or not sample.items:
-            return Question(sample.question, sample.picture)
+            return Prompt(sample.question, sample.image)
         if mode == "rag":
-            return Question(sample.question, sample.picture, "rag", items=sample.items)
-        return Question(sample.question, sample.picture, "memory", memory=self._encoder.encode(sample.items))
+            return Prompt(sample.question, sample.image, "rag", items=sample.items)
+        return Prompt(sample.question, sample.image, "memory", memory=self._encoder.encode(sample.items))
 
 
 def final(text: str) -> str:

@@ -2,11 +2,11 @@
 
 import pyarrow as pa
 import pytest
-from tiny import item_row
+from support.tiny import item_row
 
 from comem_ray.artifacts import StageFolder, write_parquet
 from comem_ray.evaluation.gold_items import items_of, page_entity
-from comem_ray.schema import ITEM_SCHEMA
+from comem_ray.knowledge.schema import ITEM_SCHEMA
 
 
 @pytest.mark.parametrize(

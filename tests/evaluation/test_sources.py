@@ -1,4 +1,4 @@
-"""Every benchmark read from tiny files in its authors' format: what is asked, with which picture, and what is not."""
+"""Every benchmark read from tiny files in its authors' format: what is asked, with which image, and what is not."""
 
 from __future__ import annotations
 
@@ -6,23 +6,22 @@ import gzip
 import json
 
 import pytest
-from published import write_published
-from scored import jsonl
-from tiny import png
+from support.published import write_published
+from support.scored import jsonl
+from support.tiny import png
 
-from comem_ray.config import ConfigError
-from comem_ray.config_evaluation import EvaluationSource
-from comem_ray.evaluation.pictures import PictureReader
+from comem_ray.config import ConfigError, EvaluationSourceConfig
 from comem_ray.evaluation.questions import opened, packed, unpacked
 from comem_ray.evaluation.sources import FILES, SourceQuestions, read_source
 from comem_ray.prompts import BOXED, BOXED_IN, CAPTION, CHOOSE_LETTER, CHOOSE_NUMBER, CHOOSE_WORDS
+from comem_ray.tasks.images import ImageReader
 
 PIXELS = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory) -> dict[str, EvaluationSource]:
-    made = [EvaluationSource(**source) for source in write_published(tmp_path_factory.mktemp("published"))]
+def settings(tmp_path_factory) -> dict[str, EvaluationSourceConfig]:
+    made = [EvaluationSourceConfig(**source) for source in write_published(tmp_path_factory.mktemp("published"))]
     return {source.label: source for source in made}
 
 
@@ -56,25 +55,25 @@ def test_the_words_of_the_first_question(read, label, text):
 
 
 @pytest.mark.parametrize(
-    ("label", "pictures"),
+    ("label", "images"),
     [
-        ("infoseek", [100, 101, "picture_missing"]),
+        ("infoseek", [100, 101, "image_missing"]),
         ("infoseek-es", [100]),
         ("oven", [100] * 4),
-        ("mrag", [120, "picture_truncated"]),
+        ("mrag", [120, "image_truncated"]),
         ("okvqa", [130, 131]),
         ("aokvqa", [140]),
         ("aokvqa-mc", [140, 141]),
         ("viquae", [100]),
         ("cvqa", [150, 151]),
         ("coco", [100, 101]),
-        ("jsonl", [100, "picture_missing"]),
+        ("jsonl", [100, "image_missing"]),
     ],
 )
-def test_every_question_gets_its_own_picture_or_a_fault(read, label, pictures):
-    reader = PictureReader()
+def test_every_question_gets_its_own_image_or_a_fault(read, label, images):
+    reader = ImageReader()
     found = [opened(question, reader, PIXELS) for question in read[label].questions]
-    assert [q.fault or q.picture for q in found] == [p if isinstance(p, str) else png(p) for p in pictures]
+    assert [q.fault or q.image for q in found] == [p if isinstance(p, str) else png(p) for p in images]
 
 
 def test_rows_that_are_no_question_are_counted(read):
@@ -103,7 +102,7 @@ def test_what_a_question_carries(read):
 def test_questions_survive_the_road_to_a_worker(read):
     for found in read.values():
         again = unpacked(packed(found.questions))
-        assert [q.picture_at for q in again] == [q.picture_at for q in found.questions]
+        assert [q.image_at for q in again] == [q.image_at for q in found.questions]
         assert packed(again) == packed(found.questions)
 
 
@@ -139,19 +138,19 @@ def test_faults_of_a_configuration_are_named(settings, tmp_path):
 
     assert "there is no file" in refused("infoseek", paths=["none.jsonl"])
     assert "there are es, string or time, val_unseen_entity, " in refused("infoseek-es", split="test")
-    assert "want a folder, a zip, or parquet files" in refused("infoseek", pictures=settings["infoseek"].paths)
+    assert "want a folder, a zip, or parquet files" in refused("infoseek", images=settings["infoseek"].paths)
     assert "not JSON" in refused("okvqa", references=settings["infoseek"].paths)
     broken = gzip.compress(b'{"data_id": 1}\n')[:-9]
     (tmp_path / "cut.jsonl.gz").write_bytes(broken)
     assert "cannot be read" in refused("viquae", paths=[str(tmp_path / "cut.jsonl.gz")])
     for fields in ({"titles": "x"}, {"references": ["x"]}):
         with pytest.raises(ValueError, match="not infoseek's"):
-            EvaluationSource(benchmark="infoseek", paths=["x"], **fields)
+            EvaluationSourceConfig(benchmark="infoseek", paths=["x"], **fields)
 
 
 def test_an_id_said_twice_is_rejected(tmp_path):
     row = {"id": "v", "input": "?", "image": "a.jpg", "output": {"answer": ["x"]}}
-    source = EvaluationSource(benchmark="viquae", paths=[str(jsonl(tmp_path / "v.jsonl", [row, row]))])
+    source = EvaluationSourceConfig(benchmark="viquae", paths=[str(jsonl(tmp_path / "v.jsonl", [row, row]))])
     found = read_source(source)
     assert len(found.questions) == 1
     assert found.rejected == [{"where": f"{tmp_path}/v.jsonl, line 2", "reason": "a second question with id 'v'"}]

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import ray
-from job_process import Cluster, Job
+from support.job_process import Cluster, Job
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ import yaml
 
 from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest, write_parquet
 from comem_ray.config import Config
+from comem_ray.knowledge.schema import ITEM_SCHEMA, embedding_schema
 from comem_ray.retrieval.index import ItemIndex
-from comem_ray.schema import ITEM_SCHEMA, embedding_schema
 from jobs.build_index import run
 
 N, C, SHARD = 6_000, 32, 1_500
@@ -34,7 +34,7 @@ def source(tmp_path_factory) -> Path:
         ids = [f"{number * SHARD + i:024x}" for i in range(SHARD)]
         write_parquet(root / "items" / f"{unit}.parquet", item_table(ids))
         [shard] = items.commit(unit, "", {f"{unit}.parquet": SHARD}, {"items": SHARD}).shards
-        columns = [vector_column(rng, centres) for _ in ("picture", "text")]
+        columns = [vector_column(rng, centres) for _ in ("image", "text")]
         write_parquet(root / "embeddings" / f"{unit}.parquet", pa.table([ids, *columns], schema=embedding_schema(C)))
         stage.commit(unit, shard.sha256, {f"{unit}.parquet": SHARD}, {"items": SHARD})
     items.close(units)
@@ -43,7 +43,7 @@ def source(tmp_path_factory) -> Path:
 
 
 def item_table(ids: list[str]) -> pa.Table:
-    row = {"language": "en", "title": "", "text": "", "picture": b"", "width": 1, "height": 1, "source": ""}
+    row = {"language": "en", "title": "", "text": "", "image": b"", "width": 1, "height": 1, "source": ""}
     rows = [{**row, "item_id": i, "language": ["en", "de"][n % 2], "source_row": n} for n, i in enumerate(ids)]
     return pa.Table.from_pylist(rows, ITEM_SCHEMA)
 
@@ -82,7 +82,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_summary_has_recall_and_times(uninterrupted):
     config, summary = uninterrupted
     assert summary["items"] == N
-    for kind in ("picture", "text"):
+    for kind in ("image", "text"):
         assert 0.1 < summary[f"{kind} recall@10"] < 1
         assert 0 < summary[f"{kind} search ms p50"] <= summary[f"{kind} search ms p99"]
     recall = load_manifest(config.folder("index"), "build_index").extra["recall"]
@@ -91,7 +91,7 @@ def test_summary_has_recall_and_times(uninterrupted):
 
 def test_the_indexes_hold_every_item_with_its_language(uninterrupted, source):
     folder = uninterrupted[0].folder("index")
-    for kind in ("picture", "text"):
+    for kind in ("image", "text"):
         index = ItemIndex.load(folder, kind, {"nprobe": 32})
         assert index.ids[:3].tolist() == [f"{i:024x}".encode() for i in range(3)]
         assert index.languages[:4].tolist() == [b"en", b"de", b"en", b"de"]
@@ -110,10 +110,10 @@ def test_a_rerun_does_nothing(uninterrupted):
 def test_other_search_parameters_measure_again_and_build_nothing(make_run, uninterrupted):
     config = make_run("search", search={"nprobe": 1})
     shutil.copytree(uninterrupted[0].folder("index"), config.folder("index"))
-    built = (config.folder("index") / "picture.faiss").stat().st_mtime_ns
+    built = (config.folder("index") / "image.faiss").stat().st_mtime_ns
     summary = run(config)
-    assert summary["picture recall@10"] < uninterrupted[1]["picture recall@10"]
-    assert (config.folder("index") / "picture.faiss").stat().st_mtime_ns == built
+    assert summary["image recall@10"] < uninterrupted[1]["image recall@10"]
+    assert (config.folder("index") / "image.faiss").stat().st_mtime_ns == built
 
 
 def test_another_factory_is_refused(uninterrupted):
@@ -161,4 +161,4 @@ def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, start_j
     job.finish()
     assert contents(folder) == contents(uninterrupted[0].folder("index"))
     summary = json.loads((config.folder("summaries") / "build_index.json").read_text())
-    assert summary["picture recall@10"] == uninterrupted[1]["picture recall@10"]
+    assert summary["image recall@10"] == uninterrupted[1]["image recall@10"]

@@ -17,7 +17,7 @@ import yaml
 from ray.exceptions import RayError
 
 from comem_ray.artifacts import ArtifactError, StageFolder
-from comem_ray.config import Config, ConfigError, Workers, load_config
+from comem_ray.config import Config, ConfigError, WorkersConfig, load_config
 from jobs.common import Summary, guarded, main, run_units, table
 from jobs.evaluate import FLAGS
 
@@ -132,7 +132,7 @@ def test_what_a_worker_refuses_is_the_same_one_message(
             raise error("no such model: x")
 
     def run(config: Config) -> Summary:
-        run_units(UNITS, Refusing, (), Workers(count=1, cpus=0.5), "refusing")
+        run_units(UNITS, Refusing, (), WorkersConfig(count=1, cpus=0.5), "refusing")
         return {}
 
     assert guarded("refusing", run, str(config_file), []) == code
@@ -153,7 +153,7 @@ def test_a_stage_that_breaks_is_not_taken_for_a_refusal(config_file: Path) -> No
             raise ZeroDivisionError("a bug")
 
     def run(config: Config) -> Summary:
-        return {"units": run_units(UNITS, Broken, (), Workers(), "broken")}
+        return {"units": run_units(UNITS, Broken, (), WorkersConfig(), "broken")}
 
     with pytest.raises(RayError, match="ZeroDivisionError: a bug"):
         guarded("broken", run, str(config_file), [])
@@ -203,7 +203,7 @@ def work(stage: StageFolder, seconds: float, count: int = 2, together: int = 1) 
             return batch
 
     todo = [row for row in UNITS if row["unit"] not in stage.finished(INPUTS)]
-    done = run_units(todo, Slow, (stage, seconds), Workers(count=count, cpus=0.5), "slow")
+    done = run_units(todo, Slow, (stage, seconds), WorkersConfig(count=count, cpus=0.5), "slow")
     stage.close(INPUTS)
     return done
 
@@ -236,7 +236,7 @@ def test_no_more_workers_start_than_there_are_units(tmp_path: Path) -> None:
 
 
 def test_no_units_need_no_cluster() -> None:
-    assert run_units([], object, (), Workers(), "nothing") == 0
+    assert run_units([], object, (), WorkersConfig(), "nothing") == 0
 
 
 @pytest.mark.usefixtures("cluster")

@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
-from tiny import item_row, write_items
-from tiny_clip import write_clip
+from support.tiny import item_row, write_items
+from support.tiny_clip import write_clip
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import Config
+from comem_ray.knowledge.schema import embedding_schema
 from comem_ray.retrieval.clip import ClipEncoder
 from comem_ray.retrieval.embeddings import Embeddings
-from comem_ray.schema import embedding_schema
 from jobs.embed_items import run
 
 SIZES = [40, 0, 33, 50, 25, 30, 45, 20]
@@ -49,16 +49,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_every_item_has_the_vectors_of_its_picture_and_text(uninterrupted):
+def test_every_item_has_the_vectors_of_its_image_and_text(uninterrupted):
     config, summary = uninterrupted
     assert (summary["items"], summary["shards"], summary["kept"], summary["width"]) == (sum(SIZES), 8, 0, 24)
     rows, encoder = [item_row(i) for i in range(sum(SIZES))], ClipEncoder(config.clip)
-    pictures = [Image.open(io.BytesIO(row["picture"])) for row in rows]
+    images = [Image.open(io.BytesIO(row["image"])) for row in rows]
     embeddings = Embeddings(config.folder("embeddings"))
     assert embeddings.clip == encoder.fingerprint
     assert embeddings.item_ids() == [row["item_id"] for row in rows]
-    got = np.concatenate(list(embeddings.blocks("picture")))
-    np.testing.assert_allclose(got, encoder.embed_pictures(pictures), atol=1e-3)
+    got = np.concatenate(list(embeddings.blocks("image")))
+    np.testing.assert_allclose(got, encoder.embed_images(images), atol=1e-3)
     got = np.concatenate(list(embeddings.blocks("text")))
     np.testing.assert_allclose(got, encoder.embed_texts([row["text"] for row in rows]), atol=1e-3)
 
@@ -86,15 +86,15 @@ def test_only_a_changed_shard_is_done_again(make_run, uninterrupted):
     assert len(Embeddings(config.folder("embeddings"))) == sum(SIZES) + 3
 
 
-def test_pictures_alone(make_run, uninterrupted):
-    config = make_run("pictures", texts=False)
+def test_images_alone(make_run, uninterrupted):
+    config = make_run("images", texts=False)
     run(config)
     embeddings = Embeddings(config.folder("embeddings"))
-    assert embeddings.kinds == ("picture",)
+    assert embeddings.kinds == ("image",)
     table = pq.read_table(config.folder("embeddings") / "part-0000-000000.parquet")
-    assert table.column_names == ["item_id", "picture_embedding"]
+    assert table.column_names == ["item_id", "image_embedding"]
     both = Embeddings(uninterrupted[0].folder("embeddings"))
-    for a, b in zip(embeddings.blocks("picture"), both.blocks("picture"), strict=True):
+    for a, b in zip(embeddings.blocks("image"), both.blocks("image"), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from tiny import item_row, picture, write_items
+from support.tiny import image, item_row, write_items
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import load_config
@@ -48,9 +48,7 @@ def test_summary_and_memory(uninterrupted):
     store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
     assert len(store) == sum(SIZES)
     rows = [item_row(i) for i in (0, 39, 40, 177)]
-    fresh = MemoryEncoder(config).encode(
-        [(str(r["text"]), picture(int(r["source_row"]), int(r["width"]))) for r in rows]
-    )
+    fresh = MemoryEncoder(config).encode([(str(r["text"]), image(int(r["source_row"]), int(r["width"]))) for r in rows])
     stored = store.get([r["item_id"] for r in rows])
     # Stored memory is fresh memory, up to the rounding of other batch companions.
     torch.testing.assert_close(stored.float(), fresh.float(), atol=0.03, rtol=0.01)

@@ -12,22 +12,21 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from published import GOLD, write_published
-from tiny import png
-from tiny_clip import write_clip
-from tiny_run import work, write_run
+from support.published import GOLD, write_published
+from support.tiny import png
+from support.tiny_clip import write_clip
+from support.tiny_run import work, write_run
 
 from comem_ray.artifacts import StageFolder
-from comem_ray.config import Config, ConfigError, load_config
-from comem_ray.config_evaluation import Evaluation, EvaluationSource
-from comem_ray.evaluation.answering import Evaluator
-from comem_ray.evaluation.pictures import PictureReader
+from comem_ray.config import Config, ConfigError, EvaluationConfig, EvaluationSourceConfig, load_config
+from comem_ray.evaluation.evaluator import Evaluator
+from comem_ray.evaluation.figures import figures, markdown
 from comem_ray.evaluation.questions import EvaluationQuestion, opened, read_questions, write_questions
-from comem_ray.evaluation.report import write_report
-from comem_ray.evaluation.scorecard import scorecard
 from comem_ray.evaluation.sources import read_source
-from comem_ray.evaluation.tables import figures, markdown
 from comem_ray.model.adapter import encoder_fingerprint
+from comem_ray.report.evaluation import write_report
+from comem_ray.tasks.images import ImageReader
+from comem_ray.tasks.scorecard import scorecard
 from jobs.encode_memory import STAGE, EncodeShard
 from jobs.evaluate import part, section
 
@@ -40,7 +39,13 @@ ARMS = 1 + 2 * 2 + 2 * 2
 def world(make_config, tmp_path_factory) -> Config:
     """Nine questions over 14 items; the gold of every second one is what the backbone says in mode memory."""
     home = tmp_path_factory.mktemp("evaluation")
-    evaluation = {"questions": str(home / "questions.parquet"), "k": [1, 2], "places": [1, 2], "batch": 4, "timed": 2}
+    evaluation = {
+        "questions": str(home / "questions.parquet"),
+        "k": [1, 2],
+        "gold_positions": [1, 2],
+        "batch": 4,
+        "timed": 2,
+    }
     evaluation |= {"questions_per_unit": 3, "workers": {"cpus": 0.5}}
     clip, _ = write_clip(home)
     reasoner = {"max_new_tokens": 5}
@@ -57,12 +62,12 @@ def world(make_config, tmp_path_factory) -> Config:
     gold = [question(i, ids[i], [said[f"q{i}"]] if i % 2 else ["nothing"]) for i in range(COUNT)]
     write_questions(home / "questions.parquet", gold)
     sources = write_published(home / "published", {b: said[f"{b}/{first}"] for b, first in FIRST.items()})
-    return config.model_copy(update={"evaluation": Evaluation.model_validate(evaluation | {"sources": sources})})
+    return config.model_copy(update={"evaluation": EvaluationConfig.model_validate(evaluation | {"sources": sources})})
 
 
 def published(home: Path) -> list[EvaluationQuestion]:
-    sources = [EvaluationSource(**source) for source in write_published(home / "published")]
-    return [opened(q, PictureReader(), 10**6) for source in sources for q in read_source(source).questions]
+    sources = [EvaluationSourceConfig(**source) for source in write_published(home / "published")]
+    return [opened(q, ImageReader(), 10**6) for source in sources for q in read_source(source).questions]
 
 
 def question(i: int, item_id: str, gold: list[str]) -> EvaluationQuestion:
@@ -118,7 +123,7 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
     report = json.loads((folder / "report.json").read_text())
     assert len(report["arms"]) == ARMS
     memory = report["arms"]["memory, k=1"]
-    assert [memory[name] for name in ("mode", "k", "place", "knowledge")] == ["memory", 1, None, 14]
+    assert [memory[name] for name in ("mode", "k", "gold_position", "knowledge")] == ["memory", 1, None, 14]
     assert report["memory_store"]["items"] == 14
     assert report["memory_store"]["bytes_per_item"] > 8 * 64 * 2
     assert memory["groups"]["parity"]["1"] == {"score": 100.0, "low": 51.01, "high": 100.0, "n": 4}
@@ -128,9 +133,9 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
     # Beside ours: the questions about entities that have an item.
     assert report["recall"]["@1"]["n"] == COUNT + 1 + 4 + 1
     for row in rows:
-        if row["place"] is not None:
+        if row["gold_position"] is not None:
             assert (
-                row["item_ids"][row["place"] - 1]
+                row["item_ids"][row["gold_position"] - 1]
                 == pq.read_table(world.evaluation.questions).to_pylist()[int(row["data_id"][1:])]["gold_items"][0]
             )
     assert "memory, k=1, %" in output
@@ -142,7 +147,7 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
     assert page.count('<article class="card"') == report["questions"]
     assert "random weights of seed 0" in page
     assert "<caption>infoseek, by its own rule</caption>" in page
-    assert "jsonl/p2 (picture_missing)" in page
+    assert "jsonl/p2 (image_missing)" in page
     assert str(folder.parent.parent) not in page  # names of files, no paths
 
 
@@ -172,23 +177,28 @@ def test_published_benchmarks_are_scored_by_their_own_rules(world, uninterrupted
 def test_what_could_not_be_asked_is_counted(world, uninterrupted):
     folder, output = uninterrupted
     report = json.loads((folder / "report.json").read_text())
-    ids = {row["data_id"]: row["reason"] for row in report["missing_pictures"]["first"]}
-    assert ids == {"infoseek/a3": "picture_missing", "mrag/1": "picture_truncated", "jsonl/p2": "picture_missing"}
-    assert report["missing_pictures"]["count"] == 3
+    ids = {row["data_id"]: row["reason"] for row in report["missing_images"]["first"]}
+    assert ids == {"infoseek/a3": "image_missing", "mrag/1": "image_truncated", "jsonl/p2": "image_missing"}
+    assert report["missing_images"]["count"] == 3
     assert report["rejected"]["count"] == 2
-    assert report["arms"]["none"]["unanswered"] == {"picture_missing": 2, "picture_truncated": 1}
+    assert report["arms"]["none"]["unanswered"] == {"image_missing": 2, "image_truncated": 1}
     assert report["questions"] == report["arms"]["none"]["n"]  # they count, as wrong
     assert report["sources"]["infoseek"]["official"]["none"]["missing"] == 1
-    for line in ("missing pictures +3", "rejected rows +2", "left out +2"):
+    for line in ("missing images +3", "rejected rows +2", "left out +2"):
         assert re.search(line, output)
 
 
 def test_knowledge_sizes_and_long_prompts(world):
     """Smaller knowledge is a part of larger, with the right items in it; a prompt that is too long costs no job."""
-    changed = {"modes": ["none", "rag", "memory"], "k": [1, 3], "places": [], "knowledge_sizes": [10, "all", 12]}
+    changed = {
+        "modes": ["none", "rag", "memory"],
+        "k": [1, 3],
+        "gold_positions": [],
+        "knowledge_sizes": [10, "all", 12],
+    }
     longest = world.reasoner.model_copy(update={"max_prompt_tokens": 150})
     config = world.model_copy(update={"evaluation": world.evaluation.model_copy(update=changed), "reasoner": longest})
-    asked = [opened(q, PictureReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
+    asked = [opened(q, ImageReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
     right = {i for q in read_questions(Path(world.evaluation.questions)) for i in q.gold_items}
     evaluator = Evaluator(config, config.evaluation, right=right)
     rows = evaluator.predictions(asked)
@@ -236,6 +246,6 @@ def test_killed_then_rerun_equals_uninterrupted(world, uninterrupted, start_job)
 
 
 def test_what_is_missing_is_named(world):
-    for evaluation in (None, Evaluation()):
+    for evaluation in (None, EvaluationConfig()):
         with pytest.raises(ConfigError, match="field evaluation"):
             section(world.model_copy(update={"evaluation": evaluation}))

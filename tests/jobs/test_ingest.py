@@ -16,13 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
-from tiny import picture, png
-from website import Site, running
+from support.tiny import image, png
+from support.website import Site, running
 
 from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.config import Config, ConfigError
-from comem_ray.schema import ITEM_SCHEMA, REJECTED_SCHEMA
-from comem_ray.sources.wit_tsv import COLUMNS
+from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
+from comem_ray.knowledge.sources.wit_tsv import COLUMNS
 from jobs import ingest
 
 
@@ -79,22 +79,22 @@ def rows_of(config: Config) -> tuple[list[dict], list[dict]]:
 
 EXIF = Image.Exif()
 EXIF[0x0112] = 6
-MORE = {"save_all": True, "append_images": [picture(9)]}
-PICTURES = {
-    "good.jpg": encoded(picture(1), "JPEG"),
+MORE = {"save_all": True, "append_images": [image(9)]}
+IMAGES = {
+    "good.jpg": encoded(image(1), "JPEG"),
     "good.png": png(2),
-    "cmyk.jpg": encoded(picture(3).convert("CMYK"), "JPEG"),
-    "palette.png": encoded(picture(4).convert("P"), "PNG", transparency=0),
+    "cmyk.jpg": encoded(image(3).convert("CMYK"), "JPEG"),
+    "palette.png": encoded(image(4).convert("P"), "PNG", transparency=0),
     "grey16.png": encoded(Image.new("I;16", (30, 20), 40_000), "PNG"),
-    "rotated.jpg": encoded(picture(5), "JPEG", exif=EXIF),
-    "mislabelled.jpg": encoded(picture(6), "WEBP"),
-    "large.jpg": encoded(picture(7, 900, 300), "JPEG"),
+    "rotated.jpg": encoded(image(5), "JPEG", exif=EXIF),
+    "mislabelled.jpg": encoded(image(6), "WEBP"),
+    "large.jpg": encoded(image(7, 900, 300), "JPEG"),
     "empty.jpg": b"",
-    "truncated.jpg": encoded(picture(8, 300, 300), "JPEG")[:2_000],
-    "page.jpg": b"<html>No such picture</html>",
-    "animated.gif": encoded(picture(1), "GIF", **MORE),
-    "animated.webp": encoded(picture(1), "WEBP", **MORE),
-    "animated.png": encoded(picture(1), "PNG", **MORE),
+    "truncated.jpg": encoded(image(8, 300, 300), "JPEG")[:2_000],
+    "page.jpg": b"<html>No such image</html>",
+    "animated.gif": encoded(image(1), "GIF", **MORE),
+    "animated.webp": encoded(image(1), "WEBP", **MORE),
+    "animated.png": encoded(image(1), "PNG", **MORE),
     "drawing.svg": b"<?xml version='1.0'?><svg xmlns='http://www.w3.org/2000/svg'></svg>",
     "pixels.png": encoded(Image.new("1", (3_000, 3_000)), "PNG"),
     "bytes.bmp": encoded(Image.new("RGB", (300, 300)), "BMP"),
@@ -134,21 +134,21 @@ def fates(site: Site) -> list[tuple[bytes, str]]:
         (line("Öl", "good.jpg").decode().encode("latin-1"), "bad_utf8"),
         (line("N\0L", "good.jpg"), "nul_byte"),
         (line("", "good.jpg", ""), "no_text"),
-        (line("Blind", ""), "no_picture"),
-        (line("Missing", "missing.jpg"), "picture_missing"),
-        (line("Outside", "../run.yaml"), "picture_outside"),
-        (line("Broken inline", "data:image/png;base64,@@"), "picture_data_uri"),
-        (line("Empty", "empty.jpg"), "picture_empty"),
-        (line("Truncated", "truncated.jpg"), "picture_truncated"),
-        (line("HTML", "page.jpg"), "picture_unreadable"),
-        (line("GIF", "animated.gif"), "picture_animated"),
-        (line("WebP", "animated.webp"), "picture_animated"),
-        (line("APNG", "animated.png"), "picture_animated"),
-        (line("SVG", "drawing.svg"), "picture_svg"),
-        (line("Pixels", "pixels.png"), "picture_too_many_pixels"),
-        (line("Bytes", "bytes.bmp"), "picture_too_many_bytes"),
-        (line("Dot", "dot.gif"), "picture_degenerate"),
-        (line("Ruler", "ruler.png"), "picture_degenerate"),
+        (line("Blind", ""), "no_image"),
+        (line("Missing", "missing.jpg"), "image_missing"),
+        (line("Outside", "../run.yaml"), "image_outside"),
+        (line("Broken inline", "data:image/png;base64,@@"), "image_data_uri"),
+        (line("Empty", "empty.jpg"), "image_empty"),
+        (line("Truncated", "truncated.jpg"), "image_truncated"),
+        (line("HTML", "page.jpg"), "image_unreadable"),
+        (line("GIF", "animated.gif"), "image_animated"),
+        (line("WebP", "animated.webp"), "image_animated"),
+        (line("APNG", "animated.png"), "image_animated"),
+        (line("SVG", "drawing.svg"), "image_svg"),
+        (line("Pixels", "pixels.png"), "image_too_many_pixels"),
+        (line("Bytes", "bytes.bmp"), "image_too_many_bytes"),
+        (line("Dot", "dot.gif"), "image_degenerate"),
+        (line("Ruler", "ruler.png"), "image_degenerate"),
         (line("Gone", site.url("/missing")), "fetch_http_404"),
         (line("Down", site.url("/closed")), "fetch_http_503"),
         (line("Weighty", site.url("/large")), "fetch_too_large"),
@@ -161,15 +161,15 @@ def fates(site: Site) -> list[tuple[bytes, str]]:
 
 def test_every_kind_of_row_has_its_fate(cluster, site, tmp_path):
     site.files["/web.png"] = png(11)
-    (tmp_path / "pictures").mkdir()
-    for name, data in PICTURES.items():
-        (tmp_path / "pictures" / name).write_bytes(data)
+    (tmp_path / "images").mkdir()
+    for name, data in IMAGES.items():
+        (tmp_path / "images" / name).write_bytes(data)
     expected = fates(site)
     data = gzip.compress(tsv(*(row for row, _ in expected)))
     (tmp_path / "wit.tsv.gz").write_bytes(data[:-8])  # the checksum is gone: a truncated file
-    source = {"path": str(tmp_path / "wit.tsv.gz"), "pictures": str(tmp_path / "pictures")}
+    source = {"path": str(tmp_path / "wit.tsv.gz"), "images": str(tmp_path / "images")}
     limits = {"max_side": 100, "max_pixels": 5_000_000, "max_bytes": 150_000}
-    config = configuration(tmp_path, [source], pictures=limits)
+    config = configuration(tmp_path, [source], images=limits)
     summary = ingest.run(config)
 
     items, rejected = rows_of(config)
@@ -182,7 +182,7 @@ def test_every_kind_of_row_has_its_fate(cluster, site, tmp_path):
 
     assert summary["rows"] == len(want)
     assert (summary["items"], summary["rejected"], summary["duplicates"]) == (19, 29, 1)
-    assert summary["rejected.picture_animated"] == 3
+    assert summary["rejected.image_animated"] == 3
     assert summary["retryable"] == 3
     assert summary["shards"] == 7
     raw = {row["source_row"]: row["raw"] for row in rejected}
@@ -192,9 +192,9 @@ def test_every_kind_of_row_has_its_fate(cluster, site, tmp_path):
     titles = {item["title"]: item for item in items}
     assert (titles["Rotated"]["width"], titles["Rotated"]["height"]) == (44, 60)
     assert (titles["Large"]["width"], titles["Large"]["height"]) == (100, 33)
-    assert titles["PNG"]["picture"] == PICTURES["good.png"]
+    assert titles["PNG"]["image"] == IMAGES["good.png"]
     for item in items:
-        image = Image.open(io.BytesIO(item["picture"]))
+        image = Image.open(io.BytesIO(item["image"]))
         image.load()
         assert (image.format in ("JPEG", "PNG"), image.mode) == (True, "RGB")
         assert image.size == (item["width"], item["height"])
@@ -245,7 +245,7 @@ def test_a_missing_source_is_a_wrong_configuration(cluster, tmp_path, path):
         ingest.run(configuration(tmp_path, [{"path": str(tmp_path / path)}]))
 
 
-def test_another_make_of_pictures_is_refused(cluster, tmp_path):
+def test_another_make_of_images_is_refused(cluster, tmp_path):
     (tmp_path / "a.tsv").write_bytes(tsv())
     source = {"path": str(tmp_path / "a.tsv")}
     assert ingest.run(configuration(tmp_path, [source]))["rows"] == 0
@@ -315,7 +315,7 @@ def plain(cluster, tmp_path_factory) -> tuple[Path, Config, dict[str, bytes]]:
     """A run of two files and 24 units that nothing interrupts, and its bytes."""
     folder = tmp_path_factory.mktemp("plain")
     for n in range(8):
-        (folder / f"{n}.jpg").write_bytes(encoded(picture(n, 1_200, 900), "JPEG"))
+        (folder / f"{n}.jpg").write_bytes(encoded(image(n, 1_200, 900), "JPEG"))
     rows = [line(f"T{n}", f"{n % 8}.jpg" if n % 50 else "missing.jpg") for n in range(UNITS * 7 - 10)]
     rows += rows[:10]
     (folder / "a.tsv.gz").write_bytes(gzip.compress(tsv(*rows[: UNITS * 4])))

@@ -11,26 +11,26 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from tiny import picture, png
-from tiny_clip import write_clip
-from tiny_run import write_run
-from translating import translating
+from support.tiny import image, png
+from support.tiny_clip import write_clip
+from support.tiny_run import write_run
+from support.translating import translating
 
 from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.config import Config, ConfigError, load_config
-from comem_ray.images import open_picture
-from comem_ray.items import ItemStore
+from comem_ray.knowledge.images import open_image
+from comem_ray.knowledge.items import ItemStore
 from comem_ray.retrieval.retriever import Query, Retriever
-from comem_ray.training.questions import GoldQuestion, Rejection, read_questions
-from comem_ray.training.samples import SampleSet
-from comem_ray.training.synthesis import Synthesizer
+from comem_ray.training.data.questions import GoldQuestion, Rejection, read_questions
+from comem_ray.training.data.samples import SampleSet
+from comem_ray.training.data.synthesis import Synthesizer
 from jobs.synthesize import run
 
 QUESTIONS, UNIT = 36, 4
 
 
 def questions(folder: Path) -> list[dict[str, Any]]:
-    """36 questions with pictures, no right answers yet; number 5 has no picture file, 6 a broken one, 7 none."""
+    """36 questions with images, no right answers yet; number 5 has no image file, 6 a broken one, 7 none."""
     rows = []
     for i in range(QUESTIONS):
         (folder / f"{i}.png").write_bytes(png(1000 + i, 64, 48))
@@ -151,8 +151,8 @@ def test_right_answers_are_kept(world, uninterrupted):
         assert (provenance["rule"], provenance["score"], len(provenance["backbone"])) == ("exact", 1.0, 64)
         number = int(provenance["data_id"][1:])
         assert row["question"] == f"What is {number}?"
-        shown = open_picture(row["picture"], 10_000)
-        assert shown.tobytes() == picture(1000 + number, 64, 48).tobytes()
+        shown = open_image(row["image"], 10_000)
+        assert shown.tobytes() == image(1000 + number, 64, 48).tobytes()
         (hits,) = retriever.retrieve([Query(shown, None)], 3)
         assert row["item_ids"] == [hit.item_id for hit in hits]
 
@@ -166,9 +166,9 @@ def test_every_row_has_one_fate(world, uninterrupted):
     # Row 0 is the broken line; question i stands in row i + 1.
     assert {n: reasons[n] for n in (0, 6, 7, 8)} == {
         0: "bad_json",
-        6: "picture_missing",
-        7: "picture_truncated",
-        8: "no_picture",
+        6: "image_missing",
+        7: "image_truncated",
+        8: "no_image",
     }
     assert set(reasons.values()) > {"wrong_answer", "cut_short"}
     wrong = next(row for row in rejected.values() if row["reason"] == "wrong_answer")
@@ -179,7 +179,7 @@ def test_every_row_has_one_fate(world, uninterrupted):
     assert (counts["kept"], counts["rejected"], counts["duplicates"]) == (kept, len(rejected), 1)
     assert json.loads((config.folder("summaries") / "synthesize.json").read_text())["kept"] == kept
     assert re.search(rf"^ +questions +{QUESTIONS + 2}$", output, re.MULTILINE)
-    assert re.search(r"^ +rejected\.picture_missing +1$", output, re.MULTILINE)
+    assert re.search(r"^ +rejected\.image_missing +1$", output, re.MULTILINE)
 
 
 def test_translations_and_the_sample_set(uninterrupted):

@@ -8,8 +8,8 @@ import torch
 import yaml
 from peft import PeftModel
 from safetensors.torch import load_file
-from tiny import item_row, picture, write_items
-from tiny_training import write_samples
+from support.tiny import image, item_row, write_items
+from support.tiny_training import write_samples
 from transformers import AutoModelForImageTextToText
 
 from comem_ray.config import load_config, resolve
@@ -84,7 +84,7 @@ def test_the_adapter_is_a_plain_peft_folder_and_encodes(uninterrupted):
     assert all(".lora_" in name for name in kept)
     assert any(p.abs().sum() > 0 for n, p in loaded.named_parameters() if ".lora_B." in n)
     row = item_row(1)
-    item = [(str(row["text"]), picture(1, int(row["width"])))]
+    item = [(str(row["text"]), image(1, int(row["width"])))]
     trained = MemoryEncoder(config).encode(item)
     untrained = MemoryEncoder(load_config(uninterrupted[0], ["adapter.path=null"])).encode(item)
     assert not torch.allclose(trained.float(), untrained.float(), atol=1e-2)

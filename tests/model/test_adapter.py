@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from peft import PeftModel
-from tiny import picture
+from support.tiny import image
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
@@ -16,7 +16,7 @@ from comem_ray.model.checkpoint import checkpoint_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.random_backbone import write_random_backbone
 
-ITEM = ("Title: text", picture(3))
+ITEM = ("Title: text", image(3))
 
 
 @pytest.fixture(scope="module")

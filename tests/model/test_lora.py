@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tiny import FAMILIES
+from support.tiny import FAMILIES
 from torch import nn
 
 from comem_ray.model.backbone import load_backbone
-from comem_ray.model.lora import add_lora, load_lora, switched_on
+from comem_ray.model.lora import adapter_enabled, add_lora, load_lora
 
 IDS = torch.arange(20)[None]
 
@@ -33,7 +33,7 @@ def test_trainable_set_is_the_lora(config):
     model = load_backbone(config.backbone).model
     lora = add_lora(model, config.adapter)
     assert not any(p.requires_grad for p in model.parameters())
-    with switched_on(lora):
+    with adapter_enabled(lora):
         trainable = {n for n, p in model.named_parameters() if p.requires_grad}
     assert trainable == {n for n, _ in model.named_parameters() if ".lora_" in n}
     assert not any(p.requires_grad for p in model.parameters())
@@ -47,9 +47,9 @@ def test_off_is_the_untouched_backbone_bit_for_bit(config):
         if ".lora_B." in name:
             nn.init.normal_(parameter, std=0.1)
     assert torch.equal(model(input_ids=IDS).logits, before)
-    with switched_on(lora):
+    with adapter_enabled(lora):
         assert not torch.allclose(model(input_ids=IDS).logits, before)
-    with pytest.raises(RuntimeError, match="inside"), switched_on(lora):
+    with pytest.raises(RuntimeError, match="inside"), adapter_enabled(lora):
         raise RuntimeError("inside")
     assert torch.equal(model(input_ids=IDS).logits, before)
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from tiny import FAMILIES, picture
+from support.tiny import FAMILIES, image
 from torch import nn
 
 from comem_ray.model.memory_encoder import MemoryEncoder, length_buckets
 
-ITEMS = [(f"Item {i}: " + "some text " * (i % 4), picture(i, 40 + 10 * i, 44)) for i in range(7)]
+ITEMS = [(f"Item {i}: " + "some text " * (i % 4), image(i, 40 + 10 * i, 44)) for i in range(7)]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -37,15 +37,15 @@ def test_one_by_one_equals_a_batch(encoder):
     torch.testing.assert_close(encoder.encode(ITEMS).float(), alone, atol=0.03, rtol=0.01)
 
 
-def test_text_picture_and_adapter_all_count(encoder):
+def test_text_image_and_adapter_all_count(encoder):
     text, shown = ITEMS[1]
-    base, other_text, other_picture = encoder.encode([(text, shown), ("Other", shown), (text, picture(99, 50, 44))])
+    base, other_text, other_image = encoder.encode([(text, shown), ("Other", shown), (text, image(99, 50, 44))])
     assert (base - other_text).abs().max() > 0.05
-    assert (base - other_picture).abs().max() > 0.05
+    assert (base - other_image).abs().max() > 0.05
     sequence = [encoder.sequence(text, shown)]
     batch = encoder.backbone.sequencer.batch(sequence, "right")
     with torch.no_grad():
-        embeds = encoder.backbone.embed(batch, encoder.backbone.picture_features(batch))
+        embeds = encoder.backbone.embed(batch, encoder.backbone.image_features(batch))
         frozen = encoder.backbone.hidden_states(batch, embeds)
         adapter_off = encoder.adapter.qformer(frozen, batch.attention_mask.bool())
         assert not torch.allclose(encoder.forward(sequence), adapter_off, atol=0.05)
@@ -54,7 +54,7 @@ def test_text_picture_and_adapter_all_count(encoder):
 def test_hidden_states_are_those_after_the_final_norm(encoder):
     batch = encoder.backbone.sequencer.batch([encoder.sequence(*ITEMS[0])], "right")
     with torch.no_grad():
-        embeds = encoder.backbone.embed(batch, encoder.backbone.picture_features(batch))
+        embeds = encoder.backbone.embed(batch, encoder.backbone.image_features(batch))
         hidden = encoder.backbone.hidden_states(batch, embeds)
         logits = encoder.backbone.model(
             input_ids=batch.input_ids,

@@ -4,13 +4,13 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import FAMILIES, picture
+from support.tiny import FAMILIES, image
 from torch import nn
 
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import PromptTooLong, Question, Reasoner
+from comem_ray.model.reasoner import Prompt, PromptTooLong, Reasoner
 
-ITEMS = [(f"Item {i}: " + "words " * i, picture(i, 50 + 9 * i, 44)) for i in range(4)]
+ITEMS = [(f"Item {i}: " + "words " * i, image(i, 50 + 9 * i, 44)) for i in range(4)]
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -25,17 +25,17 @@ def world(request, make_config):
     return config, encoder, Reasoner(config, backbone=encoder.backbone), encoder.encode(ITEMS)
 
 
-def questions(memory) -> list[Question]:
+def questions(memory) -> list[Prompt]:
     return [
-        Question("What is this?", picture(20)),
-        Question("And this one, please?", picture(21, 100, 40), "memory", memory=memory[:3]),
-        Question("No picture", None, "memory", memory=memory[3:], max_new_tokens=3),
-        Question("In the prompt?", picture(22), "rag", items=ITEMS[:2]),
-        Question("Nothing was retrieved", picture(22), "memory", memory=memory[:0]),
+        Prompt("What is this?", image(20)),
+        Prompt("And this one, please?", image(21, 100, 40), "memory", memory=memory[:3]),
+        Prompt("No image", None, "memory", memory=memory[3:], max_new_tokens=3),
+        Prompt("In the prompt?", image(22), "rag", items=ITEMS[:2]),
+        Prompt("Nothing was retrieved", image(22), "memory", memory=memory[:0]),
     ]
 
 
-def full_forward_greedy(reasoner: Reasoner, question: Question, steps: int) -> list[int]:
+def full_forward_greedy(reasoner: Reasoner, question: Prompt, steps: int) -> list[int]:
     """Greedy decoding without a cache: the whole sequence anew for each token, positions by the stock code."""
     sequence = reasoner.sequence(question)
     done: list[int] = []
@@ -63,12 +63,12 @@ def test_cached_decoding_of_a_mixed_batch_equals_full_forwards(world):
 
 
 @pytest.mark.parametrize("vision", ["base", "adapter"])
-def test_a_picture_looked_at_before_stands_for_itself(world, vision):
+def test_a_image_looked_at_before_stands_for_itself(world, vision):
     config, encoder, _, memory = world
     settings = config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"question_vision": vision})})
     reasoner = Reasoner(settings, backbone=encoder.backbone, adapter=encoder.adapter)
     asked = questions(memory)
-    looked = [dataclasses.replace(q, picture=reasoner.look(q.picture)) if q.picture else q for q in asked]
+    looked = [dataclasses.replace(q, image=reasoner.look(q.image)) if q.image else q for q in asked]
     mixed = [b if n % 2 else a for n, (a, b) in enumerate(zip(asked, looked, strict=True))]
     for some in (looked, mixed):
         sequences = [[reasoner.sequence(q) for q in each] for each in (asked, some)]
@@ -82,7 +82,7 @@ def test_a_picture_looked_at_before_stands_for_itself(world, vision):
 def test_mode_none_is_the_stock_model(world):
     """No memory: the same logits as the stock model gives for token ids and pixels."""
     _, _, reasoner, _ = world
-    question = Question("What is this?", picture(20, 120, 60))
+    question = Prompt("What is this?", image(20, 120, 60))
     batch, embeds = reasoner.inputs([question], [reasoner.sequence(question)])
     model = reasoner.backbone.model
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_memory_is_read_and_its_order_counts(world):
     _, _, reasoner, memory = world
 
     def logits(given):
-        question = Question("What?", picture(5), "memory", memory=given)
+        question = Prompt("What?", image(5), "memory", memory=given)
         batch, embeds = reasoner.inputs([question], [reasoner.sequence(question)])
         with torch.no_grad():
             return reasoner.backbone.model.lm_head(reasoner.backbone.hidden_states(batch, embeds)[0, -1])
@@ -118,28 +118,28 @@ def test_item_order_is_a_field_of_the_configuration(world, make_config):
     )
     for forward, backward in [
         (
-            Question("Q", picture(1), "memory", memory=memory),
-            Question("Q", picture(1), "memory", memory=memory.flip(0)),
+            Prompt("Q", image(1), "memory", memory=memory),
+            Prompt("Q", image(1), "memory", memory=memory.flip(0)),
         ),
-        (Question("Q", picture(1), "rag", items=ITEMS), Question("Q", picture(1), "rag", items=ITEMS[::-1])),
+        (Prompt("Q", image(1), "rag", items=ITEMS), Prompt("Q", image(1), "rag", items=ITEMS[::-1])),
     ]:
         assert reversed_.answer([forward]) == reasoner.answer([backward])
 
 
 def test_question_vision_adapter(world):
-    """The adapter's vision tower for the question's picture, the frozen language model for the rest."""
+    """The adapter's vision tower for the question's image, the frozen language model for the rest."""
     config, encoder, reasoner, _ = world
     tuned = Reasoner(
         config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"question_vision": "adapter"})}),
         backbone=encoder.backbone,
         adapter=encoder.adapter,
     )
-    with_picture, without = Question("Q", picture(1)), Question("Q")
+    with_image, without = Prompt("Q", image(1)), Prompt("Q")
     with torch.no_grad():
-        same, other = (r.inputs([with_picture], [r.sequence(with_picture)])[1] for r in (reasoner, tuned))
+        same, other = (r.inputs([with_image], [r.sequence(with_image)])[1] for r in (reasoner, tuned))
         assert not torch.allclose(same, other, atol=1e-3)
         assert torch.equal(*(r.inputs([without], [r.sequence(without)])[1] for r in (reasoner, tuned)))
-    assert reasoner.answer([with_picture]) == reasoner.answer([with_picture])  # and the adapter is off again
+    assert reasoner.answer([with_image]) == reasoner.answer([with_image])  # and the adapter is off again
 
 
 def test_streamed_pieces_add_up(world):
@@ -159,11 +159,11 @@ def test_refusals(world, make_config):
         backbone=encoder.backbone,
     )
     with pytest.raises(PromptTooLong, match=r"has \d+ tokens, the limit is 50"):
-        short.answer([Question("why? " * 20)])
+        short.answer([Prompt("why? " * 20)])
     with pytest.raises(ValueError, match="'magic' is none of none, rag, memory"):
-        reasoner.answer([Question("Q", mode="magic")])  # type: ignore[arg-type]
+        reasoner.answer([Prompt("Q", mode="magic")])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs the memory"):
-        reasoner.answer([Question("Q", mode="memory")])
+        reasoner.answer([Prompt("Q", mode="memory")])
 
 
 def test_sampling_settings_of_the_paper_run(world):
@@ -172,5 +172,5 @@ def test_sampling_settings_of_the_paper_run(world):
     reasoner = Reasoner(
         config.model_copy(update={"reasoner": config.reasoner.model_copy(update=paper)}), backbone=encoder.backbone
     )
-    question = Question("What?", picture(5), "memory", memory=memory)
+    question = Prompt("What?", image(5), "memory", memory=memory)
     assert reasoner.answer([question]) == reasoner.answer([question])  # top_p 0.001 leaves one token to draw

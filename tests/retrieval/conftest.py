@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_clip import write_clip
-from tiny_run import write_run
+from support.tiny_clip import write_clip
+from support.tiny_run import write_run
 
 from comem_ray.config import Config
 

@@ -7,10 +7,10 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
-from tiny import picture
-from tiny_clip import ARCHITECTURE, write_clip
+from support.tiny import image
+from support.tiny_clip import ARCHITECTURE, write_clip
 
-from comem_ray.config import Clip, ConfigError
+from comem_ray.config import ClipConfig, ConfigError
 from comem_ray.retrieval.clip import ClipEncoder, locate
 
 
@@ -20,7 +20,7 @@ def local(tmp_path):
 
     def write(*args, seed=1, architecture=ARCHITECTURE, preprocessing=None, **fields):
         section, model = write_clip(tmp_path, *args, seed=seed, architecture=architecture, preprocessing=preprocessing)
-        return Clip(**{**section, **fields}), model
+        return ClipConfig(**{**section, **fields}), model
 
     return write
 
@@ -28,31 +28,31 @@ def local(tmp_path):
 def test_vectors_are_those_of_open_clip(local):
     config, model = local()
     encoder = ClipEncoder(config)
-    pictures = [picture(i, 60 + i, 40) for i in range(5)]
+    images = [image(i, 60 + i, 40) for i in range(5)]
     texts = ["Danube: the river", "short", "", "Węgry 匈牙利 " * 40]
     transform = open_clip.image_transform(32, is_train=False)
     with torch.no_grad():
-        want_pictures = model.encode_image(torch.stack([transform(p) for p in pictures]), normalize=True)
+        want_images = model.encode_image(torch.stack([transform(p) for p in images]), normalize=True)
         want_texts = model.encode_text(open_clip.tokenize(texts, context_length=16), normalize=True)
-    np.testing.assert_allclose(encoder.embed_pictures(pictures), want_pictures, atol=1e-6)
+    np.testing.assert_allclose(encoder.embed_images(images), want_images, atol=1e-6)
     np.testing.assert_allclose(encoder.embed_texts(texts), want_texts, atol=1e-6)
-    assert encoder.embed_pictures(pictures).dtype == np.float32
+    assert encoder.embed_images(images).dtype == np.float32
     assert encoder.width == 24
-    assert encoder.embed_texts([]).shape == encoder.embed_pictures([]).shape == (0, 24)
+    assert encoder.embed_texts([]).shape == encoder.embed_images([]).shape == (0, 24)
 
 
 def test_batches_do_not_change_the_vectors(local):
     config, _ = local(batch_size=2)
-    pictures = [picture(i) for i in range(5)]
-    whole = ClipEncoder(config.model_copy(update={"batch_size": 64})).embed_pictures(pictures)
-    np.testing.assert_allclose(ClipEncoder(config).embed_pictures(pictures), whole, atol=1e-6)
+    images = [image(i) for i in range(5)]
+    whole = ClipEncoder(config.model_copy(update={"batch_size": 64})).embed_images(images)
+    np.testing.assert_allclose(ClipEncoder(config).embed_images(images), whole, atol=1e-6)
     np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-6)
 
 
-def test_any_mode_of_picture_is_taken(local):
+def test_any_mode_of_image_is_taken(local):
     encoder = ClipEncoder(local()[0])
     for mode in ("L", "RGBA", "P", "CMYK"):
-        assert encoder.embed_pictures([picture(0).convert(mode)]).shape == (1, 24)
+        assert encoder.embed_images([image(0).convert(mode)]).shape == (1, 24)
 
 
 def test_the_preprocessing_of_a_local_configuration_holds(local):
@@ -80,12 +80,12 @@ def test_fingerprint_follows_weights_architecture_and_preprocessing_only(local):
 def test_random_weights_are_seeded_and_leave_the_generator_alone(local):
     config, _ = local(pretrained=None)
     torch.manual_seed(5)
-    first = ClipEncoder(config).embed_pictures([picture(0)])
+    first = ClipEncoder(config).embed_images([image(0)])
     after = torch.rand(1)
     torch.manual_seed(5)
     assert torch.rand(1) == after
     torch.manual_seed(6)
-    np.testing.assert_array_equal(ClipEncoder(config).embed_pictures([picture(0)]), first)
+    np.testing.assert_array_equal(ClipEncoder(config).embed_images([image(0)]), first)
 
 
 def test_text_never_acts_as_a_control_token(local):
@@ -123,22 +123,22 @@ def test_a_tokenizer_beside_the_configuration_is_used(local, tmp_path):
 
 def test_threads_may_preprocess_at_once(local):
     encoder = ClipEncoder(local()[0])
-    pictures = [picture(i) for i in range(8)]
+    images = [image(i) for i in range(8)]
     got: dict[int, torch.Tensor] = {}
 
     def prepare(i):
-        got[i] = encoder.preprocess(pictures[i])
+        got[i] = encoder.preprocess(images[i])
 
     threads = [threading.Thread(target=prepare, args=(i,)) for i in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert all(torch.equal(got[i], encoder.preprocess(p)) for i, p in enumerate(pictures))
+    assert all(torch.equal(got[i], encoder.preprocess(p)) for i, p in enumerate(images))
 
 
 def test_a_named_model_is_built(local):
-    source = locate(Clip(model="ViT-S-32-alt"))
+    source = locate(ClipConfig(model="ViT-S-32-alt"))
     assert source.weights is None
     assert source.architecture["embed_dim"] == 256
 
@@ -146,8 +146,8 @@ def test_a_named_model_is_built(local):
 def test_a_tag_brings_its_own_activation(monkeypatch, tmp_path):
     (tmp_path / "weights.safetensors").touch()
     monkeypatch.setattr(open_clip, "download_pretrained", lambda tag: str(tmp_path / "weights.safetensors"))
-    assert locate(Clip(model="ViT-L-14", pretrained="openai")).architecture["quick_gelu"] is True
-    assert locate(Clip(model="ViT-L-14", pretrained="laion2b_s32b_b82k")).architecture["quick_gelu"] is False
+    assert locate(ClipConfig(model="ViT-L-14", pretrained="openai")).architecture["quick_gelu"] is True
+    assert locate(ClipConfig(model="ViT-L-14", pretrained="laion2b_s32b_b82k")).architecture["quick_gelu"] is False
 
 
 @pytest.mark.parametrize(
@@ -161,7 +161,7 @@ def test_a_tag_brings_its_own_activation(monkeypatch, tmp_path):
 )
 def test_what_cannot_be_found_is_named(fields, message):
     with pytest.raises(ConfigError, match=message):
-        locate(Clip(**fields))
+        locate(ClipConfig(**fields))
 
 
 def test_broken_local_files_are_refused(local, tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from comem_ray.artifacts import ArtifactError
-from comem_ray.items import ItemStore
+from comem_ray.knowledge.items import ItemStore
 from comem_ray.retrieval.embeddings import Embeddings
 
 

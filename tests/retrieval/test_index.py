@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from comem_ray.config import ConfigError, Index
+from comem_ray.config import ConfigError, IndexConfig
 from comem_ray.retrieval.index import (
     IDS,
     LANGUAGES,
@@ -60,7 +60,7 @@ def _unit(x):
 def _build(vectors, factory="Flat", **fields):
     blocks = np.split(vectors, [100, 100, 350])
     return build_index(
-        Index(factory=factory, **fields),
+        IndexConfig(factory=factory, **fields),
         C,
         len(vectors),
         lambda n: vectors[: min(n, 400)],
@@ -164,10 +164,10 @@ def test_the_same_inputs_give_the_same_bytes(built, vectors, tmp_path, factory):
 
 def test_a_saved_index_answers_as_before(built, queries, tmp_path):
     index = _item_index(built("IVF8,Flat"), nprobe=3)
-    save_index(tmp_path / index_file("picture"), built("IVF8,Flat"))
+    save_index(tmp_path / index_file("image"), built("IVF8,Flat"))
     save_array(tmp_path / IDS, index.ids)
     save_array(tmp_path / LANGUAGES, index.languages)
-    loaded = ItemIndex.load(tmp_path, "picture", {"nprobe": 3})
+    loaded = ItemIndex.load(tmp_path, "image", {"nprobe": 3})
     for a, b in zip(index.search(queries, 9, "en"), loaded.search(queries, 9, "en"), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -188,9 +188,9 @@ def test_an_index_above_the_cap_is_refused_before_a_vector_is_added(vectors):
         yield
 
     with pytest.raises(ConfigError, match=r"'Flat' of 80,000,000 vectors takes 10.2 GB, index.max_memory_gb is 4"):
-        build_index(Index(), C, 80_000_000, lambda n: vectors[:n], blocks())
+        build_index(IndexConfig(), C, 80_000_000, lambda n: vectors[:n], blocks())
     with pytest.raises(ConfigError, match=r"training sample of 600 vectors .* takes 7.68e-05 GB.*is 1e-05"):
-        build_index(Index(factory="IVF4,Flat", max_memory_gb=1e-5), C, N, lambda n: vectors[:n], blocks())
+        build_index(IndexConfig(factory="IVF4,Flat", max_memory_gb=1e-5), C, N, lambda n: vectors[:n], blocks())
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,6 @@ def test_an_unknown_search_parameter_is_refused(built):
 
 
 def test_an_index_of_nothing_answers_with_nothing(queries):
-    index = build_index(Index(), C, 0, lambda n: np.empty((n, C), np.float32), iter([]))
+    index = build_index(IndexConfig(), C, 0, lambda n: np.empty((n, C), np.float32), iter([]))
     items = ItemIndex(index, np.empty(0, "S24"), np.empty(0, "S2"), {})
     assert items.search(queries, 3)[1] == [[]] * len(queries)

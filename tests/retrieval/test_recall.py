@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from comem_ray.config import Index
+from comem_ray.config import IndexConfig
 from comem_ray.retrieval.embeddings import Embeddings
 from comem_ray.retrieval.index import ItemIndex, build_index
 from comem_ray.retrieval.recall import (
@@ -41,13 +41,13 @@ def test_queries_resemble_items_that_were_not_trained_on(embeddings):
 
 
 def test_where_all_are_trained_on_queries_come_from_all(embeddings):
-    queries = held_out_queries(embeddings, "picture", np.arange(90), 500, 0)
+    queries = held_out_queries(embeddings, "image", np.arange(90), 500, 0)
     assert queries.shape == (90, 24)
 
 
 def test_exact_search_over_blocks_is_brute_force(embeddings):
-    queries = held_out_queries(embeddings, "picture", np.arange(90), 20, 0)
-    vectors = np.concatenate(list(embeddings.blocks("picture")))
+    queries = held_out_queries(embeddings, "image", np.arange(90), 20, 0)
+    vectors = np.concatenate(list(embeddings.blocks("image")))
     want = np.argsort(-queries @ vectors.T, axis=1, kind="stable")
     np.testing.assert_array_equal(exact_nearest(queries, np.split(vectors, [1, 30]), 10), want[:, :10])
     assert exact_nearest(queries, [vectors[:4]], 10)[:, 4:].tolist() == [[-1] * 6] * 20
@@ -61,12 +61,12 @@ def test_recall_is_the_share_found():
 
 
 def test_a_flat_index_has_recall_one_and_a_coarse_one_less(embeddings):
-    vectors = np.concatenate(list(embeddings.blocks("picture")))
-    queries = held_out_queries(embeddings, "picture", np.arange(90), 30, 0)
-    exact = exact_nearest(queries, embeddings.blocks("picture"), 10)
+    vectors = np.concatenate(list(embeddings.blocks("image")))
+    queries = held_out_queries(embeddings, "image", np.arange(90), 30, 0)
+    exact = exact_nearest(queries, embeddings.blocks("image"), 10)
     figures = {}
     for factory in ("Flat", "IVF16,Flat"):
-        index = build_index(Index(factory=factory), 24, 90, lambda n: vectors[:n], embeddings.blocks("picture"))
+        index = build_index(IndexConfig(factory=factory), 24, 90, lambda n: vectors[:n], embeddings.blocks("image"))
         items = ItemIndex(index, np.zeros(90, "S1"), np.zeros(90, "S1"), {})
         figures[factory] = recall(items.nearest(queries, 10)[1], exact)
         p50, p99 = search_milliseconds(items, queries, 10)

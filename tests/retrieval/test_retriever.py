@@ -5,8 +5,8 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
-from tiny import item_row, picture
-from tiny_clip import write_clip
+from support.tiny import image, item_row
+from support.tiny_clip import write_clip
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.retrieval.clip import ClipEncoder, locate
@@ -28,18 +28,18 @@ def rows():
 @pytest.fixture(scope="module")
 def item_vectors(finished, rows):
     encoder = ClipEncoder(finished.clip)
-    pictures = encoder.embed_pictures([Image.open(io.BytesIO(row["picture"])) for row in rows])
-    return {"picture": pictures, "text": encoder.embed_texts([row["text"] for row in rows])}
+    images = encoder.embed_images([Image.open(io.BytesIO(row["image"])) for row in rows])
+    return {"image": images, "text": encoder.embed_texts([row["text"] for row in rows])}
 
 
 @pytest.fixture(scope="module")
 def queries():
-    return [Query(picture(1000 + i, 50, 44), f"Title {7 * i}: something") for i in range(6)]
+    return [Query(image(1000 + i, 50, 44), f"Title {7 * i}: something") for i in range(6)]
 
 
 def scores_of(finished, item_vectors, query):
     encoder = ClipEncoder(finished.clip)
-    vectors = {"picture": encoder.embed_pictures([query.picture]), "text": encoder.embed_texts([query.text])}
+    vectors = {"image": encoder.embed_images([query.image]), "text": encoder.embed_texts([query.text])}
     return {kind: (vectors[kind] @ item_vectors[kind].T)[0] for kind in vectors}
 
 
@@ -52,7 +52,7 @@ def assert_best(hits, scores, rows, k, among=None):
     assert len({h.item_id for h in hits}) == len(hits)
 
 
-@pytest.mark.parametrize("by", ["picture", "text"])
+@pytest.mark.parametrize("by", ["image", "text"])
 def test_one_kind_is_brute_force(finished, retriever, item_vectors, rows, queries, by):
     for query, hits in zip(queries, retriever.retrieve(queries, 10, by), strict=True):
         assert_best(hits, scores_of(finished, item_vectors, query)[by], rows, 10)
@@ -62,11 +62,11 @@ def test_one_kind_is_brute_force(finished, retriever, item_vectors, rows, querie
 def test_both_is_the_weighted_mean(finished, retriever, item_vectors, rows, queries, weight):
     for query, hits in zip(queries, retriever.retrieve(queries, 10, "both", text_weight=weight), strict=True):
         scores = scores_of(finished, item_vectors, query)
-        assert_best(hits, weight * scores["text"] + (1 - weight) * scores["picture"], rows, 10)
+        assert_best(hits, weight * scores["text"] + (1 - weight) * scores["image"], rows, 10)
 
 
 def test_the_ends_of_the_weight_are_the_single_kinds(retriever, queries):
-    for weight, kind in ((0.0, "picture"), (1.0, "text")):
+    for weight, kind in ((0.0, "image"), (1.0, "text")):
         fused = retriever.retrieve(queries, 5, "both", text_weight=weight)
         alone = retriever.retrieve(queries, 5, kind)
         assert [[h.item_id for h in hits] for hits in fused] == [[h.item_id for h in hits] for hits in alone]
@@ -76,24 +76,24 @@ def test_the_weight_of_the_configuration_is_the_default(finished, retriever, que
     assert retriever.retrieve(queries, 5, "both") == retriever.retrieve(queries, 5, "both", text_weight=0.5)
 
 
-@pytest.mark.parametrize("by", ["picture", "text", "both"])
+@pytest.mark.parametrize("by", ["image", "text", "both"])
 def test_a_language_admits_its_items_only(finished, retriever, item_vectors, rows, queries, by):
     spanish = [i for i in range(N) if rows[i]["language"] == "es"]
     for query, hits in zip(queries, retriever.retrieve(queries, 8, by, language="es"), strict=True):
         scores = scores_of(finished, item_vectors, query)
-        wanted = 0.5 * scores["text"] + 0.5 * scores["picture"] if by == "both" else scores[by]
+        wanted = 0.5 * scores["text"] + 0.5 * scores["image"] if by == "both" else scores[by]
         assert_best(hits, wanted, rows, 8, spanish)
 
 
-@pytest.mark.parametrize("by", ["picture", "text", "both"])
+@pytest.mark.parametrize("by", ["image", "text", "both"])
 def test_an_item_finds_itself_first(retriever, rows, by):
-    queries = [Query(Image.open(io.BytesIO(rows[i]["picture"])), rows[i]["text"]) for i in (0, 33, 89)]
+    queries = [Query(Image.open(io.BytesIO(rows[i]["image"])), rows[i]["text"]) for i in (0, 33, 89)]
     hits = retriever.retrieve(queries, 3, by)
     assert [h[0].item_id for h in hits] == [rows[i]["item_id"] for i in (0, 33, 89)]
     assert all(h[0].score == pytest.approx(1, abs=1e-3) for h in hits)
 
 
-@pytest.mark.parametrize("by", ["picture", "text", "both"])
+@pytest.mark.parametrize("by", ["image", "text", "both"])
 def test_k_above_the_number_of_items_gives_all(retriever, queries, by):
     [hits] = retriever.retrieve(queries[:1], 1_000, by)
     assert len({h.item_id for h in hits}) == len(hits) == N
@@ -101,7 +101,7 @@ def test_k_above_the_number_of_items_gives_all(retriever, queries, by):
 
 
 def test_a_question_alone_is_as_in_a_batch(retriever, queries):
-    for by in ("picture", "text", "both"):
+    for by in ("image", "text", "both"):
         batch = retriever.retrieve(queries, 5, by)
         for query, hits in zip(queries, batch, strict=True):
             [alone] = retriever.retrieve([query], 5, by)
@@ -113,13 +113,13 @@ def test_a_question_alone_is_as_in_a_batch(retriever, queries):
 @pytest.mark.parametrize(
     ("query", "k", "by", "language", "message"),
     [
-        (Query(None, "text"), 3, "picture", None, "needs a picture in every query, 1 of 1 have none"),
-        (Query(None, "text"), 3, "both", None, "needs a picture"),
-        (Query(picture(0), None), 3, "text", None, "needs a text"),
-        (Query(picture(0), ""), 3, "both", None, "needs a text"),
-        (Query(picture(0), "text"), 0, "picture", None, "k must be 1 at least, got 0"),
-        (Query(picture(0), "text"), 3, "colour", None, "by must be"),
-        (Query(picture(0), "text"), 3, "picture", "fr", "no knowledge item is in language 'fr'; there are: de, en, es"),
+        (Query(None, "text"), 3, "image", None, "needs an image in every query, 1 of 1 have none"),
+        (Query(None, "text"), 3, "both", None, "needs an image"),
+        (Query(image(0), None), 3, "text", None, "needs a text"),
+        (Query(image(0), ""), 3, "both", None, "needs a text"),
+        (Query(image(0), "text"), 0, "image", None, "k must be 1 at least, got 0"),
+        (Query(image(0), "text"), 3, "colour", None, "by must be"),
+        (Query(image(0), "text"), 3, "image", "fr", "no knowledge item is in language 'fr'; there are: de, en, es"),
     ],
 )
 def test_what_cannot_be_asked_is_said(retriever, query, k, by, language, message):
@@ -127,8 +127,8 @@ def test_what_cannot_be_asked_is_said(retriever, query, k, by, language, message
         retriever.retrieve([query], k, by, language)
 
 
-def test_a_run_without_texts_retrieves_by_picture_only(make_run, queries):
-    retriever = Retriever(make_run("pictures", [30], texts=False))
+def test_a_run_without_texts_retrieves_by_image_only(make_run, queries):
+    retriever = Retriever(make_run("images", [30], texts=False))
     assert len(retriever.retrieve(queries, 3)[0]) == 3
     for by in ("text", "both"):
         with pytest.raises(ValueError, match="this run embedded none"):

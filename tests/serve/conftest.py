@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from serving import LIMITS, Library, Served, World, make_world, serving, write_clip
+from support.serving import LIMITS, Library, Served, World, make_world, serving, write_clip
 
 
 @pytest.fixture(scope="session")

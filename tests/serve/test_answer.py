@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from serving import NOT_STORED, Library, Served, World, image_of, row
+from support.serving import NOT_STORED, Library, Served, World, image_of, row
 
 MODES = ["none", "rag", "memory"]
 
@@ -54,7 +54,7 @@ def test_memory_is_the_default_and_none_has_no_sources(served: Served) -> None:
     assert body["timings_ms"].keys() == {"answer", "total"}
 
 
-def test_a_data_uri_is_the_same_picture(served: Served) -> None:
+def test_a_data_uri_is_the_same_image(served: Served) -> None:
     plain = served.ask("What is shown?", image=image_of(7)).json()
     uri = served.ask("What is shown?", image=f"data:image/png;base64,{image_of(7)}").json()
     assert (uri["answer"], uri["sources"]) == (plain["answer"], plain["sources"])

@@ -1,4 +1,4 @@
-"""The reasoner's replica, in this process: a picture that it was shown ahead is looked at once."""
+"""The reasoner's replica, in this process: an image that it was shown ahead is looked at once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from tiny import picture, png
+from support.tiny import image, png
 
-from comem_ray.model.reasoner import Question
+from comem_ray.model.reasoner import Prompt
 from comem_ray.model.reasoner import Reasoner as Model
 from serve import deployments
 from serve.deployments import LOOKED, Reasoner
@@ -32,7 +32,7 @@ def looks(replica: Reasoner) -> list[int]:
     return passes
 
 
-def test_an_answer_uses_the_picture_that_was_looked_at(replica: Reasoner, looks: list[int], make_config: Any) -> None:
+def test_an_answer_uses_the_image_that_was_looked_at(replica: Reasoner, looks: list[int], make_config: Any) -> None:
     async def main() -> Any:
         await replica.look(png(1))
         before = len(looks)
@@ -44,14 +44,14 @@ def test_an_answer_uses_the_picture_that_was_looked_at(replica: Reasoner, looks:
     assert len(looks) == 2  # what was looked at serves one question
     assert ahead == again
     assert isinstance(ahead, Reply)
-    assert ahead.answer == Model(make_config()).answer([Question(QUESTION, picture(1), max_new_tokens=4)])[0].text
+    assert ahead.answer == Model(make_config()).answer([Prompt(QUESTION, image(1), max_new_tokens=4)])[0].text
 
 
-def test_a_look_at_another_picture_or_at_none_changes_nothing(replica: Reasoner, looks: list[int]) -> None:
+def test_a_look_at_another_image_or_at_none_changes_nothing(replica: Reasoner, looks: list[int]) -> None:
     async def main() -> list[Any]:
         await replica.look(png(2))
-        await replica.look(b"no picture")
-        return [await replica.answer(Ask(QUESTION, data, "none", 4)) for data in (png(1), b"no picture")]
+        await replica.look(b"no image")
+        return [await replica.answer(Ask(QUESTION, data, "none", 4)) for data in (png(1), b"no image")]
 
     sound, broken = asyncio.run(main())
     assert isinstance(sound, Reply)
@@ -59,7 +59,7 @@ def test_a_look_at_another_picture_or_at_none_changes_nothing(replica: Reasoner,
     assert len(looks) == 2
 
 
-def test_pictures_that_nobody_asks_about_do_not_pile_up(replica: Reasoner) -> None:
+def test_images_that_nobody_asks_about_do_not_pile_up(replica: Reasoner) -> None:
     async def main() -> None:
         for seed in range(LOOKED + 4):
             await replica.look(png(seed))

@@ -13,13 +13,13 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image
-from serving import LIMITS, UNITS, Served, World, as_base64, check_error, image_of, wait_until
-from tiny import picture, png
+from support.serving import LIMITS, UNITS, Served, World, as_base64, check_error, image_of, wait_until
+from support.tiny import image, png
 
 
 def encoded(format: str, *more: Image.Image) -> str:
     out = io.BytesIO()
-    picture(1, 64, 64).save(out, format, save_all=bool(more), append_images=more)
+    image(1, 64, 64).save(out, format, save_all=bool(more), append_images=more)
     return as_base64(out.getvalue())
 
 
@@ -38,7 +38,7 @@ def truncated() -> str:
 
 
 SVG = as_base64(b'<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"></svg>')
-ANIMATED = encoded("GIF", picture(2, 64, 64))
+ANIMATED = encoded("GIF", image(2, 64, 64))
 ASK = {"question": "What?"}
 
 # body of /v1/answer, status, type, field
@@ -47,18 +47,18 @@ CASES: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "question of another type": ({"question": 3}, 422, "invalid_field", "question"),
     "empty question": ({"question": " \n"}, 422, "empty_text", "question"),
     "long question": ({"question": "x" * 501}, 422, "text_too_long", "question"),
-    "no picture": (ASK, 422, "missing_field", "image"),
-    "no picture in rag": ({**ASK, "mode": "rag"}, 422, "missing_field", "image"),
-    "empty picture": ({**ASK, "image": ""}, 422, "picture_empty", "image"),
+    "no image": (ASK, 422, "missing_field", "image"),
+    "no image in rag": ({**ASK, "mode": "rag"}, 422, "missing_field", "image"),
+    "empty image": ({**ASK, "image": ""}, 422, "image_empty", "image"),
     "not base64": ({**ASK, "image": "?"}, 422, "invalid_image", "image"),
     "a URL": ({**ASK, "image": "https://example.org/a.png"}, 422, "invalid_image", "image"),
     "a data URI that is not base64": ({**ASK, "image": "data:image/png,abc"}, 422, "invalid_image", "image"),
-    "not a picture": ({**ASK, "image": as_base64(b"hello " * 20)}, 422, "picture_unreadable", "image"),
-    "truncated picture": ({**ASK, "image": truncated()}, 422, "picture_truncated", "image"),
-    "truncated picture, unsearched": ({**ASK, "mode": "none", "image": truncated()}, 422, "picture_truncated", "image"),
-    "animation": ({**ASK, "image": ANIMATED}, 422, "picture_animated", "image"),
-    "SVG": ({**ASK, "image": SVG}, 422, "picture_svg", "image"),
-    "20,000 x 20,000": ({**ASK, "image": png_header(20_000, 20_000)}, 422, "picture_too_many_pixels", "image"),
+    "not an image": ({**ASK, "image": as_base64(b"hello " * 20)}, 422, "image_unreadable", "image"),
+    "truncated image": ({**ASK, "image": truncated()}, 422, "image_truncated", "image"),
+    "truncated image, unsearched": ({**ASK, "mode": "none", "image": truncated()}, 422, "image_truncated", "image"),
+    "animation": ({**ASK, "image": ANIMATED}, 422, "image_animated", "image"),
+    "SVG": ({**ASK, "image": SVG}, 422, "image_svg", "image"),
+    "20,000 x 20,000": ({**ASK, "image": png_header(20_000, 20_000)}, 422, "image_too_many_pixels", "image"),
     "top_k 0": ({**ASK, "image": image_of(1), "top_k": 0}, 422, "invalid_field", "top_k"),
     "top_k 10,000": ({**ASK, "image": image_of(1), "top_k": 10_000}, 422, "invalid_field", "top_k"),
     "top_k as text": ({**ASK, "image": image_of(1), "top_k": "3"}, 422, "invalid_field", "top_k"),

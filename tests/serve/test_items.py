@@ -1,9 +1,9 @@
-"""GET /v1/items/{id} and its picture."""
+"""GET /v1/items/{id} and its image."""
 
 from __future__ import annotations
 
 import pytest
-from serving import Served, World, check_error, row
+from support.serving import Served, World, check_error, row
 
 
 def test_item(served: Served, world: World) -> None:
@@ -14,17 +14,17 @@ def test_item(served: Served, world: World) -> None:
 
 def test_image(served: Served, world: World) -> None:
     response = served.client.get(f"/v1/items/{world.ids[9]}/image")
-    assert response.content == row(9)["picture"]
+    assert response.content == row(9)["image"]
     assert response.headers["content-type"] == "image/png"
     assert response.headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in response.headers["content-security-policy"]
 
 
 @pytest.mark.parametrize("i", [0, 1, 2])
-def test_where_the_source_has_no_url_the_picture_is_ours(served: Served, world: World, i: int) -> None:
+def test_where_the_source_has_no_url_the_image_is_ours(served: Served, world: World, i: int) -> None:
     url = served.client.get(f"/v1/items/{world.ids[i]}").json()["image_url"]
     assert url == f"/v1/items/{world.ids[i]}/image"
-    assert served.client.get(url).content == row(i)["picture"]
+    assert served.client.get(url).content == row(i)["image"]
 
 
 @pytest.mark.parametrize("item_id", ["abc", "0" * 24, "..%2f..%2fetc", "%00", "x" * 5_000])

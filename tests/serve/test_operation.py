@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import jsonschema
 from fastapi.openapi.models import OpenAPI
-from serving import Served, check_error, image_of, wait_until
+from support.serving import Served, check_error, image_of, wait_until
 
 
 def test_health(served: Served) -> None:

@@ -7,14 +7,14 @@ from itertools import pairwise
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import write_items
-from tiny_training import write_samples
+from support.tiny import write_items
+from support.tiny_training import write_samples
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.training.data.samples import batch_of, epoch_order, share_of, steps_of
 from comem_ray.training.loop import Diverged, Trainer, trainable_parameters
 from comem_ray.training.optimizer import schedule
-from comem_ray.training.samples import batch_of, epoch_order, share_of, steps_of
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_it_learns_and_the_checkpoint_is_an_adapter(make_run):
     loaded = MemoryEncoder(config.model_copy(update={"adapter": config.adapter.model_copy(update={"path": str(last)})}))
     trainer.backbone.model.eval()
     trainer.adapter.qformer.eval()
-    sequences = [loaded.sequence("Title 1: text", trainer.samples.get(1).picture)]
+    sequences = [loaded.sequence("Title 1: text", trainer.samples.get(1).image)]
     ours = MemoryEncoder(config, backbone=trainer.backbone, adapter=trainer.adapter)
     assert torch.equal(loaded.encode_sequences(sequences), ours.encode_sequences(sequences))
 

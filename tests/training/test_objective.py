@@ -4,24 +4,24 @@ import dataclasses
 
 import pytest
 import torch
-from tiny import FAMILIES, picture
+from support.tiny import FAMILIES, image
 from torch import nn
 from torch.nn import functional as F
 
 from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import load_backbone
-from comem_ray.model.lora import switched_on
+from comem_ray.model.lora import adapter_enabled
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import Question, Reasoner
-from comem_ray.prompts import END, Plain
+from comem_ray.model.reasoner import Prompt, Reasoner
+from comem_ray.prompts import END, PlainText
+from comem_ray.training.data.samples import Sample
 from comem_ray.training.loop import trainable_parameters
 from comem_ray.training.objective import Objective
-from comem_ray.training.samples import Sample
 
 
 def sample(i: int, items: int, answer: str) -> Sample:
-    shown = [(f"Item {i}.{k}: " + "text " * (k + i), picture(10 * i + k, 40 + 8 * k, 44)) for k in range(items)]
-    return Sample(str(i), f"Question {i}?", picture(100 + i) if i % 3 else None, shown, answer)
+    shown = [(f"Item {i}.{k}: " + "text " * (k + i), image(10 * i + k, 40 + 8 * k, 44)) for k in range(items)]
+    return Sample(str(i), f"Question {i}?", image(100 + i) if i % 3 else None, shown, answer)
 
 
 SAMPLES = [
@@ -62,8 +62,8 @@ def by_one_graph(objective, s: Sample) -> torch.Tensor:
     """The loss of one sample with encoder and reasoner in a single graph, all logits computed."""
     encoder, reasoner = objective.encoder, objective.reasoner
     memory = encoder.forward([encoder.sequence(*i) for i in s.items]) if s.items else None
-    question = Question(s.question, s.picture, "memory" if s.items else "none", memory=memory)
-    answer = encoder.backbone.sequencer.sequence([Plain(s.answer), END]).ids
+    question = Prompt(s.question, s.image, "memory" if s.items else "none", memory=memory)
+    answer = encoder.backbone.sequencer.sequence([PlainText(s.answer), END]).ids
     prompt = reasoner.sequence(question)
     batch, embeds = reasoner.inputs([question], [dataclasses.replace(prompt, ids=prompt.ids + answer)])
     logits = encoder.backbone.model.lm_head(encoder.backbone.hidden_states(batch, embeds))
@@ -92,7 +92,7 @@ def test_micro_batch_equals_one_sample_at_a_time_in_one_graph(objective):
     losses = [by_one_graph(objective, s) for s in SAMPLES]
     for loss in losses:
         if loss.requires_grad:
-            with switched_on(objective.encoder.adapter.lora):
+            with adapter_enabled(objective.encoder.adapter.lora):
                 (loss / 8).backward()
     close(together, gradients(objective))
     assert figures.loss == pytest.approx(float(sum(losses)), rel=1e-5)

@@ -1,8 +1,8 @@
 """What stops a run before it costs anything."""
 
 import pytest
-from tiny import write_items
-from tiny_training import write_samples
+from support.tiny import write_items
+from support.tiny_training import write_samples
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import ConfigError

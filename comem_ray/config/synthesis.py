@@ -1,0 +1,77 @@
+"""The section `synthesis` of the configuration: where training samples come from, and which answers are kept."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from comem_ray.config.base import ImageConfig, Section, WorkersConfig
+
+
+class SynthesisSourceConfig(Section):
+    """Questions with gold answers, in the format of a benchmark."""
+
+    format: Literal["infoseek", "encyclopedic_vqa", "okvqa", "jsonl"]
+    path: str = Field(min_length=1, description="file of the questions")
+    annotations: str | None = Field(
+        None, description="okvqa: the file of the answers; encyclopedic_vqa: iNaturalist's JSON that names its images"
+    )
+    images: str | None = Field(None, description="folder of the images; null: the folder of the questions")
+    split: str | None = Field(None, description="rows of this split alone; okvqa: train or val; null: all")
+    language: str = Field("en", min_length=1, description="language of the questions, where a row names none")
+    benchmark: str | None = Field(None, description="name in the samples' provenance; null: the format")
+    limit: int | None = Field(None, ge=1, description="questions read, the first; null: all")
+
+    @model_validator(mode="after")
+    def _whole(self) -> SynthesisSourceConfig:
+        if self.format == "okvqa" and self.annotations is None:
+            raise ValueError("format okvqa needs annotations: the file mscoco_..._annotations.json")
+        return self
+
+
+class TranslationConfig(Section):
+    """Translation of some kept samples, by an OpenAI-compatible endpoint."""
+
+    endpoint: str = Field(pattern=r"^https?://", description="base URL; /chat/completions is appended")
+    model: str = Field(min_length=1)
+    languages: list[Annotated[str, Field(pattern="^[A-Za-z0-9-]+$")]] = Field(
+        ["bg", "zh", "ar", "fil", "fr", "ja", "pt", "ru", "es"], min_length=1
+    )
+    samples_a_language: int = Field(200, ge=1, description="kept samples, drawn by seed for each language")
+    key_variable: str | None = Field(None, description="environment variable that holds the key; null sends none")
+    timeout_s: float = Field(60, gt=0, description="seconds for an answer")
+    retries: int = Field(4, ge=0, description="further tries after a time-out, a 429 or a 5xx")
+    backoff_s: float = Field(1, ge=0, description="seconds before the first retry, doubled each time")
+    parallel: int = Field(8, ge=1, description="requests under way at once, per worker")
+    workers: WorkersConfig = WorkersConfig()
+
+
+class SynthesisConfig(Section):
+    """Training samples: the backbone answers questions with retrieved items before it; right answers are kept."""
+
+    sources: list[SynthesisSourceConfig] = Field(min_length=1)
+    top_k: int = Field(3, ge=1, description="items of a sample, best first")
+    answer_with_items: int | None = Field(None, ge=0, description="of these, shown to the VLM; null: all")
+    min_score: float = Field(1.0, gt=0, le=1, description="an answer is kept from this score on; 1 is wholly right")
+    answer_format: Literal["boxed", "plain"] = Field(
+        "boxed", description="'boxed' asks to reason and scores the box; 'plain' asks nothing and scores all"
+    )
+    instruction: str | None = Field(None, description="sentence after the question; null: that of answer_format")
+    max_new_tokens: int = Field(512, ge=1, description="tokens of an answer; one that is cut short is rejected")
+    batch: int = Field(8, ge=1, description="questions decoded together; more needs memory")
+    questions_per_unit: int = Field(256, ge=1, description="fewer lose less when killed")
+    image_limits: ImageConfig = ImageConfig(max_side=1024)
+    translation: TranslationConfig | None = None
+    workers: WorkersConfig = WorkersConfig()
+
+    @model_validator(mode="after")
+    def _items(self) -> SynthesisConfig:
+        if self.answer_with_items is not None and self.answer_with_items > self.top_k:
+            raise ValueError(f"answer_with_items ({self.answer_with_items}) must not exceed top_k ({self.top_k})")
+        return self
+
+    @property
+    def shown(self) -> int:
+        """Items that the VLM sees, the best."""
+        return self.top_k if self.answer_with_items is None else self.answer_with_items

@@ -1,0 +1,50 @@
+"""The Arrow schemas of the files that stages hand to one another.
+
+Plain Arrow types only, so that every shard opens with pyarrow, pandas or DuckDB and without this package.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+MAX_TEXT_CHARS = 5_000
+"""Characters of an item's text that are used; longer text is cut before tokenising."""
+
+ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),  # 24 hex digits, a digest of what makes the item itself
+        pa.field("language", pa.string(), nullable=False),  # BCP 47 as in the source, "und" where unknown
+        pa.field("title", pa.string(), nullable=False),  # "" where the source has none
+        pa.field("text", pa.string(), nullable=False),  # "{title}: {description}", at most MAX_TEXT_CHARS
+        pa.field("page_url", pa.string()),
+        pa.field("image_url", pa.string()),
+        pa.field("image", pa.binary(), nullable=False),  # JPEG or PNG, RGB, upright, longest side <= the limit
+        pa.field("width", pa.int32(), nullable=False),  # pixels of `image`
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),  # file name of the source
+        pa.field("source_row", pa.int64(), nullable=False),  # row in that file, 0 is the first after the header
+    ]
+)
+
+REJECTED_SCHEMA = pa.schema(
+    [
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_row", pa.int64(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # a code, such as "image_animated"
+        pa.field("detail", pa.string(), nullable=False),  # a sentence: what was wrong and what would be right
+        pa.field("retryable", pa.bool_(), nullable=False),  # true where a later run may succeed (a network failure)
+        pa.field("image_url", pa.string()),
+        pa.field("raw", pa.binary(), nullable=False),  # the row as it stood in the file, at most 4,096 bytes of it
+    ]
+)
+
+
+def embedding_schema(width: int, texts: bool = True) -> pa.Schema:
+    """Schema of a shard of CLIP embeddings, rows in the order of the item shard of the same name.
+
+    `width` is C, the width of the CLIP space. Vectors are L2-normalised and stored as float16. Without `texts` there is
+    no column of text embeddings.
+    """
+    columns = ["image_embedding", "text_embedding"] if texts else ["image_embedding"]
+    vectors = [pa.field(column, pa.list_(pa.float16(), width), nullable=False) for column in columns]
+    return pa.schema([pa.field("item_id", pa.string(), nullable=False), *vectors])

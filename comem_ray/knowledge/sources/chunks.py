@@ -1,0 +1,68 @@
+"""Chunks: a source file cut into numbered batches of rows, each of which can be parsed on its own and far away.
+
+One chunk makes one unit of the items stage. The digest of a chunk says what its rows were, whatever the file's format.
+Knows nothing of duplicates, images or Ray.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from comem_ray.knowledge.sources import jsonl, wit_parquet, wit_tsv
+from comem_ray.knowledge.sources.files import SourceFile
+from comem_ray.knowledge.sources.rows import ParsedRow, Row
+
+FORMATS = {"wit_tsv": wit_tsv, "wit_parquet": wit_parquet, "jsonl": jsonl}
+RULES = 1  # counts up whenever the same file would be cut or parsed in another way
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A batch of rows; `first_row` is the number of its first row in the file, counted from 0."""
+
+    number: int
+    first_row: int
+    batch: pa.RecordBatch
+
+
+def read_chunks(file: SourceFile, rows: int) -> Iterator[Chunk]:
+    """Streams a file in chunks of at most `rows` rows. Never raises for what the file holds."""
+    first_row = 0
+    for number, batch in enumerate(FORMATS[file.format].read(Path(file.path), rows)):
+        yield Chunk(number, first_row, batch)
+        first_row += wit_parquet.count_rows(batch) if file.format == "wit_parquet" else batch.num_rows
+
+
+def parse_batch(format: str, batch: pa.RecordBatch) -> list[ParsedRow]:
+    """The rows of a chunk's batch: each as it stood in the file, and what became of it."""
+    return list(FORMATS[format].parse(batch))
+
+
+def rows_digest(rows: list[ParsedRow]) -> str:
+    """SHA-256 (hex) of the rows of a chunk: their bytes, what they were taken for, and images they carry."""
+    digest = hashlib.sha256()
+    for raw, row in rows:
+        digest.update(b"%d:" % len(raw) + raw)
+        digest.update((row.item_id if isinstance(row, Row) else row.reason).encode())
+        if isinstance(row, Row) and isinstance(row.image, bytes):
+            digest.update(row.image)
+    return digest.hexdigest()
+
+
+def to_bytes(batch: pa.RecordBatch) -> bytes:
+    """A batch as Arrow IPC bytes, to travel between processes."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(data: bytes | pa.Buffer) -> pa.RecordBatch:
+    """The batch that `to_bytes` wrote."""
+    with pa.ipc.open_stream(data) as reader:
+        return reader.read_next_batch()

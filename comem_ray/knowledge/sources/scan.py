@@ -1,0 +1,133 @@
+"""The first pass: which chunks a source file has, and which of its rows repeat an earlier row.
+
+A scan streams one file and keeps 12 bytes a row (the item's identity), so that 37 million rows fit into a driver. It
+is saved beside the items and taken again while the file's size and times are unchanged. Looks at no image.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from comem_ray.artifacts import fingerprint, write_atomic
+from comem_ray.knowledge.sources.chunks import RULES, parse_batch, read_chunks, rows_digest
+from comem_ray.knowledge.sources.files import SourceFile
+from comem_ray.knowledge.sources.rows import ID_BYTES, Row
+
+NO_ITEM = bytes(ID_BYTES)  # stands for a row that is rejected already
+
+
+@dataclass(frozen=True)
+class Scan:
+    """`identities` (rows, 12) uint8, zeros for a rejected row; `chunks` holds (rows, digest) of each chunk."""
+
+    identities: np.ndarray
+    chunks: list[tuple[int, str]]
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One chunk as a unit of the items stage. `repeats`: positions in it of rows that repeat an earlier row."""
+
+    name: str
+    chunk: int
+    first_row: int
+    digest: str
+    repeats: np.ndarray
+    inputs: str
+
+
+def saved_scan(file: SourceFile, rows: int, folder: Path) -> Scan | None:
+    """The scan of an earlier run in `folder`; None where there is none of this file as it is now."""
+    return _load(_path(file, folder), _made_of(file, rows))
+
+
+def scan(file: SourceFile, rows: int, folder: Path) -> Scan:
+    """Scans `file` in chunks of `rows` rows and saves the scan in `folder`."""
+    made_of = _made_of(file, rows)
+    identities = bytearray()
+    chunks: list[tuple[int, str]] = []
+    lasting = True
+    for chunk in read_chunks(file, rows):
+        parsed = parse_batch(file.format, chunk.batch)
+        for _, row in parsed:
+            identities += bytes.fromhex(row.item_id) if isinstance(row, Row) else NO_ITEM
+            # A read error may be gone in the next run, though the file looks the same from outside.
+            lasting = lasting and (isinstance(row, Row) or row.reason != "source_unreadable")
+        chunks.append((len(parsed), rows_digest(parsed)))
+    done = Scan(np.frombuffer(bytes(identities), np.uint8).reshape(-1, ID_BYTES), chunks)
+    _save(_path(file, folder), done, made_of if lasting else {})
+    return done
+
+
+def units(files: Sequence[SourceFile], scans: Sequence[Scan]) -> list[list[Unit]]:
+    """The units of each file, in order."""
+    repeats = repeated([s.identities for s in scans])
+    return [list(_units(file, scan.chunks, mask)) for file, scan, mask in zip(files, scans, repeats, strict=True)]
+
+
+def repeated(identities: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """For each (rows, 12) uint8 array a bool array (rows,): true where an earlier row, in order, has the same identity.
+
+    Rows of zeros repeat nothing. Takes about 40 bytes a row while it runs.
+    """
+    everything = np.concatenate([np.zeros((0, ID_BYTES), np.uint8), *identities])
+    # Compared as one 8-byte and one 4-byte number; lexsort is stable, so equal rows stay in order.
+    high = np.ascontiguousarray(everything[:, :8]).view(">u8").ravel().astype(np.uint64)
+    low = np.ascontiguousarray(everything[:, 8:]).view(">u4").ravel().astype(np.uint32)
+    order = np.lexsort((low, high))
+    high, low = high[order], low[order]
+    same = (high[1:] == high[:-1]) & (low[1:] == low[:-1]) & ((high[1:] != 0) | (low[1:] != 0))
+    mask = np.zeros(len(everything), bool)
+    mask[order[1:][same]] = True
+    return np.split(mask, np.cumsum([len(part) for part in identities])[:-1])
+
+
+def _units(file: SourceFile, chunks: list[tuple[int, str]], mask: np.ndarray) -> Iterator[Unit]:
+    first_row = 0
+    for number, (rows, digest) in enumerate(chunks):
+        repeats = np.flatnonzero(mask[first_row : first_row + rows]).astype(np.int32)
+        inputs = fingerprint([RULES, file.name, first_row, digest, repeats.tolist()])
+        yield Unit(f"part-{file.number:04d}-{number:06d}", number, first_row, digest, repeats, inputs)
+        first_row += rows
+
+
+def _path(file: SourceFile, folder: Path) -> Path:
+    return folder / f"{file.number:04d}.npz"
+
+
+def _made_of(file: SourceFile, rows: int) -> dict[str, Any]:
+    try:
+        status = os.stat(file.path)
+    except OSError:
+        return {}
+    times = [status.st_mtime_ns, status.st_ctime_ns]
+    return {"rules": RULES, "path": file.path, "format": file.format, "rows": rows, "size": status.st_size, "at": times}
+
+
+def _load(path: Path, made_of: dict[str, Any]) -> Scan | None:
+    try:
+        with np.load(path) as saved:
+            about = json.loads(saved["about"].tobytes())
+            if not made_of or about["made_of"] != made_of:
+                return None
+            return Scan(saved["identities"], [(rows, digest) for rows, digest in about["chunks"]])
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or a damaged one: it is made anew
+        return None
+
+
+def _save(path: Path, done: Scan, made_of: dict[str, Any]) -> None:
+    about = np.frombuffer(json.dumps({"made_of": made_of, "chunks": done.chunks}).encode(), np.uint8)
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, identities=done.identities, about=about)
+
+    write_atomic(path, write)

@@ -1,0 +1,200 @@
+r"""WIT's TSV: a header row, 17 columns split by tabs, quotes around a field where the writer thought them needed.
+
+A row is a physical line. A field that starts and ends with a double quote is unquoted ("" inside stands for "); any
+other quote is an ordinary character. Where the count of columns is wrong, the line is split again with tabs inside
+quoted fields taken as text. A line whose last field opens a quote and does not close it is joined with the lines behind
+it, up to MAX_JOINED_LINES and MAX_JOINED_BYTES, until the quote is closed and the columns are complete; if that never
+comes, or a line complete by itself comes first, nothing is joined and every line stands for itself again.
+
+Empty lines, wrong counts of columns, bad UTF-8 and NUL bytes each make one rejected row. Column order is the header's,
+further columns are ignored, a file without the header is one rejected row.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+
+from comem_ray.knowledge.sources.framed import FramedRow, batches, rows_of
+from comem_ray.knowledge.sources.lines import Line, read_lines
+from comem_ray.knowledge.sources.rows import Fault, ParsedRow, Row, make_row
+
+COLUMNS = (
+    "language",
+    "page_url",
+    "image_url",
+    "page_title",
+    "section_title",
+    "hierarchical_section_title",
+    "caption_reference_description",
+    "caption_attribution_description",
+    "caption_alt_text_description",
+    "mime_type",
+    "original_height",
+    "original_width",
+    "is_main_image",
+    "attribution_passes_lang_id",
+    "page_changed_recently",
+    "context_page_description",
+    "context_section_description",
+)
+MAX_JOINED_LINES = 64
+MAX_JOINED_BYTES = 2**18
+MAX_COLUMNS = 64  # of a header
+
+_QUOTED = re.compile(rb'"(?:[^"]++|"")*+"(?=\t|\Z)')  # possessive, so that it is linear
+
+
+def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    """The chunks of a file, each of at most `rows` rows."""
+    lines = read_lines(path)
+    first, fault = next(lines, (b"", None))
+    header = [unquote(f).decode("utf-8", "replace").strip() for f in first.split(b"\t")]
+    fault = fault or _header_fault(first, header)
+    if fault is not None:
+        return batches(iter([(first, fault)]), rows, {})
+    return batches(_framed(lines, len(header)), rows, {"columns": json.dumps(header)})
+
+
+def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
+    """The rows of a chunk: each as it stood in the file, and what became of it."""
+    header = json.loads(batch.schema.metadata[b"columns"]) if b"columns" in (batch.schema.metadata or {}) else []
+    place = {name: header.index(name) for name in COLUMNS if name in header}
+    for raw, fault in rows_of(batch):
+        yield raw, fault or _row(raw, len(header), place)
+
+
+def _header_fault(line: bytes, header: list[str]) -> Fault | None:
+    missing = [name for name in COLUMNS if name not in header]
+    if not line:
+        return Fault("source_empty", "the file is empty or starts with an empty line, wanted a header row")
+    if len(missing) == len(COLUMNS):
+        return Fault("header_missing", f"the first line must name the {len(COLUMNS)} columns of WIT, split by tabs")
+    if missing or len(header) > MAX_COLUMNS:
+        return Fault(
+            "header_columns", f"{len(header)} columns in the header row, lacking: {', '.join(missing) or 'none'}"
+        )
+    return None
+
+
+def _framed(lines: Iterator[Line], width: int) -> Iterator[FramedRow]:
+    """Rows out of lines. Lines that were looked at in vain wait in `ahead`."""
+    ahead: deque[Line] = deque()
+    while True:
+        line = ahead.popleft() if ahead else next(lines, None)
+        if line is None:
+            return
+        raw, fault = line
+        if fault is not None or _complete(raw, width):
+            yield line
+        elif b'"' in raw and _quote_aware(raw, width)[1] and (joined := _join(raw, lines, ahead, width)) is not None:
+            yield joined, None
+        else:
+            yield raw, _width_fault(raw, width)
+
+
+def _complete(raw: bytes, width: int) -> bool:
+    """Whether a line is a row by itself."""
+    fields = raw.split(b"\t")
+    if len(fields) == width and not _unclosed(fields[-1]):
+        return True
+    return b'"' in raw and _closed_row(raw, width)
+
+
+def _closed_row(raw: bytes, width: int) -> bool:
+    fields, opens = _quote_aware(raw, width)
+    return len(fields) == width and not opens
+
+
+def _join(raw: bytes, lines: Iterator[Line], ahead: deque[Line], width: int) -> bytes | None:
+    """The row that `raw` begins, its lines taken out of `ahead`; None, with all lines left in `ahead`, if none does."""
+    joined = raw
+    for taken in range(1, MAX_JOINED_LINES):
+        while len(ahead) < taken:
+            line = next(lines, None)
+            if line is None:
+                return None
+            ahead.append(line)
+        part, fault = ahead[taken - 1]
+        joined += b"\n" + part
+        if fault is not None or len(joined) > MAX_JOINED_BYTES or _complete(part, width):
+            return None
+        if b'"' in part and _closed_row(joined, width):
+            for _ in range(taken):
+                ahead.popleft()
+            return joined
+    return None
+
+
+def _width_fault(raw: bytes, width: int) -> Fault | None:
+    count = raw.count(b"\t") + 1
+    if not raw:
+        return Fault("empty_line", "the line is empty")
+    if count == width:
+        return None  # a quote that never closes, in a row that is whole: an ordinary character
+    if _quote_aware(raw, width)[1]:
+        return Fault("unclosed_quote", f"{count} columns and a quote that is never closed, wanted {width} columns")
+    return Fault("column_count", f"{count} columns, the header has {width}")
+
+
+def _unclosed(field: bytes) -> bool:
+    return field.startswith(b'"') and field.count(b'"') % 2 == 1
+
+
+def _quote_aware(raw: bytes, width: int) -> tuple[list[bytes], bool]:
+    """At most width + 1 fields split at the tabs outside quotes, and whether one opens a quote that is never closed."""
+    fields: list[bytes] = []
+    position, opens = 0, False
+    while len(fields) <= width:
+        if quoted := _QUOTED.match(raw, position):
+            end = quoted.end()
+        else:
+            end = raw.find(b"\t", position) % (len(raw) + 1)  # the end where there is no further tab
+            opens = opens or (raw.startswith(b'"', position) and raw.count(b'"', position) % 2 == 1)
+        fields.append(raw[position:end])
+        if end == len(raw):
+            break
+        position = end + 1
+    return fields, opens
+
+
+def split(raw: bytes, width: int) -> list[bytes]:
+    """The fields of a row, unquoted: split at every tab if that makes `width` fields, else at those outside quotes."""
+    fields = raw.split(b"\t")
+    if len(fields) != width and b'"' in raw:
+        fields = _quote_aware(raw, width)[0]
+    return [unquote(f) for f in fields]
+
+
+def unquote(field: bytes) -> bytes:
+    """The field without the quotes that enclose it, doubled quotes inside made single; as it is where none do."""
+    if len(field) >= 2 and field.startswith(b'"') and field.endswith(b'"'):
+        return field[1:-1].replace(b'""', b'"')
+    return field
+
+
+def _row(raw: bytes, width: int, place: dict[str, int]) -> Row | Fault:
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return Fault("bad_utf8", f"byte {error.start} is no UTF-8")
+    if b"\0" in raw:
+        return Fault("nul_byte", f"a NUL byte at byte {raw.index(0)}")
+    fields = split(raw, width)
+
+    def field(name: str) -> str:
+        return fields[place[name]].decode("utf-8")
+
+    return make_row(
+        language=field("language"),
+        title=field("page_title"),
+        description=field("context_section_description").strip() or field("context_page_description"),
+        page_url=field("page_url"),
+        image_url=field("image_url"),
+        image=None,
+    )

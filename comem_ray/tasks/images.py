@@ -1,0 +1,182 @@
+"""The images of questions: found by name in a folder, a zip or parquet files, read when their question is asked.
+
+An image is found by its name, or by an id with any usual ending. Finding reads no image; a name that leads out of
+the folder is not found. Knows no benchmark.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from comem_ray.tasks.rows import RejectedRow
+
+ENDINGS = (".jpg", ".JPEG", ".jpeg", ".JPG", ".png", ".PNG", ".webp")
+KEYS = ("image_id", "file_name", "id", "ID", "data_id", "question_id")  # columns that may name a row's image
+COLUMNS = ("image", "image", "bytes")  # columns that may hold it
+
+
+@dataclass(frozen=True)
+class ImageAt:
+    """Where an image's bytes are: a file; an `entry` of a zip; `row` of parquet, its column in `entry`.
+
+    `mark` changes where the image was replaced: the size of the file, or a digest.
+    """
+
+    file: str
+    entry: str = ""
+    row: int = -1
+    mark: str = ""
+
+
+class ImageFolder:
+    """Looks names up in `folder`."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder.resolve()
+
+    def find(self, names: Sequence[str]) -> ImageAt | None:
+        """The first of `names` that is there, as it stands or with one of ENDINGS."""
+        found = self.of_names(_variants(names))
+        return ImageAt(found, mark=str(Path(found).stat().st_size)) if found else None
+
+    def of_names(self, names: Iterable[str]) -> str | None:
+        """The path of the first of `names` that is a file of the folder."""
+        for name in names:
+            try:
+                path = (self.folder / name).resolve()
+                if path.is_relative_to(self.folder) and path.is_file():
+                    return str(path)
+            except (OSError, ValueError, RuntimeError):  # a name too long, a null byte, a loop of links
+                continue
+        return None
+
+    def of_stems(self, stems: Sequence[str], data_id: str) -> str:
+        """The path of the first of `stems` that, with one of ENDINGS, is a file. Raises Bad where none is."""
+        found = self.of_names([stem + ending for stem in stems for ending in ENDINGS])
+        if found is None:
+            raise RejectedRow(
+                "image_missing", f"there is no image {' or '.join(stems[:2])}.jpg in {self.folder}", data_id
+            )
+        return found
+
+
+class ImageZip:
+    """Looks names up among the entries of a zip, by their whole name or by what follows its last slash."""
+
+    def __init__(self, path: Path):
+        self.folder = path
+
+    def find(self, names: Sequence[str]) -> ImageAt | None:
+        """The first of `names` that is an entry, as it stands or with one of ENDINGS."""
+        entry = next((found for name in _variants(names) if (found := self._entries.get(name))), None)
+        return None if entry is None else ImageAt(str(self.folder), entry.filename, mark=f"{entry.CRC:08x}")
+
+    of_names = find
+
+    @cached_property
+    def _entries(self) -> dict[str, zipfile.ZipInfo]:
+        with zipfile.ZipFile(self.folder) as archive:
+            entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        short = {entry.filename.rpartition("/")[2]: entry for entry in reversed(entries)}
+        return short | {entry.filename: entry for entry in entries}
+
+
+class ImageParquet:
+    """Looks names up in parquet files: by the `path` that stands beside the bytes, and by the columns KEYS."""
+
+    def __init__(self, paths: Sequence[Path]):
+        self.folder, self._paths = paths[0].parent, paths
+
+    def find(self, names: Sequence[str]) -> ImageAt | None:
+        """The first of `names` that a row has, with an ending or without."""
+        return next((found for name in _variants(names) if (found := self._rows.get(name))), None)
+
+    of_names = find
+
+    @cached_property
+    def _rows(self) -> dict[str, ImageAt]:
+        found: dict[str, ImageAt] = {}
+        for path in self._paths:
+            with pq.ParquetFile(path) as file:
+                column = next((c for c in COLUMNS if c in file.schema_arrow.names), None)
+                if column is None:
+                    raise ValueError(f"{path}: no column {' or '.join(COLUMNS)} with images")
+                columns = [c for c in KEYS if c in file.schema_arrow.names]
+                if pa.types.is_struct(file.schema_arrow.field(column).type):
+                    columns.append(f"{column}.path")
+                table = file.read(columns=columns).to_pylist()
+            for number, row in enumerate(table):
+                at = ImageAt(str(path), column, number, str(path.stat().st_size))
+                for name in _keys(row, column):
+                    found.setdefault(name, at)
+        return found
+
+
+Images = ImageFolder | ImageZip | ImageParquet
+
+
+def images_at(paths: Sequence[Path]) -> Images:
+    """What the paths are: one folder, one zip, or parquet files. ValueError says what would be right."""
+    if len(paths) == 1 and paths[0].is_dir():
+        return ImageFolder(paths[0])
+    if missing := [p for p in paths if not p.is_file()]:
+        raise ValueError(f"images: {missing[0]} is not there")
+    if len(paths) == 1 and zipfile.is_zipfile(paths[0]):
+        return ImageZip(paths[0])
+    if all(p.suffix == ".parquet" for p in paths):
+        return ImageParquet(paths)
+    raise ValueError(f"images: want a folder, a zip, or parquet files, got {', '.join(map(str, paths))}")
+
+
+class ImageReader:
+    """Reads images, keeping the last zip and the last row group of parquet, which neighbours share."""
+
+    def __init__(self) -> None:
+        self._zip: tuple[str, zipfile.ZipFile] | None = None
+        self._group: tuple[tuple[str, str, int], list[Any]] | None = None
+
+    def read(self, at: ImageAt) -> bytes:
+        """The bytes; empty for a row without. Raises OSError or ValueError where they cannot be read."""
+        if at.row >= 0:
+            return self._of_row(at)
+        if not at.entry:
+            return Path(at.file).read_bytes()
+        if self._zip is None or self._zip[0] != at.file:
+            self._zip = at.file, zipfile.ZipFile(at.file)
+        try:
+            return self._zip[1].read(at.entry)
+        except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError) as error:  # damaged, encrypted
+            raise ValueError(str(error)) from error
+
+    def _of_row(self, at: ImageAt) -> bytes:
+        with pq.ParquetFile(at.file) as file:
+            group, row = 0, at.row
+            while row >= (rows := file.metadata.row_group(group).num_rows):
+                group, row = group + 1, row - rows
+            if self._group is None or self._group[0] != (at.file, at.entry, group):
+                values = file.read_row_group(group, columns=[at.entry]).column(0).to_pylist()
+                self._group = (at.file, at.entry, group), values
+        value = self._group[1][row]
+        return (value.get("bytes") if isinstance(value, dict) else value) or b""
+
+
+def _variants(names: Sequence[str]) -> list[str]:
+    return [*names, *(name + ending for name in names for ending in ENDINGS)]
+
+
+def _keys(row: dict[str, Any], column: str) -> list[str]:
+    held = row.pop(column, None)
+    path = held.get("path") if isinstance(held, dict) else None
+    names = [str(value) for value in row.values() if value is not None]
+    if path:
+        short = str(path).rpartition("/")[2]
+        names += [str(path), short, short.rpartition(".")[0]]
+    return [name for name in names if name]

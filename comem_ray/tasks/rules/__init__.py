@@ -1,0 +1,1 @@
+"""Official scoring rules, a module per rule. They know neither models nor files."""

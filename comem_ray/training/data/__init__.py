@@ -1,0 +1,1 @@
+"""Training data: samples, the questions they are made of, synthesis and translation."""

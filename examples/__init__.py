@@ -1,0 +1,1 @@
+"""Examples: worlds and models that are not part of the library."""

@@ -1,0 +1,52 @@
+import pytest
+
+from comem_ray.config import ConfigError, SourceConfig
+from comem_ray.knowledge.sources.files import source_files
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMEM_HOME", str(tmp_path))
+    (tmp_path / "wit" / "images").mkdir(parents=True)
+    for name in ("b.tsv.gz", "a.tsv", "c.jsonl", "d.parquet", "e.txt"):
+        (tmp_path / "wit" / name).touch()
+    return tmp_path
+
+
+def test_globs_are_sorted_and_files_counted(home):
+    sources = [
+        SourceConfig(path="wit/*.tsv*"),
+        SourceConfig(path="wit/c.jsonl"),
+        SourceConfig(path=str(home / "wit/d.parquet")),
+    ]
+    files = source_files(sources)
+    assert [f.number for f in files] == [0, 1, 2, 3]
+    assert [f.name for f in files] == ["a.tsv", "b.tsv.gz", "c.jsonl", "d.parquet"]
+    assert [f.format for f in files] == ["wit_tsv", "wit_tsv", "jsonl", "wit_parquet"]
+
+
+def test_images_are_beside_the_file_or_where_the_configuration_says(home):
+    beside, elsewhere = source_files(
+        [SourceConfig(path="wit/a.tsv"), SourceConfig(path="wit/a.tsv", images="wit/images")]
+    )
+    assert (beside.images, elsewhere.images) == (str(home / "wit"), str(home / "wit/images"))
+
+
+@pytest.mark.parametrize(
+    ("source", "field"),
+    [
+        ({"path": "wit/missing.tsv"}, "sources.0.path"),
+        ({"path": "wit/*.csv"}, "sources.0.path"),
+        ({"path": "wit"}, "sources.0.path"),
+        ({"path": "wit/e.txt"}, "sources.0.format"),
+        ({"path": "wit/a.tsv", "images": "nowhere"}, "sources.0.images"),
+    ],
+)
+def test_what_names_no_file_is_a_wrong_configuration(home, source, field):
+    with pytest.raises(ConfigError, match=field.replace(".", r"\.")):
+        source_files([SourceConfig(**source)])
+
+
+def test_a_stated_format_needs_no_ending(home):
+    (file,) = source_files([SourceConfig(path="wit/e.txt", format="wit_tsv")])
+    assert file.format == "wit_tsv"

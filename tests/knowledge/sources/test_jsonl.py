@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+from comem_ray.knowledge.sources import jsonl
+from comem_ray.knowledge.sources.rows import Row
+
+
+def read(tmp_path, *rows: object):
+    path = tmp_path / "items.jsonl"
+    lines = [r if isinstance(r, bytes) else json.dumps(r).encode() for r in rows]
+    path.write_bytes(b"".join(line + b"\n" for line in lines))
+    return [row for batch in jsonl.read(path, 2) for _, row in jsonl.parse(batch)]
+
+
+def test_fields(tmp_path):
+    (row,) = read(
+        tmp_path,
+        {"image": "a.png", "title": "Oak", "text": "A tree.", "language": "en", "page_url": "https://e.org", "x": 1},
+    )
+    assert (row.text, row.language, row.page_url, row.image_url) == ("Oak: A tree.", "en", "https://e.org", None)
+    assert row.image == "a.png"
+
+
+def test_description_stands_for_text_and_language_may_lack(tmp_path):
+    (row,) = read(tmp_path, {"image": "a.png", "description": "A tree."})
+    assert (row.text, row.title, row.language) == ("A tree.", "", "und")
+
+
+def test_a_local_image_with_its_address_on_the_web(tmp_path):
+    (row,) = read(tmp_path, {"image": "a.png", "image_url": "https://e.org/a.png", "title": "Oak"})
+    assert (row.image, row.image_url) == ("a.png", "https://e.org/a.png")
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"{", "json_invalid"),
+        (b"[" * 100_000, "json_invalid"),
+        (b'{"title": "\xff"}', "bad_utf8"),
+        (b"", "empty_line"),
+        ([1], "json_type"),
+        ({"image": "a.png", "title": 3}, "json_type"),
+        ({"image": {"bytes": ""}, "title": "Oak"}, "json_type"),
+        ({"image": "a.png"}, "no_text"),
+        ({"title": "Oak"}, "no_image"),
+        ({"image": "a.png", "title": "a\0"}, "nul_byte"),
+        (b'{"image": "a.png", "title": "\\ud800"}', "bad_utf8"),
+    ],
+)
+def test_broken_lines_cost_themselves_alone(tmp_path, line, reason):
+    good = {"image": "a.png", "title": "Oak"}
+    before, broken, after = read(tmp_path, good, line, good)
+    assert isinstance(before, Row)
+    assert isinstance(after, Row)
+    assert broken.reason == reason
+
+
+def test_an_empty_file_is_one_rejected_row(tmp_path):
+    (row,) = read(tmp_path)
+    assert row.reason == "source_empty"

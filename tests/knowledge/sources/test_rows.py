@@ -1,0 +1,76 @@
+import hashlib
+
+import pytest
+
+from comem_ray.knowledge.sources.rows import Fault, Row, make_row
+
+FULL = {
+    "language": "en",
+    "title": "Oak",
+    "description": "A tree.",
+    "page_url": "https://example.org/oak",
+    "image_url": "https://example.org/oak.jpg",
+    "image": None,
+}
+
+
+def row(**changes: object) -> Row:
+    made = make_row(**{**FULL, **changes})
+    assert isinstance(made, Row)
+    return made
+
+
+def test_fields():
+    made = row()
+    assert (made.text, made.title, made.language) == ("Oak: A tree.", "Oak", "en")
+    assert (made.page_url, made.image_url, made.image) == (FULL["page_url"], FULL["image_url"], FULL["image_url"])
+
+
+@pytest.mark.parametrize(
+    ("title", "description", "want"),
+    [("Oak", None, "Oak"), ("", " A tree. ", "A tree."), (" Oak ", "A tree.", "Oak: A tree.")],
+)
+def test_text_of_title_and_description(title, description, want):
+    assert row(title=title, description=description).text == want
+
+
+def test_text_is_cut_at_5000_characters():
+    made = row(description="ß" * 9_000)
+    assert made.text == "Oak: " + "ß" * 4_995
+
+
+def test_no_text_and_no_image():
+    assert make_row(**{**FULL, "title": " ", "description": "\t"}).reason == "no_text"
+    assert make_row(**{**FULL, "image_url": ""}).reason == "no_image"
+
+
+@pytest.mark.parametrize(("bad", "reason"), [("a\0b", "nul_byte"), ("\ud800", "bad_utf8")])
+def test_characters_that_no_shard_can_hold(bad, reason):
+    made = make_row(**{**FULL, "description": bad})
+    assert isinstance(made, Fault)
+    assert made.reason == reason
+
+
+def test_unknown_language():
+    assert row(language=None).language == "und"
+
+
+def test_item_id_is_a_digest_of_what_makes_the_item():
+    fields = ["en", FULL["page_url"], FULL["image_url"], "Oak", "Oak: A tree."]
+    want = hashlib.blake2b("\0".join(fields).encode(), digest_size=12).hexdigest()
+    assert row().item_id == want
+    assert len(want) == 24
+    changes = [{"language": "de"}, {"title": "Elm"}, {"description": "B"}, {"page_url": None}, {"image_url": "c.png"}]
+    assert len({row(**change).item_id for change in [{}, *changes]}) == 6
+
+
+def test_bytes_without_a_url_are_told_apart_by_content():
+    ids = {row(image_url=None, image=data).item_id for data in (b"one", b"two")}
+    assert len(ids) == 2
+    assert row(image=b"one").item_id == row(image=b"two").item_id == row().item_id
+
+
+@pytest.mark.parametrize("url", ["data:image/png;base64,AAAA", "images/a.png", "ftp://example.org/a.png"])
+def test_only_web_addresses_are_kept_as_image_url(url):
+    made = row(image_url=url)
+    assert (made.image_url, made.image) == (None, url)

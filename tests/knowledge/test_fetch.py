@@ -1,0 +1,163 @@
+"""A real HTTP server on 127.0.0.1, which counts its requests."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from support.website import BODY, Site, running
+
+from comem_ray.config import FetchConfig
+from comem_ray.knowledge.addresses import is_public
+from comem_ray.knowledge.fetch import Fetcher, FetchError
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with running(Site()) as site:
+        yield site
+
+
+def fetcher(max_bytes: int = 100_000, **settings: object) -> Fetcher:
+    fast = {"allow_private": True, "timeout_s": 1, "retries": 2, "backoff_s": 0.01}
+    return Fetcher(FetchConfig.model_validate({**fast, **settings}), max_bytes)
+
+
+def failure(url: str, max_bytes: int = 100_000, **settings: object) -> FetchError:
+    with pytest.raises(FetchError) as caught:
+        fetcher(max_bytes, **settings).fetch(url)
+    return caught.value
+
+
+def test_fetches_bytes_and_says_who_asks(site):
+    assert fetcher(user_agent="tests (me@example.org)").fetch(site.url("/ok")) == BODY
+    assert site.headers["User-Agent"] == "tests (me@example.org)"
+    assert site.headers["Host"] == f"127.0.0.1:{site.server_port}"
+
+
+def test_host_by_name(site):
+    assert fetcher().fetch(site.url("/ok").replace("127.0.0.1", "localhost")) == BODY
+
+
+def test_connections_are_used_again(site):
+    one = fetcher()
+    for _ in range(3):
+        one.fetch(site.url("/ok"))
+    (pool,) = [one._pools.pools.get(key) for key in one._pools.pools.keys()]  # noqa: SIM118 (it is no dictionary)
+    assert (pool.num_connections, pool.num_requests) == (1, 3)
+
+
+def test_not_found_is_final_and_asked_once(site):
+    error = failure(site.url("/missing"))
+    assert (error.reason, error.retryable, site.counts["/missing"]) == ("fetch_http_404", False, 1)
+
+
+def test_a_server_error_is_retried(site):
+    site.fails = 2
+    assert fetcher().fetch(site.url("/shaky")) == BODY
+    assert site.counts["/shaky"] == 3
+
+
+def test_a_server_error_that_stays_is_left_to_a_later_run(site):
+    site.fails = 99
+    error = failure(site.url("/shaky"))
+    assert (error.reason, error.retryable, site.counts["/shaky"]) == ("fetch_http_500", True, 3)
+
+
+def test_retry_after_is_honoured(site):
+    site.fails = 1
+    start = time.monotonic()
+    assert fetcher().fetch(site.url("/busy")) == BODY
+    assert time.monotonic() - start >= 1
+    assert site.counts["/busy"] == 2
+
+
+def test_a_host_that_asks_for_an_hour_is_left_to_a_later_run(site):
+    error = failure(site.url("/closed"))
+    assert (error.reason, error.retryable, site.counts["/closed"]) == ("fetch_http_503", True, 1)
+
+
+@pytest.mark.parametrize("path", ["/silent", "/trickle", "/header_trickle"])
+def test_slow_hosts_do_not_hold_the_job(site, path):
+    start = time.monotonic()
+    error = failure(site.url(path), timeout_s=0.15, retries=0)
+    assert (error.reason, error.retryable) == ("fetch_timeout", True)
+    assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("path", ["/large", "/endless"])
+def test_too_large_is_refused_while_it_streams(site, path):
+    error = failure(site.url(path))
+    assert (error.reason, error.retryable) == ("fetch_too_large", False)
+
+
+def test_a_body_cut_short_is_noticed(site):
+    error = failure(site.url("/short"))
+    assert error.retryable
+    assert error.reason in ("fetch_cut_short", "fetch_connection")
+    assert site.counts["/short"] == 3
+
+
+def test_redirects(site):
+    assert fetcher().fetch(site.url("/moved")) == BODY
+    assert failure(site.url("/round")).reason == "fetch_redirects"
+    assert failure(site.url("/to_file")).reason == "fetch_scheme"
+
+
+def test_a_redirect_into_a_private_network_is_refused(site, monkeypatch):
+    # The first hop is let through as if the site were public, every other address is judged as it is.
+    monkeypatch.setattr("comem_ray.knowledge.addresses.is_public", lambda a: str(a) == "127.0.0.1" or is_public(a))
+    error = failure(site.url("/to_link_local"), allow_private=False)
+    assert (error.reason, site.counts["/to_link_local"]) == ("fetch_private", 1)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "0.0.0.0", "2130706433"])
+def test_private_addresses_are_refused(site, host):
+    error = failure(f"http://{host}:{site.server_port}/ok", allow_private=False)
+    assert error.reason in ("fetch_private", "fetch_dns")
+    assert not site.counts
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("ftp://example.org/a.png", "fetch_scheme"),
+        ("file:///etc/hostname", "fetch_scheme"),
+        ("http://", "fetch_url"),
+        ("http://[::1", "fetch_url"),
+        ("http://nowhere.invalid/a.png", "fetch_dns"),
+        ("http://127.0.0.1:1/a.png", "fetch_connection"),
+    ],
+)
+def test_urls_that_lead_nowhere(url, reason):
+    assert failure(url, retries=0).reason == reason
+
+
+def test_disabled_fetches_nothing_but_what_the_cache_holds(site, tmp_path):
+    error = failure(site.url("/ok"), enabled=False)
+    assert (error.reason, error.retryable) == ("fetch_disabled", True)
+    cache = str(tmp_path / "cache")
+    assert fetcher(cache=cache).fetch(site.url("/ok")) == BODY
+    assert fetcher(cache=cache, enabled=False).fetch(site.url("/ok")) == BODY
+    assert site.counts["/ok"] == 1
+    assert [len(p.read_bytes()) for p in (tmp_path / "cache").rglob("*") if p.is_file()] == [len(BODY)]
+
+
+def test_a_failure_is_not_cached(site, tmp_path):
+    site.fails = 1
+    cache = str(tmp_path)
+    assert failure(site.url("/shaky"), cache=cache, retries=0).reason == "fetch_http_500"
+    assert fetcher(cache=cache).fetch(site.url("/shaky")) == BODY
+
+
+def test_requests_at_once_to_one_host_are_limited(site):
+    one = fetcher(per_host=2)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one.fetch, [site.url(f"/slow?{n}") for n in range(8)]))
+    assert site.most == 2
+
+
+def test_sentences_are_the_same_in_every_run(site):
+    said = {str(failure("http://127.0.0.1:1/a", retries=0)) for _ in range(2)}
+    assert len(said) == 1
+    assert "0x" not in said.pop()

@@ -1,0 +1,160 @@
+"""One unit of the items stage, without Ray."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from support.tiny import png
+from support.website import Site, running
+
+from comem_ray.artifacts import ArtifactError, Record, StageFolder
+from comem_ray.config import IngestConfig
+from comem_ray.knowledge.ingest import ImageMaker, ingest_unit
+from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
+from comem_ray.knowledge.sources.chunks import read_chunks
+from comem_ray.knowledge.sources.files import SourceFile
+from comem_ray.knowledge.sources.scan import scan, units
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    with running(Site()) as site:
+        site.files = {f"/{n}.png": png(n) for n in range(200)}
+        yield site
+
+
+def make(folder: Path, rows: list[dict], limit: int = 1_000, **fetch: object) -> list[Record]:
+    """All units of a JSONL file of `rows`, made as the job makes them."""
+    path = folder / "items.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    fast = {"allow_private": True, "retries": 0, "backoff_s": 0, **fetch}
+    settings = IngestConfig.model_validate({"sources": [{"path": str(path)}], "fetch": fast, "rows_per_shard": limit})
+    file = SourceFile(0, str(path), "jsonl", str(folder))
+    (planned,) = units([file], [scan(file, limit, folder / "scan")])
+    stage, maker = StageFolder(folder / "items", "ingest", {}), ImageMaker(settings, 1)
+    chunks = read_chunks(file, limit)
+    return [ingest_unit(file, unit, c.batch, stage, maker) for unit, c in zip(planned, chunks, strict=True)]
+
+
+def items(folder: Path, unit: int = 0) -> list[dict]:
+    table = pq.read_table(folder / f"items/part-0000-{unit:06d}.parquet")
+    assert table.schema.equals(ITEM_SCHEMA)
+    return table.to_pylist()
+
+
+def rejected(folder: Path, unit: int = 0) -> list[dict]:
+    table = pq.read_table(folder / f"items/rejected/part-0000-{unit:06d}.parquet")
+    assert table.schema.equals(REJECTED_SCHEMA)
+    return table.to_pylist()
+
+
+def test_items_keep_the_order_of_the_rows(site, tmp_path):
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}", "language": "en"} for n in range(150)]
+    (record,) = make(tmp_path, rows)
+    assert record.counts == {"rows": 150, "items": 150, "rejected": 0, "duplicates": 0, "retryable": 0}
+    found = items(tmp_path)
+    assert [item["source_row"] for item in found] == list(range(150))
+    assert [item["title"] for item in found] == [f"T{n}" for n in range(150)]
+    assert found[7] == {
+        "item_id": found[7]["item_id"],
+        "language": "en",
+        "title": "T7",
+        "text": "T7",
+        "page_url": None,
+        "image_url": None,
+        "image": png(7),
+        "width": 60,
+        "height": 44,
+        "source": "items.jsonl",
+        "source_row": 7,
+    }
+    assert pq.ParquetFile(tmp_path / "items/part-0000-000000.parquet").num_row_groups == 5
+
+
+def test_a_image_of_many_rows_is_fetched_once(site, tmp_path):
+    rows = [{"image": site.url(f"/{n % 2}.png"), "title": f"T{n}"} for n in range(60)]
+    make(tmp_path, rows)
+    assert site.counts == {"/0.png": 1, "/1.png": 1}
+    assert [item["image"] for item in items(tmp_path)] == [png(n % 2) for n in range(60)]
+
+
+def test_repeated_rows_are_dropped_before_their_image_is_fetched(site, tmp_path):
+    rows = [{"image": site.url(f"/{n % 5}.png"), "title": f"T{n % 5}"} for n in range(12)]
+    records = make(tmp_path, rows, limit=5)
+    assert [(r.counts["items"], r.counts["duplicates"]) for r in records] == [(5, 0), (0, 5), (0, 2)]
+    assert site.counts.total() == 5
+    assert items(tmp_path, 1) == []
+
+
+def test_rejected_rows_say_where_what_and_why(site, tmp_path):
+    rows = [
+        {"image": "../a.png", "title": "out"},
+        {"image": site.url("/0.png"), "title": "ok"},
+        {"image": "x.png"},
+        {"image": site.url("/missing"), "title": "gone", "image_url": "https://example.org/gone.png"},
+    ]
+    (record,) = make(tmp_path, rows)
+    found = rejected(tmp_path)
+    assert [(r["source_row"], r["reason"]) for r in found] == [
+        (0, "image_outside"),
+        (2, "no_text"),
+        (3, "fetch_http_404"),
+    ]
+    assert [r["image_url"] for r in found] == ["../a.png", None, "https://example.org/gone.png"]
+    assert [json.loads(r["raw"]) for r in found] == [rows[0], rows[2], rows[3]]
+    assert {r["source"] for r in found} == {"items.jsonl"}
+    assert record.counts["rejected.no_text"] == 1
+    assert record.counts["retryable"] == 0
+
+
+def test_only_what_failed_is_tried_again(site, tmp_path):
+    site.files |= {"/a.png": png(1), "/b.png": png(2)}
+    site.fails = 1
+    rows = [
+        {"image": site.url("/a.png"), "title": "A"},
+        {"image": site.url("/shaky"), "title": "shaky"},
+        {"image": site.url("/missing"), "title": "gone"},
+        {"image": site.url("/b.png"), "title": "B"},
+    ]
+    (first,) = make(tmp_path, rows)
+    assert (first.counts["items"], first.counts["retryable"]) == (2, 1)
+    site.files["/shaky"] = png(3)
+    (second,) = make(tmp_path, rows)
+    assert site.counts == {"/a.png": 1, "/b.png": 1, "/missing": 1, "/shaky": 2}
+    assert (second.counts["items"], second.counts["retryable"]) == (3, 0)
+    assert [item["title"] for item in items(tmp_path)] == ["A", "shaky", "B"]
+    assert second.inputs == first.inputs
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    assert make(fresh, rows)[0] == second
+
+
+def test_shards_without_their_record_are_taken_over(site, tmp_path):
+    """A kill between the files and the record costs no second download."""
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(40)]
+    (first,) = make(tmp_path, rows)
+    StageFolder(tmp_path / "items", "ingest", {}).withdraw(first.unit)
+    assert make(tmp_path, rows) == [first]
+    assert site.counts.total() == 40
+
+
+def test_damaged_shards_are_made_anew(site, tmp_path):
+    rows = [{"image": site.url("/0.png"), "title": "T"}, {"image": "missing.png", "title": "M"}]
+    (first,) = make(tmp_path, rows)
+    for shard in first.shards:
+        (tmp_path / "items" / shard.name).write_bytes(b"damaged")
+    assert make(tmp_path, rows) == [first]
+
+
+def test_a_file_that_changes_under_the_reader_is_refused(tmp_path):
+    path = tmp_path / "items.jsonl"
+    path.write_text('{"image": "a.png", "title": "A"}\n')
+    file = SourceFile(0, str(path), "jsonl", str(tmp_path))
+    ((unit,),) = units([file], [scan(file, 10, tmp_path / "scan")])
+    path.write_text('{"image": "a.png", "title": "B"}\n')
+    (chunk,) = read_chunks(file, 10)
+    maker = ImageMaker(IngestConfig.model_validate({"sources": [{"path": str(path)}]}), 1)
+    with pytest.raises(ArtifactError, match="changed while it was read"):
+        ingest_unit(file, unit, chunk.batch, StageFolder(tmp_path / "items", "ingest", {}), maker)

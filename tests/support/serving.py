@@ -1,0 +1,238 @@
+"""A tiny run made by the real stages, the application that serves it, and the library to compare it with."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import open_clip
+import psutil
+import pyarrow as pa
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from support.tiny import item_row
+
+from comem_ray.artifacts import StageFolder, write_json, write_parquet
+from comem_ray.config import Config
+from comem_ray.knowledge.images import open_image
+from comem_ray.knowledge.items import ItemStore
+from comem_ray.knowledge.schema import ITEM_SCHEMA
+from comem_ray.memory_store import MemoryStore, write_memory
+from comem_ray.model.adapter import encoder_fingerprint
+from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.model.reasoner import Completion, Prompt, Reasoner
+from jobs import build_index, embed_items, encode_memory
+
+ROOT = Path(__file__).parents[2]
+ITEMS = 40
+UNITS = ["part-0000-000000", "part-0000-000001"]
+NOT_STORED = 5  # number of the item whose memory is missing in the store
+MAX_PIXELS = 1_000_000
+LIMITS = {
+    "max_body_bytes": 2_000_000,
+    "max_question_chars": 500,
+    "max_top_k": 20,
+    "max_new_tokens": 400,
+    "max_batch": 4,
+}
+CLIP = {
+    "embed_dim": 24,
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 32, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2},
+}
+
+
+def row(i: int) -> dict[str, Any]:
+    """Item number `i`. Of some, the source's URL is none that a browser can open."""
+    urls = {0: None, 1: "data:image/png;base64,iVBORw0KGgo=", 2: "images/2.png"}
+    return {**item_row(i), "image_url": urls.get(i, f"https://example.org/image/{i}.png")}
+
+
+def as_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def image_of(i: int) -> str:
+    """The image of item number `i`, to which that item is the nearest."""
+    return as_base64(row(i)["image"])
+
+
+def check_error(response: httpx.Response, status: int, type: str, field: str | None) -> str:
+    """Asserts status and shape of an error; returns its message."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/json"
+    assert response.headers["x-request-id"]
+    error = response.json()["error"]
+    assert response.json().keys() == {"error"}
+    assert error.keys() == {"type", "message", "field"}
+    assert (error["type"], error["field"]) == (type, field)
+    assert "Traceback" not in error["message"]
+    assert len(error["message"]) > 10
+    return str(error["message"])
+
+
+@dataclass
+class World:
+    """A finished run."""
+
+    config: Config
+    path: Path  # of its configuration
+    ids: list[str]
+
+
+def write_clip(folder: Path) -> dict[str, str]:
+    """A tiny CLIP of random weights; returns the fields of section `clip`."""
+    torch.manual_seed(1)
+    write_json(folder / "tiny.json", CLIP)
+    weights = {k: v.contiguous() for k, v in open_clip.CLIP(**CLIP).state_dict().items()}
+    save_file(weights, folder / "tiny.safetensors")
+    return {"model": str(folder / "tiny.json"), "pretrained": str(folder / "tiny.safetensors")}
+
+
+def make_world(config: Config, home: Path) -> World:
+    """Works through the stages over ITEMS items, then takes the memory of NOT_STORED out of the store."""
+    path = home / "config.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    ids = _write_items(config.folder("items"))
+    with pytest.MonkeyPatch.context() as patch:
+        for stage in (embed_items, build_index, encode_memory):
+            patch.setattr(stage, "run_units", _run_units_here)
+            stage.run(config)
+    store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
+    kept = [item_id for item_id in ids[:-1] if item_id != ids[NOT_STORED]]
+    write_memory(config.folder("memory") / f"{UNITS[0]}.safetensors", kept, store.get(kept))
+    return World(config, path, ids)
+
+
+def _run_units_here(units: list[dict[str, Any]], worker: type, arguments: tuple[Any, ...], *_: Any) -> int:
+    """The workers of a stage without Ray, whose start would take longer than all else."""
+    actor = worker(*arguments)
+    for unit in units:
+        actor({name: np.array([value]) for name, value in unit.items()})
+    return len(units)
+
+
+def _write_items(folder: Path) -> list[str]:
+    """Two shards: all items but the last, and the last. Returns their ids."""
+    stage = StageFolder(folder, "ingest", {"tiny": True})
+    rows = [row(i) for i in range(ITEMS)]
+    for unit, part in zip(UNITS, (rows[:-1], rows[-1:]), strict=True):
+        write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(part, ITEM_SCHEMA))
+        stage.commit(unit, "", {f"{unit}.parquet": len(part)}, {"rows": len(part), "items": len(part)})
+    stage.close(UNITS)
+    return [r["item_id"] for r in rows]
+
+
+class Library:
+    """The run through the library alone, in this process: what the served answers must equal."""
+
+    def __init__(self, config: Config):
+        from comem_ray.retrieval.retriever import Query, Retriever
+
+        self.query, self.retriever = Query, Retriever(config, "cpu")
+        self.items, self.encoder, self.reasoner = (
+            ItemStore(config.folder("items")),
+            MemoryEncoder(config),
+            Reasoner(config),
+        )
+
+    def answer(self, question: str, i: int, mode: Any, k: int = 3) -> Completion:
+        """Answer to a question with the image of item `i`; memory is freshly encoded."""
+        shown = open_image(row(i)["image"], MAX_PIXELS)
+        if mode == "none":
+            return self.reasoner.answer([Prompt(question, shown)])[0]
+        hits = self.retriever.retrieve([self.query(shown, None)], k, "image", None, None)[0]
+        found = self.items.get([h.item_id for h in hits])
+        items = [(item.text, open_image(item.image or b"", MAX_PIXELS)) for item in found]
+        if mode == "rag":
+            return self.reasoner.answer([Prompt(question, shown, mode, items)])[0]
+        return self.reasoner.answer([Prompt(question, shown, mode, memory=self.encoder.encode(items))])[0]
+
+
+@dataclass
+class Served:
+    """The application under way."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+    client: httpx.Client
+
+    def ask(self, question: str, **fields: Any) -> httpx.Response:
+        return self.client.post("/v1/answer", json={"question": question, **fields})
+
+    def replicas(self, deployment: str) -> list[psutil.Process]:
+        """Processes of a deployment's replicas: below our own `serve run`, so no other cluster's."""
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in below if f":{deployment}" in " ".join(_command(p))]
+
+    def is_ready(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+@contextmanager
+def serving(world: World, folder: Path) -> Iterator[Served]:
+    """`serve run` with serve/config.yaml and serve/ray.env; arguments, port, queues and periods are the test's."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    settings = yaml.safe_load((ROOT / "serve/config.yaml").read_text())
+    settings["http_options"]["port"] = port
+    settings["applications"][0]["args"] = {"config": str(world.path)}
+    for deployment in settings["applications"][0]["deployments"]:
+        deployment["health_check_period_s"] = 1
+        if deployment["name"] == "Reasoner":
+            deployment |= {"max_ongoing_requests": 8, "max_queued_requests": 8}
+    (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
+    log, serve = folder / "serve.log", Path(sys.executable).parent / "serve"
+    command = [str(serve), "run", str(folder / "serve.yaml"), "--working-dir", str(ROOT), "--address", "local"]
+    lines = (ROOT / "serve/ray.env").read_text().splitlines()
+    environment = {**os.environ, **dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))}
+    with open(log, "wb") as f:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=f, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(base_url=url, timeout=60) as client:
+            served = Served(url, process, log, client)
+            wait_until(served.is_ready, 180, served)
+            yield served
+    finally:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until(condition: Any, seconds: float, served: Served) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert served.process.poll() is None, served.log.read_text()[-5_000:]
+        assert time.monotonic() < end, f"waited {seconds} s: {served.log.read_text()[-5_000:]}"
+        time.sleep(0.3)

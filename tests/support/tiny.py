@@ -1,0 +1,60 @@
+"""Small makers of test objects."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from comem_ray.artifacts import StageFolder, fingerprint, write_parquet
+from comem_ray.knowledge.schema import ITEM_SCHEMA
+
+FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
+
+
+def image(seed: int, width: int = 60, height: int = 44) -> Image.Image:
+    """A seeded image of noise blocks."""
+    rng = np.random.default_rng(seed)
+    blocks = rng.integers(0, 256, (max(1, height // 8), max(1, width // 8), 3), dtype=np.uint8)
+    return Image.fromarray(blocks).resize((width, height), Image.Resampling.NEAREST)
+
+
+def png(seed: int, width: int = 60, height: int = 44) -> bytes:
+    """The same image as PNG bytes."""
+    buffer = io.BytesIO()
+    image(seed, width, height).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def item_row(i: int) -> dict[str, Any]:
+    """A knowledge item, number `i`: its own image, its own text, one of three languages."""
+    return {
+        "item_id": fingerprint(["item", i])[:24],
+        "language": ["en", "de", "es"][i % 3],
+        "title": f"Title {i}",
+        "text": f"Title {i}: description number {i}" + " and more" * (i % 5),
+        "page_url": f"https://en.wikipedia.org/wiki/Title_{i}",
+        "image_url": f"https://example.org/image/{i}.png",
+        "image": png(i, 40 + 4 * (i % 9), 44),
+        "width": 40 + 4 * (i % 9),
+        "height": 44,
+        "source": "tiny.tsv",
+        "source_row": i,
+    }
+
+
+def write_items(folder: Path, sizes: list[int]) -> list[str]:
+    """A finished items/ stage with shards of the given sizes. Returns the ids in order."""
+    stage = StageFolder(folder, "ingest", {"tiny": True})
+    units, start, ids = [], 0, []
+    for number, size in enumerate(sizes):
+        rows = [item_row(i) for i in range(start, start + size)]
+        unit, start = f"part-0000-{number:06d}", start + size
+        write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(rows, ITEM_SCHEMA))
+        stage.commit(unit, "", {f"{unit}.parquet": size}, {"rows": size, "items": size})
+        units.append(unit)
+        ids += [r["item_id"] for r in rows]
+    stage.close(units)
+    return ids

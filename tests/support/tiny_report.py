@@ -1,0 +1,74 @@
+"""A finished evaluation on disk, as jobs.evaluate leaves one, its answers written by hand: no model, no Ray."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+from support.tiny import png, write_items
+
+from comem_ray.artifacts import StageFolder, write_json, write_parquet
+from comem_ray.config import Config
+from comem_ray.evaluation.arms import Arm, arms
+from comem_ray.evaluation.figures import figures
+from comem_ray.evaluation.questions import EvaluationQuestion
+from comem_ray.report.evaluation import Part, read_part
+
+NASTY = '<script>window.broken = 1</script><img src=x onerror="window.broken = 1">'
+ROW = pa.schema(
+    [(name, pa.string()) for name in ("data_id", "arm", "mode", "prediction")]
+    + [(name, pa.int32()) for name in ("k", "gold_position", "rank", "prompt_tokens", "memory_vectors")]
+    + [("score", pa.float64()), ("item_ids", pa.list_(pa.string()))]
+)
+
+
+def write_evaluation(config: Config, count: int, timed: int = 2) -> Part:
+    """`count` questions over 14 items: rag is right on the even ones, memory on all but every third, none on none."""
+    ids = write_items(config.folder("items"), [9, 5])
+    questions = [question(i, ids) for i in range(count)]
+    rows = [row(q, i, arm, ids) for i, q in enumerate(questions) for arm in arms(config.evaluation)]
+    times = [
+        {"data_id": q.data_id, "arm": arm.name, "first_token_ms": 10.0 + arm.k, "answer_ms": 20.0 + arm.k}
+        for q in questions[:timed]
+        for arm in arms(config.evaluation)
+    ]
+    memory = StageFolder(config.folder("memory"), "encode_memory", {"encoder": "tiny"})
+    memory.close([])
+    stage = StageFolder(config.folder("evaluation"), "evaluate", {"encoder": {"backbone": "b" * 64, "adapter": {}}})
+    for name, table in (("part-000000", pa.Table.from_pylist(rows, ROW)), ("times", pa.Table.from_pylist(times))):
+        write_parquet(stage.path / f"{name}.parquet", table)
+        stage.commit(name, "", {f"{name}.parquet": len(table)}, {"rows": len(table)})
+    stage.close(["part-000000", "times"])
+    write_json(stage.path / "report.json", figures(questions, rows, times, config.evaluation.k))
+    return read_part(config, config.evaluation, questions)
+
+
+def question(i: int, ids: list[str]) -> EvaluationQuestion:
+    """Every fifth has no image; number 1 has a text that would run if it were not escaped."""
+    text = NASTY if i == 1 else f"Which number is this, {i}?"
+    groups = {"parity": ["even", "odd"][i % 2], "third": str(i % 3)}
+    image = png(i, 320, 240) if i % 5 != 4 else None
+    gold = ids[i % len(ids)]
+    return EvaluationQuestion(f"q{i}", text, image, "exact", [f"number {i}"], ["en", "ja"][i % 2], [gold], groups)
+
+
+def row(asked: EvaluationQuestion, i: int, arm: Arm, ids: list[str]) -> dict[str, Any]:
+    """The right item is retrieved at place 1, 2, 3 or not at all, in turn."""
+    gold = asked.gold_items[0]
+    rank = (i + 1) % 4
+    others = [item for item in ids if item != gold]
+    retrieved = [*others[: rank - 1], gold, *others[rank - 1 :]] if rank else others
+    right = {"none": False, "rag": i % 2 == 0, "memory": i % 3 != 0}[arm.mode]
+    return {
+        "data_id": asked.data_id,
+        "arm": arm.name,
+        "mode": arm.mode,
+        "k": arm.k,
+        "gold_position": arm.gold_position,
+        "prediction": asked.gold[0] if right else f"not {NASTY}" if i == 1 else f"I do not know, {arm.mode}",
+        "score": float(right),
+        "rank": rank,
+        "item_ids": arm.items(retrieved, asked.gold_items),
+        "prompt_tokens": 70 + (260 * arm.k if arm.mode == "rag" else 0),
+        "memory_vectors": 8 * arm.k if arm.mode == "memory" else 0,
+    }
