@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from examples.countries.recall import real_recall, synthetic_recall, text_recall
 from safetensors.numpy import load_file
+from support.clip_recall import real_recall, synthetic_recall, text_recall
 
 from comem_ray.config import ClipConfig
 from comem_ray.retrieval.clip import ClipEncoder
