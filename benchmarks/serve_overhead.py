@@ -42,42 +42,22 @@ import torch
 import yaml
 
 from comem_ray.config import Config, load_config
-from comem_ray.knowledge.images import open_image
-from comem_ray.knowledge.items import ItemStore
-from comem_ray.memory_store import MemoryStore
-from comem_ray.model.adapter import encoder_fingerprint
-from comem_ray.model.reasoner import Prompt, Reasoner
-from comem_ray.retrieval.retriever import Query, Retriever
+from comem_ray.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[1]
 QUESTION = "Which country is this, and what is its capital?"
 
 
 class Direct:
-    """The library's parts in this process."""
+    """The library's pipeline in this process."""
 
     def __init__(self, config: Config):
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.config, self.retriever, self.reasoner = config, Retriever(config, device), Reasoner(config, device)
-        self.items = ItemStore(config.folder("items"))
-        self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
+        self.pipeline = Pipeline(config)
 
     def answer(self, image: str, mode: Any, new_tokens: int) -> tuple[str, list[str]]:
         """The answer, and the texts of its sources."""
-        limit = self.config.api.max_image_pixels
-        image = open_image(base64.b64decode(image), limit)
-        if mode == "none":
-            return self.reasoner.answer([Prompt(QUESTION, image, max_new_tokens=new_tokens)])[0].text, []
-        asked = self.config.retrieval
-        hits = self.retriever.retrieve([Query(image, None)], asked.top_k, "image", asked.language)[0]
-        items = self.items.get([h.item_id for h in hits], image=mode == "rag")
-        knowledge: dict[str, Any] = {}
-        if mode == "rag":
-            knowledge["items"] = [(i.text, open_image(i.image or b"", limit)) for i in items]
-        else:
-            knowledge["memory"] = self.store.get([h.item_id for h in hits])
-        question = Prompt(QUESTION, image, mode, max_new_tokens=new_tokens, **knowledge)
-        return self.reasoner.answer([question])[0].text, [i.text for i in items]
+        answer = self.pipeline.answer(QUESTION, base64.b64decode(image), mode, max_new_tokens=new_tokens)
+        return answer.text, [source.text for source in answer.sources]
 
 
 @dataclass

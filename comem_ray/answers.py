@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -57,3 +58,25 @@ class Answer:
     sources: list[Source]
     usage: Usage
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+class AnswerStream:
+    """An answer on its way: iterate over pieces of its text; afterwards `answer` is the whole."""
+
+    def __init__(self, pieces: Iterator[str | Answer]):
+        self._pieces = pieces
+        self._answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            if isinstance(piece, Answer):
+                self._answer = piece
+            else:
+                yield piece
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer. Raises RuntimeError before the last piece was taken."""
+        if self._answer is None:
+            raise RuntimeError("the answer is not complete: iterate over the stream to its end first")
+        return self._answer

@@ -14,6 +14,7 @@ import requests
 import typer
 import yaml
 
+from comem_ray.answers import Answer, Source, Usage
 from comem_ray.config import ConfigError, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -41,11 +42,28 @@ def ask(
     mode: Annotated[str, typer.Option(help="none, rag or memory")] = "memory",
     top_k: Annotated[int | None, typer.Option(help="items to retrieve")] = None,
     language: Annotated[str | None, typer.Option(help="language of the items")] = None,
+    config: Annotated[Path | None, typer.Option(help="answer in this process, without a server")] = None,
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default)
     url: Url = ENDPOINT,
 ) -> None:
-    """Asks the HTTP endpoint a question and prints the answer with its sources."""
+    """Asks a question and prints the answer with its sources: over HTTP, or with --config in this process."""
+    if config is not None:
+        typer.echo(render_answer(_answer_here(config, overrides, question, image, mode, top_k, language)))
+        return
     body: dict[str, Any] = {"question": question, "mode": mode, "top_k": top_k, "language": language}
     typer.echo(render_answer(post_question(url, {k: v for k, v in body.items() if v is not None}, image)))
+
+
+def _answer_here(path: Path, overrides: list[str], question: str, image: Path | None, mode: Any, *more: Any) -> Answer:
+    """The answer of a pipeline in this process. Exit code 2 for what the user can mend, 3 for a missing artifact."""
+    import comem_ray
+    from comem_ray.artifacts import ArtifactError
+
+    try:
+        return comem_ray.load(path, overrides).answer(question, image, mode, *more)
+    except (ValueError, OSError) as error:
+        typer.echo(f"ask: {error}", err=True)
+        raise typer.Exit(3 if isinstance(error, ArtifactError) else 2) from error
 
 
 @app.command()
@@ -77,7 +95,7 @@ def score(
     typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
 
 
-def post_question(url: str, body: dict[str, Any], image: Path | None) -> dict[str, Any]:
+def post_question(url: str, body: dict[str, Any], image: Path | None) -> Answer:
     if image is not None:
         try:
             body["image"] = base64.b64encode(image.read_bytes()).decode()
@@ -91,15 +109,21 @@ def post_question(url: str, body: dict[str, Any], image: Path | None) -> dict[st
     if not reply.ok:
         typer.echo(f"{reply.status_code}: {reply.text}", err=True)
         raise typer.Exit(1)
-    return reply.json()
+    data = reply.json()
+    sources = [Source(**source) for source in data["sources"]]
+    return Answer(data["answer"], data["mode"], sources, Usage(**data["usage"]), data["timings_ms"])
 
 
-def render_answer(reply: dict[str, Any]) -> str:
-    usage, took = reply["usage"], sum(reply["timings_ms"].values())
-    lines = [f"   {reply['mode']:6} {reply['answer'].strip()!r}"]
-    lines += [f"          {s['score']:.3f}  {s['title']}  ({s['item_id']})" for s in reply["sources"]]
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in usage.items())
-    return "\n".join([*lines, f"          {counts}, {took:.0f} ms"])
+def render_answer(answer: Answer) -> str:
+    """An answer as indented lines: its text, its sources, tokens and time."""
+    usage = answer.usage
+    lines = [f"   {answer.mode:6} {answer.text.strip()!r}"]
+    lines += [f"          {s.score:.3f}  {s.title}  ({s.item_id})" for s in answer.sources]
+    counts = f"{usage.prompt_tokens} prompt tokens, {usage.memory_vectors} memory vectors"
+    milliseconds = answer.timings_ms.get("total", sum(answer.timings_ms.values()))
+    return "\n".join(
+        [*lines, f"          {counts}, {usage.completion_tokens} completion tokens, {milliseconds:.0f} ms"]
+    )
 
 
 if __name__ == "__main__":

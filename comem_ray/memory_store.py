@@ -86,6 +86,12 @@ class MemoryStore:
         rows = [self._memory(int(self._shard[p]))[int(self._row[p])] for p in places]
         return torch.stack(rows) if rows else torch.empty(0, 0, 0, dtype=torch.bfloat16)
 
+    def get_stored(self, item_ids: Sequence[str]) -> dict[str, Tensor]:
+        """Memory (Q, D), bfloat16, by id, of those of `item_ids` that the store holds."""
+        absent = set(self.missing(item_ids))
+        stored = [i for i in item_ids if i not in absent]
+        return dict(zip(stored, self.get(stored), strict=True))
+
     def _places(self, item_ids: Sequence[str]) -> np.ndarray:
         """Place of each id in the sorted table, -1 where it is not there."""
         asked = _id_bytes(item_ids)

@@ -115,10 +115,33 @@ class Reasoner:
         assert tokens is not None
         return ImageFeatures(tokens, sequence.grids[0])
 
+    def answer(self, prompts: Sequence[Prompt], on_text: OnText | None = None) -> list[Completion]:
+        """Answers a batch. `on_text(i, piece)` is called with each piece of text of prompt i as it is decoded.
+
+        Raises PromptTooLong where one of them is.
+        """
+        return self._decode(prompts, [self.sequence(prompt) for prompt in prompts], on_text)
+
+    def answer_each(self, prompts: Sequence[Prompt], on_text: OnText | None = None) -> list[Completion | PromptTooLong]:
+        """As `answer`, with the error in the place of a prompt that is too long; the others are answered together."""
+        outcomes: dict[int, Completion | PromptTooLong] = {}
+        sequences: dict[int, TokenSequence] = {}
+        for i, prompt in enumerate(prompts):
+            try:
+                sequences[i] = self.sequence(prompt)
+            except PromptTooLong as error:
+                outcomes[i] = error
+        if sequences:
+            numbers = list(sequences)
+            listener = None if on_text is None else lambda n, text: on_text(numbers[n], text)
+            completions = self._decode([prompts[i] for i in numbers], list(sequences.values()), listener)
+            outcomes |= dict(zip(numbers, completions, strict=True))
+        return [outcomes[i] for i in range(len(prompts))]
+
     @torch.inference_mode()
-    def answer(self, questions: Sequence[Prompt], on_text: OnText | None = None) -> list[Completion]:
-        """Answers a batch. `on_text(i, piece)` is called with each piece of text of question i as it is decoded."""
-        sequences = [self.sequence(q) for q in questions]
+    def _decode(
+        self, questions: Sequence[Prompt], sequences: Sequence[TokenSequence], on_text: OnText | None
+    ) -> list[Completion]:
         batch, embeds = self.inputs(questions, sequences)
         limits = [q.max_new_tokens or self.config.max_new_tokens for q in questions]
         stop_ids = _stop_ids(self.backbone.model.generation_config)

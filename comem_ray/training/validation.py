@@ -13,6 +13,7 @@ import torch
 from comem_ray.config import ValidationConfig
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Prompt, Reasoner
+from comem_ray.pipeline import make_prompt
 from comem_ray.prompts import Mode
 from comem_ray.tasks.rules.scoring import boxed, score
 from comem_ray.training.data.samples import Sample, SampleSet
@@ -47,15 +48,12 @@ class Validator:
 
     @torch.inference_mode()
     def _score(self, samples: Sequence[Sample], mode: Mode) -> float:
-        answers = self._reasoner.answer([self._question(s, mode) for s in samples])
+        answers = self._reasoner.answer([self._prompt(s, mode) for s in samples])
         return sum((score(s.rule, final(a.text), s.gold) for s, a in zip(samples, answers, strict=True)), 0.0)
 
-    def _question(self, sample: Sample, mode: Mode) -> Prompt:
-        if mode == "none" or not sample.items:
-            return Prompt(sample.question, sample.image)
-        if mode == "rag":
-            return Prompt(sample.question, sample.image, "rag", items=sample.items)
-        return Prompt(sample.question, sample.image, "memory", memory=self._encoder.encode(sample.items))
+    def _prompt(self, sample: Sample, mode: Mode) -> Prompt:
+        memory = self._encoder.encode(sample.items) if mode == "memory" and sample.items else None
+        return make_prompt(sample.question, sample.image, mode, sample.items, memory)
 
 
 def final(text: str) -> str:

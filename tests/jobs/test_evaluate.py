@@ -200,7 +200,7 @@ def test_knowledge_sizes_and_long_prompts(world):
     config = world.model_copy(update={"evaluation": world.evaluation.model_copy(update=changed), "reasoner": longest})
     asked = [opened(q, ImageReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
     right = {i for q in read_questions(Path(world.evaluation.questions)) for i in q.gold_items}
-    evaluator = Evaluator(config, config.evaluation, right=right)
+    evaluator = Evaluator(config, config.evaluation, gold_items=right)
     rows = evaluator.predictions(asked)
     assert {(r["arm"], r["knowledge"]) for r in rows if r["k"] != 1} == {
         ("none", 0),

@@ -1,0 +1,274 @@
+"""The method on one page: retrieve items, put their memory (or the items) before the question, answer.
+
+    question, image ─ retriever ─> item_ids ─┬─ mode memory: memory store, encoder for what it lacks ─> memory (K, Q, D)
+                                             └─ mode rag: item store ─> texts and images
+    memory or items before the question ─ reasoner ─> answer, sources
+
+One backbone is both models: the memory encoder with the adapter on, the reasoner with it off. `Pipeline` runs the chain
+in this process. Evaluation and synthesis use its parts; the service, where each model is a process of its own, and
+validation during training use the pure functions below it. Knows nothing of Ray or HTTP.
+
+Letters: K items, Q memory vectors per item, D width.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Literal
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from comem_ray.answers import Answer, AnswerStream, Question, Source, Usage
+from comem_ray.clock import Clock
+from comem_ray.config import Config, load_config
+from comem_ray.knowledge.images import open_image
+from comem_ray.knowledge.items import Item, ItemStore
+from comem_ray.memory_store import MemoryStore
+from comem_ray.model.adapter import attach_adapter, encoder_fingerprint
+from comem_ray.model.backbone import load_backbone
+from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.model.reasoner import Completion, Prompt, Reasoner
+from comem_ray.model.sequences import ImageFeatures
+from comem_ray.prompts import MODES, Mode
+from comem_ray.retrieval.retriever import Hit, Query, Retriever
+
+By = Literal["image", "text", "both"]
+ItemContent = tuple[str, Image]
+"""Text and image of an item, as encoder and prompt take them."""
+
+
+def load(path: str | Path, overrides: Sequence[str] = (), device: str | None = None) -> Pipeline:
+    """The pipeline of a configuration file. `overrides` are "section.field=value". `device` None takes a GPU if any.
+
+    Raises ConfigError for a wrong configuration, ArtifactError where a stage has not been run or is of another model.
+    """
+    return Pipeline(load_config(path, overrides), device)
+
+
+class Pipeline:
+    """Retriever, item store, memory store and ONE backbone that is encoder and reasoner.
+
+    Without `memory` neither adapter nor memory store is loaded, and mode 'memory' is refused.
+    Raises ArtifactError where a stage is unfinished or was made by another model.
+    """
+
+    def __init__(self, config: Config, device: str | None = None, memory: bool = True):
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        self.config = config
+        self.items = ItemStore(config.folder("items"))
+        self.retriever = Retriever(config, device)
+        self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config)) if memory else None
+        backbone = load_backbone(config.backbone, device)
+        adapter = attach_adapter(config.adapter, backbone) if memory else None
+        self.encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter) if adapter else None
+        self.reasoner = Reasoner(config, backbone=backbone, adapter=adapter)
+
+    def answer(
+        self,
+        question: str,
+        image: str | Path | bytes | Image | None = None,
+        mode: Mode = "memory",
+        k: int | None = None,
+        language: str | None = None,
+        max_new_tokens: int | None = None,
+        images: bool = False,
+    ) -> Answer:
+        """The answer to one question, with its sources; `images` puts the items' encoded images into them.
+
+        Raises ValueError where the question cannot be put: no text, no image where retrieval compares images, an
+        unknown mode, no item in the language, a prompt that is too long, an image that cannot be read.
+        """
+        return self.answer_batch([Question(question, image, mode, k, language, max_new_tokens)], images)[0]
+
+    def answer_batch(self, questions: Sequence[Question], images: bool = False) -> list[Answer]:
+        """The answers to several questions, decoded together. Raises like `answer`."""
+        clock = Clock()
+        prompts, hits = self._prompts(questions, clock)
+        with clock.stage("answer"):
+            completions = self.reasoner.answer(prompts)
+        return self._answers(questions, hits, completions, images, clock)
+
+    def stream(
+        self,
+        question: str,
+        image: str | Path | bytes | Image | None = None,
+        mode: Mode = "memory",
+        k: int | None = None,
+        language: str | None = None,
+        max_new_tokens: int | None = None,
+        images: bool = False,
+    ) -> AnswerStream:
+        """As `answer`, piece by piece: iterate over the text; `.answer` is the whole at the end."""
+        questions = [Question(question, image, mode, k, language, max_new_tokens)]
+        clock = Clock()
+        prompts, hits = self._prompts(questions, clock)
+
+        def pieces() -> Iterator[str | Answer]:
+            with clock.stage("answer"):
+                completion = yield from _stream(self.reasoner, prompts[0])
+            yield self._answers(questions, hits, [completion], images, clock)[0]
+
+        return AnswerStream(pieces())
+
+    def retrieve(
+        self,
+        image: str | Path | bytes | Image | None = None,
+        text: str | None = None,
+        k: int | None = None,
+        by: By | None = None,
+        language: str | None = None,
+        images: bool = False,
+    ) -> list[Source]:
+        """The `k` items nearest to an image, a text or both (`by`; None: all that is given), best first.
+
+        Raises ValueError where nothing is given, or what `by` needs is missing.
+        """
+        if image is None and not text:
+            raise ValueError("give an image, a text, or both")
+        by = by or ("both" if image is not None and text else "image" if image is not None else "text")
+        query = Query(self._open(image), text)
+        settings = self.config.retrieval
+        hits = self.retriever.retrieve([query], k or settings.top_k, by, language or settings.language)[0]
+        return make_sources(hits, self.items.get([hit.item_id for hit in hits], image=images))
+
+    def memory(self, item_ids: Sequence[str]) -> Tensor:
+        """Memory (K, Q, D), bfloat16 on the CPU, in the order given: from the store, what it lacks encoded now.
+
+        Raises UnknownItem for an id that is not in the knowledge base.
+        """
+        if self.store is None or self.encoder is None:
+            raise ValueError("this pipeline was made without memory")
+        stored = self.store.get_stored(item_ids)
+        missing = [i for i in dict.fromkeys(item_ids) if i not in stored]
+        encoded = dict(zip(missing, self.encoder.encode(self.contents(missing)), strict=True)) if missing else {}
+        return stack_memory(item_ids, stored, encoded)
+
+    def contents(self, item_ids: Sequence[str]) -> list[ItemContent]:
+        """Texts and decoded images of items, in the order given. Raises UnknownItem."""
+        return open_items(self.items.get(item_ids), self.config.ingest.images.max_pixels)
+
+    def prompt(
+        self,
+        text: str,
+        image: Image | ImageFeatures | None,
+        mode: Mode,
+        item_ids: Sequence[str],
+        max_new_tokens: int | None = None,
+    ) -> Prompt:
+        """The prompt of a question in a mode, with the items of `item_ids` (best first) before it."""
+        items = self.contents(item_ids) if mode == "rag" else []
+        memory = self.memory(item_ids) if mode == "memory" and item_ids else None
+        return make_prompt(text, image, mode, items, memory, max_new_tokens)
+
+    def _prompts(self, questions: Sequence[Question], clock: Clock) -> tuple[list[Prompt], list[list[Hit]]]:
+        opened = [self._open(question.image) for question in questions]
+        for question, image in zip(questions, opened, strict=True):
+            _check_question(question, image, self.config.retrieval.by)
+        with clock.stage("retrieve"):
+            hits = self._hits(questions, opened)
+        with clock.stage("memory"):
+            prompts = [
+                self.prompt(q.text, image, q.mode, [hit.item_id for hit in found], q.max_new_tokens)
+                for q, image, found in zip(questions, opened, hits, strict=True)
+            ]
+        return prompts, hits
+
+    def _hits(self, questions: Sequence[Question], images: Sequence[Image | None]) -> list[list[Hit]]:
+        """Hits of each question, none in mode 'none'; those that agree in k and language are searched together."""
+        settings, hits = self.config.retrieval, [list[Hit]() for _ in questions]
+        groups: dict[tuple[int, str | None], list[int]] = defaultdict(list)
+        for n, question in enumerate(questions):
+            if question.mode != "none":
+                groups[question.k or settings.top_k, question.language or settings.language].append(n)
+        for (k, language), numbers in groups.items():
+            queries = [Query(images[n], questions[n].text) for n in numbers]
+            for n, nearest in zip(numbers, self.retriever.retrieve(queries, k, settings.by, language), strict=True):
+                hits[n] = nearest
+        return hits
+
+    def _answers(
+        self,
+        questions: Sequence[Question],
+        hits: Sequence[Sequence[Hit]],
+        completions: Sequence[Completion],
+        images: bool,
+        clock: Clock,
+    ) -> list[Answer]:
+        with clock.stage("items"):
+            sources = [make_sources(h, self.items.get([hit.item_id for hit in h], image=images)) for h in hits]
+        return [
+            Answer(c.text, q.mode, s, Usage(c.prompt_tokens, c.memory_vectors, c.completion_tokens), clock.timings())
+            for q, s, c in zip(questions, sources, completions, strict=True)
+        ]
+
+    def _open(self, image: str | Path | bytes | Image | None) -> Image | None:
+        if image is None or isinstance(image, Image):
+            return image if image is None else image.convert("RGB")
+        data = image if isinstance(image, bytes) else Path(image).read_bytes()
+        return open_image(data, self.config.ingest.images.max_pixels)
+
+
+def make_prompt(
+    text: str,
+    image: Image | ImageFeatures | None,
+    mode: Mode,
+    items: Sequence[ItemContent] = (),
+    memory: Tensor | None = None,
+    max_new_tokens: int | None = None,
+) -> Prompt:
+    """The reasoner's prompt: memory (K, Q, D) in front in mode memory, items before the question in mode rag.
+
+    Where a mode has nothing to put there (no item was found), the question stands alone.
+    """
+    if mode == "rag" and items:
+        return Prompt(text, image, "rag", items=items, max_new_tokens=max_new_tokens)
+    if mode == "memory" and memory is not None and len(memory):
+        return Prompt(text, image, "memory", memory=memory, max_new_tokens=max_new_tokens)
+    return Prompt(text, image, max_new_tokens=max_new_tokens)
+
+
+def stack_memory(item_ids: Sequence[str], *parts: Mapping[str, Tensor]) -> Tensor:
+    """Memory (K, Q, D) in the order of `item_ids`, each (Q, D) from the first of `parts` that holds it."""
+    rows = {item_id: row for part in reversed(parts) for item_id, row in part.items()}
+    return torch.stack([rows[i] for i in item_ids]) if item_ids else torch.empty(0, 0, 0, dtype=torch.bfloat16)
+
+
+def open_items(items: Sequence[Item], max_pixels: int) -> list[ItemContent]:
+    """Texts and decoded images. Raises ImageError for an image that cannot be decoded."""
+    return [(item.text, open_image(item.image or b"", max_pixels)) for item in items]
+
+
+def make_sources(hits: Sequence[Hit], items: Sequence[Item]) -> list[Source]:
+    """The sources of an answer: the items of `hits`, in the same order, with their scores."""
+    return [
+        Source(item.item_id, item.title, item.text, round(hit.score, 6), item.image_url, item.image)
+        for hit, item in zip(hits, items, strict=True)
+    ]
+
+
+def _check_question(question: Question, image: Image | None, by: By) -> None:
+    if not question.text.strip():
+        raise ValueError("the question is empty: write one")
+    if question.mode not in MODES:
+        raise ValueError(f"mode {question.mode!r} is none of {', '.join(MODES)}")
+    if question.k is not None and question.k < 1:
+        raise ValueError(f"k is {question.k}, want 1 or more")
+    if question.mode != "none" and by != "text" and image is None:
+        raise ValueError(f"mode {question.mode!r} retrieves by {by!r}: give an image, or use mode 'none'")
+
+
+def _stream(reasoner: Reasoner, prompt: Prompt) -> Generator[str, None, Completion]:
+    """Pieces of text as a thread decodes them; returns the completion, raises what decoding raises."""
+    pieces: SimpleQueue[str | None] = SimpleQueue()
+    with ThreadPoolExecutor(1) as thread:
+        completion = thread.submit(reasoner.answer, [prompt], lambda _, text: pieces.put(text))
+        completion.add_done_callback(lambda _: pieces.put(None))
+        while (piece := pieces.get()) is not None:
+            yield piece
+        return completion.result()[0]
