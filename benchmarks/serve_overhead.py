@@ -42,6 +42,7 @@ import torch
 import yaml
 
 from comem_ray.config import Config, load_config
+from comem_ray.knowledge.items import ItemStore
 from comem_ray.pipeline import Pipeline
 
 ROOT = Path(__file__).parents[1]
