@@ -43,12 +43,13 @@ ItemContent = tuple[str, Image]
 """Text and image of an item, as encoder and prompt take them."""
 
 
-def load(path: str | Path, overrides: Sequence[str] = (), device: str | None = None) -> Pipeline:
-    """The pipeline of a configuration file. `overrides` are "section.field=value". `device` None takes a GPU if any.
+def load(config: str | Path | Config, overrides: Sequence[str] = (), device: str | None = None) -> Pipeline:
+    """The pipeline of a configuration, or of its file. `device` None takes a GPU if there is one.
 
-    Raises ConfigError for a wrong configuration, ArtifactError where a stage has not been run or is of another model.
+    `overrides` ("section.field=value") replace fields of a file. Raises ConfigError for a wrong configuration,
+    ArtifactError where a stage has not been run or was made by another model.
     """
-    return Pipeline(load_config(path, overrides), device)
+    return Pipeline(config if isinstance(config, Config) else load_config(config, overrides), device)
 
 
 class Pipeline:
