@@ -20,7 +20,7 @@ from support.pages import PAGES, ROOT, anchors, blocks, name, prose
 from typer.main import get_command
 
 from comem_ray.cli import app
-from comem_ray.config import load_config
+from comem_ray.config import Config, load_config
 from scripts.configuration_reference import reference
 
 # Their commands and paths are of their date.
@@ -49,8 +49,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @current_page
 def test_every_path_exists(page: Path) -> None:
-    for path in re.findall(rf"`((?:{FOLDERS})/[^`\s:]*)", page.read_text(encoding="utf-8")):
-        assert "<" in path or path in GONE or list(ROOT.glob(path.rstrip("/"))), f"{path} is not there"
+    """A name that follows a path, as in `jobs/common.py: run_units`, stands in that file."""
+    for path, symbol in re.findall(rf"`((?:{FOLDERS})/[^`\s:]*)(?:: (\w+))?", page.read_text(encoding="utf-8")):
+        if "<" not in path and path not in GONE:
+            found = list(ROOT.glob(path.rstrip("/")))
+            assert found, f"{path} is not there"
+            assert not symbol or symbol in found[0].read_text(encoding="utf-8"), f"{path} has no {symbol}"
 
 
 @current_page
@@ -132,18 +136,20 @@ def help_of(target: str) -> str:
 
 
 @every_page
-def test_blocks_are_in_the_language_that_they_name(page: Path) -> None:
+def test_python_compiles_and_sections_of_a_configuration_are_valid(page: Path) -> None:
+    ours = yaml.safe_load((ROOT / "configs" / "qwen2_5_vl_7b.yaml").read_text(encoding="utf-8"))
     for block in blocks(page):
         if block.language == "python":
             compile(block.text, name(page), "exec")
-        elif block.language == "yaml":
-            yaml.safe_load(block.text)
+        elif block.language == "yaml" and (given := yaml.safe_load(block.text)).keys() <= Config.model_fields.keys():
+            merged = {k: {**ours.get(k, {}), **v} if isinstance(v, dict) else v for k, v in given.items()}
+            Config.model_validate({**ours, **merged})
 
 
 def test_the_bodies_of_the_http_api_are_those_of_the_service() -> None:
     from serve import bodies
 
-    models = [model for model in vars(bodies).values() if isinstance(model, type) and issubclass(model, BaseModel)]
+    models = [m for m in vars(bodies).values() if isinstance(m, type) and issubclass(m, BaseModel) and m.model_fields]
     examples = [block.text for block in blocks(ROOT / "docs" / "http-api.md") if block.language == "json"]
     assert len(examples) > 4
     for example in examples:
@@ -159,9 +165,10 @@ def is_body(model: type[BaseModel], example: str) -> bool:
 
 
 def test_quoted_messages_are_those_of_the_code() -> None:
-    """In the first column of the page's tables, a message stands as code, `...` for what differs."""
-    for row in re.findall(r"(?m)^\| (.*?) \| ", (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")):
-        for message in re.findall(r"``(.+?)``|`([^`]+)`", row):
+    """In the first column of the tables below the first heading, a message is code, with `...` for what differs."""
+    _, _, sections = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").partition("\n## ")
+    for cell in re.findall(r"(?m)^\| (.*?) \| ", sections):
+        for message in re.findall(r"``(.+?)``|`([^`]+)`", cell):
             for part in "".join(message).split("..."):
                 assert part in strings_of_the_code(), f"no message says {part!r}"
 
