@@ -79,6 +79,10 @@ def test_the_configuration_reference_is_current() -> None:
     assert page == reference(), "run python -m scripts.configuration_reference > docs/configuration.md"
 
 
+def test_every_field_of_the_configuration_says_what_it_means() -> None:
+    assert [line for line in reference().splitlines() if line.endswith("|  |")] == []
+
+
 @current_page
 def test_every_command_works(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
