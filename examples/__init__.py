@@ -1,1 +1,1 @@
-"""Examples: worlds and models that are not part of the library."""
+"""Examples: data and models that use the library and are not part of it."""

@@ -1,29 +1,29 @@
-"""Asks the running service about countries that were kept out of training: `python -m examples.countries.ask`.
+"""Asks the running service about countries that were held out of training: `python -m examples.countries.ask`.
 
-Each question is asked in the modes memory and rag; answers are printed with their sources.
+Each question is asked in the modes memory and rag. Answers are printed with their sources.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 
 from comem_ray.cli import ENDPOINT, post_question, render_answer
 from comem_ray.config import resolve
+from examples.countries.world.questions import read_questions
 
 
 def main() -> None:
+    """Asks the first questions below $COMEM_HOME/demo and prints the answers."""
     parser = argparse.ArgumentParser(prog="python -m examples.countries.ask", description=__doc__)
     parser.add_argument("--url", default=ENDPOINT, help="address of the HTTP endpoint")
-    parser.add_argument("--count", type=int, default=6, help="questions to ask")
+    parser.add_argument("--count", type=int, default=6, help="number of questions")
     args = parser.parse_args()
     folder = resolve("demo/questions")
-    for line in (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()[: args.count]:
-        question = json.loads(line)
-        print(f"\nQ: {question['question']}   [{question['image']}]   expected: {question['answer']}")
+    for question in read_questions(folder)[: args.count]:
+        print(f"\nQ: {question.question}   [{question.image}]   expected: {question.answer}")
         for mode in ("memory", "rag"):
-            body = {"question": question["question"], "mode": mode}
-            print(render_answer(post_question(args.url, body, folder / question["image"])))
+            body = {"question": question.question, "mode": mode}
+            print(render_answer(post_question(args.url, body, folder / question.image)))
 
 
 if __name__ == "__main__":

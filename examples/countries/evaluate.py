@@ -1,16 +1,21 @@
-"""The demo model's table: unseen invented countries, and real ones held out of training, in every mode.
+"""Evaluates the demo's model in every mode: on unseen invented countries, and on real ones held out of training.
 
     ray job submit --working-dir . -- python -m examples.countries.evaluate --config configs/demo.yaml
-    (also: --k 1,3,10 --knowledge-size 200,all)
+    (also: --k 1,3,10 --knowledge-size 200,all --languages en,es)
 
-Each world gets its knowledge base, its index, its memory and its questions (what is finished is kept); jobs.evaluate
-then asks them. evaluation/report.md below the run's root holds both tables, evaluation/report.html both reports.
+Both worlds get their knowledge base, index, memory and questions below the run's root, in evaluation/real and
+evaluation/invented; what is finished is kept. `jobs.evaluate` then asks the questions. evaluation/report.md holds both
+tables, evaluation/report.html both reports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 from transformers import AutoTokenizer
 
@@ -20,37 +25,56 @@ from comem_ray.evaluation.questions import write_questions
 from comem_ray.model.checkpoint import checkpoint_folder
 from comem_ray.report.evaluation import write_report
 from examples.countries.world.countries import Country, held_out_countries, load_countries
-from examples.countries.world.evaluation_questions import benchmark_questions, invented_test_countries
+from examples.countries.world.evaluation_questions import evaluation_questions, invented_test_countries
 from examples.countries.world.knowledge import write_knowledge_base
+from examples.countries.world.questions import QUESTION_LANGUAGES
 from examples.countries.world.sentences import name_in
 from jobs import evaluate, quickstart
-from jobs.common import Summary, main, run_stage
+from jobs.common import Summary, guarded, run_stage
 
-DEFAULT = {"gold_positions": [1, 2, 3], "items_language": "question"}
+STAGE = "evaluate_countries"
+DEFAULTS = {"gold_positions": [1, 2, 3], "items_language": "question"}  # where the configuration sets nothing else
 
 
-def run(config: Config) -> Summary:
-    """Evaluates both worlds under the run's root: evaluation/real and evaluation/invented."""
+@dataclass(frozen=True)
+class World:
+    """A run of its own: its configuration, the countries of its knowledge base, and those that are asked about."""
+
+    config: Config
+    knowledge: Sequence[Country]
+    questions: Sequence[Country]
+
+
+def run(config: Config, languages: Sequence[str] = ("en",)) -> Summary:
+    """Evaluates both worlds, in the given languages, below the run's root. Returns the scores of both."""
     tokenizer = AutoTokenizer.from_pretrained(checkpoint_folder(config.backbone.model))
-    tested = invented_test_countries(tokenizer)
-    countries = {"real": (load_countries(), held_out_countries()), "invented": (tested, tested)}
-    every = {name: _world(config, name) for name in countries}
-    worlds = {name: world for name, world in every.items() if _can_be_asked(world, countries[name][1])}
-    summaries = {name: _evaluated(world, *countries[name], tokenizer) for name, world in worlds.items()}
+    invented = invented_test_countries(tokenizer)
+    countries = {"real": (load_countries(), held_out_countries()), "invented": (invented, invented)}
+    worlds = {
+        name: World(world_config(config, name), knowledge, questions)
+        for name, (knowledge, questions) in countries.items()
+        if any(name_in(country, language) for language in languages for country in questions)
+    }
+    summaries = {
+        name: _evaluate(world, languages, lambda text: len(tokenizer(text).input_ids)) for name, world in worlds.items()
+    }
     root = config.folder("evaluation")
     texts = [f"## {name}\n\n{(root / name / 'evaluation' / 'report.md').read_text()}" for name in summaries]
     write_atomic(root / "report.md", lambda p: p.write_text("\n".join(texts), encoding="utf-8") and None)
-    parts = [evaluate.part(world) for world in worlds.values()]
+    parts = [evaluate.part(world.config) for world in worlds.values()]
     write_report(root / "report.html", f"Evaluation of {config.name}", parts)
-    return {f"{name}: {k}": v for name, s in summaries.items() for k, v in s.items() if "%" in k}
+    return {f"{name}: {k}": v for name, summary in summaries.items() for k, v in summary.items() if "%" in k}
 
 
-def _world(config: Config, name: str) -> Config:
-    """The run below `config` that has a world of its own."""
+def world_config(config: Config, name: str) -> Config:
+    """The configuration of world `name` (real, invented): that of the run, with a root and a knowledge base of its own.
+
+    The section `evaluation` keeps what the run's configuration sets, but for the questions.
+    """
     root = config.folder("evaluation") / name
     source = {"path": str(root / "source" / "countries.tsv"), "images": str(root / "source" / "images")}
     evaluation = EvaluationConfig.model_validate(
-        DEFAULT
+        DEFAULTS
         | (config.evaluation.model_dump(exclude_unset=True) if config.evaluation else {})
         | {"questions": str(root / "questions.parquet"), "sources": []}
     )
@@ -63,22 +87,41 @@ def _world(config: Config, name: str) -> Config:
     return Config.model_validate(data)
 
 
-def _can_be_asked(world: Config, asked: Sequence[Country]) -> bool:
-    """Whether any country has a name in any of the languages: invented ones have English alone."""
-    return any(name_in(country, language) for language in evaluate.section(world).demo_languages for country in asked)
-
-
-def _evaluated(world: Config, known: Sequence[Country], asked: Sequence[Country], tokenizer: Any) -> Summary:
-    root = resolve(world.root)
-    write_knowledge_base(root / "source", known)
+def _evaluate(world: World, languages: Sequence[str], count_tokens: Callable[[str], int]) -> Summary:
+    root = resolve(world.config.root)
+    write_knowledge_base(root / "source", world.knowledge)
     for stage, work in quickstart.STAGES.items():
-        run_stage(stage, work, world)
-    languages = evaluate.section(world).demo_languages
-    tokens = lambda text: len(tokenizer(text).input_ids)  # noqa: E731
-    questions = benchmark_questions(asked, world.folder("items"), tokens, languages)
+        run_stage(stage, work, world.config)
+    questions = evaluation_questions(world.questions, world.config.folder("items"), count_tokens, languages)
     write_questions(root / "questions.parquet", questions)
-    return run_stage(evaluate.STAGE, evaluate.run, world)
+    return run_stage(evaluate.STAGE, evaluate.run, world.config)
+
+
+def parse_languages(text: str) -> list[str]:
+    """The languages of "en,es". Raises argparse.ArgumentTypeError where the demo has no questions in one."""
+    languages = text.split(",")
+    if unknown := [language for language in languages if language not in QUESTION_LANGUAGES]:
+        known = ", ".join(QUESTION_LANGUAGES)
+        raise argparse.ArgumentTypeError(f"no questions in {unknown[0]!r}; want some of {known}")
+    return languages
+
+
+def main() -> None:
+    """Parses the command line, connects to Ray, evaluates, prints the summary and exits."""
+    parser = argparse.ArgumentParser(prog="python -m examples.countries.evaluate", description=__doc__)
+    parser.add_argument("--config", required=True, help="YAML configuration of the run")
+    parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides")
+    parser.add_argument(
+        "--languages", type=parse_languages, default=["en"], metavar="A,B,...", help="of the questions; default en"
+    )
+    for flag, field in evaluate.FLAGS.items():
+        parser.add_argument(f"--{flag}", dest=field, metavar="A,B,...", help=f"replaces {field}")
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    values = {field: getattr(args, field) for field in evaluate.FLAGS.values()}
+    overrides = [*args.overrides, *(f"{field}=[{value}]" for field, value in values.items() if value is not None)]
+    sys.exit(guarded(STAGE, partial(run, languages=args.languages), args.config, overrides))
 
 
 if __name__ == "__main__":
-    main("evaluate_demo", run, __doc__ or "", lists=evaluate.FLAGS)
+    main()

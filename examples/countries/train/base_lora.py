@@ -1,4 +1,4 @@
-"""The LoRA that stage `base` trains: added to the language model, and written to be merged into it."""
+"""The LoRA that stage `base` trains: adding it to the language model, and writing it for the merge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ TARGETS = r"model\.language_model\.layers\.\d+\..+_proj"
 
 
 def add_base_lora(model: Any, rank: int, seed: int) -> dict[str, nn.Parameter]:
-    """Adds LoRA layers to the language model, in place and acting. Returns them by the names of BASE_LORA."""
+    """Adds LoRA layers to the language model, in place and enabled. Returns them by their names in BASE_LORA.
+
+    A ~ N(0, 1/in), seeded; B = 0; scale 1.
+    """
     config = LoraConfig(r=rank, lora_alpha=rank, lora_dropout=0.0, bias="none", target_modules=TARGETS)
     lora = get_peft_model(model, config, autocast_adapter_dtype=False)
     parameters = {_stored_name(n): p for n, p in lora.named_parameters() if p.requires_grad}

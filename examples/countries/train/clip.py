@@ -1,11 +1,11 @@
 """Trains the demo's open_clip model from nothing, on the CPU: `python -m examples.countries.train.clip --out FOLDER`.
 
-Three phases, each kept in `FOLDER/phases` so that a rerun goes on after the last finished one: images (two views of a
-map find one another among 127 others), images among look-alikes (found with the model of the first phase), texts (a
-question finds the text of the item that it names). The loss is CLIP's symmetric cross-entropy (Radford et al. 2021,
-arXiv 2103.00020), image to image and text to text: the demo never compares an image with a text.
+Three phases: images (two views of a map are to match among 127 others), images among look-alikes (by the model of the
+first phase), texts (a question is to match the text of the item that it names). Each is kept in `FOLDER/phases`, so
+that a rerun resumes after the last finished one. The loss is CLIP's symmetric cross-entropy (Radford et al. 2021, arXiv
+2103.00020), image to image and text to text: the demo never compares an image with a text.
 
-The image tower is timm's smallest ResNet, as convolutions see a shape far sooner than a small transformer does.
+The image tower is timm's smallest ResNet, as convolutions learn shapes far sooner than a small transformer does.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ from transformers import PreTrainedTokenizerFast
 from comem_ray.artifacts import write_atomic, write_json
 from examples.countries.train.clip_data import (
     ViewPairs,
-    invented_name,
-    item_text,
     one_view_each,
     text_pairs,
     training_maps,
 )
 from examples.countries.world.countries import training_countries
+from examples.countries.world.lexicon import invented_name
 from examples.countries.world.outlines import Map
-from examples.countries.world.sentences import LANGUAGES
+from examples.countries.world.sentences import LANGUAGES, item_text
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +83,7 @@ PREPROCESSING = {
 def train(out: Path, seed: int = 0, invented: int = INVENTED_MAPS, steps: dict[str, int] | None = None) -> None:
     """Writes `comem-demo-clip.json`, `.safetensors` and the tokenizer's folder into `out`.
 
-    About 11 minutes of two cores with the default sizes (one computes, the other draws); smaller ones are for tests.
+    Takes about 11 minutes on two cores with the default sizes (one computes, the other draws); tests take smaller ones.
     """
     steps = steps or STEPS
     phases = out / "phases"
@@ -93,12 +92,12 @@ def train(out: Path, seed: int = 0, invented: int = INVENTED_MAPS, steps: dict[s
     write_json(out / f"{NAME}.json", {"model_cfg": MODEL, "preprocess_cfg": PREPROCESSING})
     model = _untrained(seed)
     maps = training_maps(invented, seed=10_000 * (seed + 1))
-    work: dict[str, Callable[[], None]] = {
+    phases_to_run: dict[str, Callable[[], None]] = {
         "images": lambda: _train_images(model, maps, steps, seed, lookalikes=False),
         "lookalikes": lambda: _train_images(model, maps, steps, seed, lookalikes=True),
         "texts": lambda: _train_texts(model, out / TOKENIZER, steps["texts"], seed),
     }
-    for number, (phase, run) in enumerate(work.items(), start=1):
+    for number, (phase, run) in enumerate(phases_to_run.items(), start=1):
         path = phases / f"{number}-{phase}.safetensors"
         if not path.exists():
             model.train()
@@ -184,7 +183,7 @@ def _normalised(pixels: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _lookalikes(model: Any, maps: list[Map], seed: int) -> Any:
-    """For every map the 32 nearest others by the model so far, int64 (maps, 32)."""
+    """For every map its 32 nearest others by the model so far, int64 (maps, 32)."""
     model.eval()
     views = one_view_each(maps, (WIDTH, HEIGHT), seed)
     vectors = torch.cat([normalize(model.visual(_normalised(part)), dim=-1) for part in views.split(256)])
@@ -194,7 +193,7 @@ def _lookalikes(model: Any, maps: list[Map], seed: int) -> Any:
 
 
 def _write_tokenizer(folder: Path, seed: int) -> None:
-    """A byte-level BPE over the training countries' texts and invented names; caseless, without accents."""
+    """A byte-level BPE over the training countries' texts and invented names; lower case, without accents."""
     if (folder / "tokenizer.json").exists():
         return
     rng = random.Random(f"names {seed}")

@@ -1,14 +1,12 @@
-"""What the demo's open_clip model learns from: pairs of views of one map, and pairs of a question and an item's text.
+"""The training data of the demo's open_clip model: pairs of views of one map, pairs of a question and an item's text.
 
 Maps and names are invented, with the outlines, names and facts of the *training* countries among them; held-out
-countries appear nowhere. Everything follows from seeds: batch number n is the same on every machine.
-Knows nothing of models.
+countries appear nowhere. Everything follows from seeds: batch n is the same on every machine. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,13 +16,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from examples.countries.world.countries import Country, training_countries
+from examples.countries.world.lexicon import invented_name
 from examples.countries.world.maps import country_map
 from examples.countries.world.outlines import Map, draw, invented_land, random_view
-from examples.countries.world.sentences import LANGUAGES, text_in
+from examples.countries.world.sentences import LANGUAGES, item_text
 
-REAL_WEIGHT = 4  # a real outline is drawn this many times as often as an invented one
-GROUP = 16  # look-alikes that stand together in a batch
-BROAD_BATCHES = 0.25  # of the batches stay without look-alikes
+REAL_WEIGHT = 4  # a real outline is drawn that many times as often as an invented one
+GROUP = 16  # look-alikes that are put together in a batch
+BROAD_BATCHES = 0.25  # fraction of the batches without look-alikes
 
 QUESTIONS = (
     "{name}",
@@ -38,28 +37,25 @@ QUESTIONS = (
     "Tell me about {name}.",
     "Which country has the capital {capital}?",
 )
-CONSONANTS = [*"bcdfghjklmnprstvwyz", "br", "ch", "dr", "gr", "kh", "pr", "sh", "st", "tr", "th"]
-VOWELS = [*"aaeiou", "ai", "ia", "ou"]
-ENDINGS = ["", "", "n", "r", "s", "l", "m", "nd", "k", "t", "x"]
 
 
 def training_maps(invented: int, seed: int) -> list[Map]:
-    """The maps to train on: the training countries first, then `invented` ones, every twelfth of them a locator."""
+    """The maps to train on: those of the training countries, then `invented` ones, every twelfth of them a locator."""
     real = [country_map(country) for country in training_countries()]
     lands = [invented_land(seed + n) for n in range(invented)]
-    made = [Map(land=land) for land in lands]
+    maps = [Map(land=land) for land in lands]
     rng = random.Random(seed)
     for n in range(0, invented, 12):
-        made[n] = _locator(rng, [rng.choice(lands) for _ in range(rng.randint(1, 6))])
-    return real + made
+        maps[n] = _locator(rng, [rng.choice(lands) for _ in range(rng.randint(1, 6))])
+    return real + maps
 
 
 def _locator(rng: random.Random, lands: list[list[NDArray[np.float64]]]) -> Map:
-    """Invented surroundings of a place, as the locator of a country without a coastline has them."""
+    """Invented coastlines around a position, as the locator of a country without a coastline has them."""
     around = []
     for land in lands:
-        scale, place = rng.uniform(0.2, 2.0), np.array([rng.uniform(-1.6, 1.6), rng.uniform(-1.2, 1.2)])
-        around += [ring * scale + place for ring in land]
+        scale, offset = rng.uniform(0.2, 2.0), np.array([rng.uniform(-1.6, 1.6), rng.uniform(-1.2, 1.2)])
+        around += [ring * scale + offset for ring in land]
     dots = [(rng.uniform(-1.3, 1.3), rng.uniform(-1, 1)) for _ in range(rng.choice([0, 0, 1, 3, 8]))]
     return Map(land=around, frame=(-4 / 3, -1.0, 4 / 3, 1.0), ring=(0.0, 0.0), dots=dots)
 
@@ -111,33 +107,20 @@ def one_view_each(maps: list[Map], image: tuple[int, int], seed: int) -> Tensor:
     return torch.stack([_pixels(m, rng, image) for m in maps])
 
 
-def _pixels(drawn: Map, rng: random.Random, image: tuple[int, int]) -> Tensor:
-    return torch.from_numpy(np.array(draw(drawn, random_view(rng), image))).permute(2, 0, 1)
-
-
-def invented_name(rng: random.Random, syllables: Sequence[int] = (1, 2, 2, 3)) -> str:
-    """A word that could name a place; its number of syllables is one of those given."""
-    count = rng.choice(syllables)
-    word = "".join(rng.choice(CONSONANTS) + rng.choice(VOWELS) for _ in range(count)) + rng.choice(ENDINGS)
-    return word.capitalize()
+def _pixels(content: Map, rng: random.Random, image: tuple[int, int]) -> Tensor:
+    return torch.from_numpy(np.array(draw(content, random_view(rng), image))).permute(2, 0, 1)
 
 
 def text_pairs(n: int, size: int, seed: int) -> tuple[list[str], list[str]]:
-    """Batch n: `size` questions (or bare names), and the text of the item that each of them is about."""
+    """Batch n: `size` questions (or names alone), and the text of the item that each of them is about."""
     rng = random.Random(f"texts {seed} {n}")
-    known = training_countries()
+    training = training_countries()
     countries: dict[str, Country] = {}
     while len(countries) < size:
-        country = rng.choice(known)
+        country = rng.choice(training)
         if rng.random() < 0.8:
             name = " ".join(invented_name(rng) for _ in range(rng.choice([1, 1, 2])))
             country = replace(country, name=name, names=dict.fromkeys(LANGUAGES, name), capital=invented_name(rng))
         countries.setdefault(country.name, country)
     questions = [rng.choice(QUESTIONS).format(name=c.name, capital=c.capital) for c in countries.values()]
     return questions, [item_text(c, rng.choice(("en", "en", *LANGUAGES))) for c in countries.values()]
-
-
-def item_text(country: Country, language: str) -> str:
-    """The text of a knowledge item as the ordinary reader makes it: title, colon, description."""
-    name = country.name if language == "en" else country.names[language]
-    return f"{name}: {text_in(country, language)}"

@@ -1,7 +1,7 @@
-"""Linear algebra of the image signature: which directions tell maps apart, and where among the words they lie.
+"""Linear algebra of the image signature: the directions that tell maps apart, moved into the space of the words.
 
-Fisher's linear discriminant analysis (1936), its result laid into the principal directions of the word embeddings.
-Knows nothing of images or models.
+Fisher's linear discriminant analysis (1936), mapped into the principal directions of the word embeddings. Knows nothing
+of images or models.
 
 Letters: V views of a map, D width, k directions.
 """
@@ -20,14 +20,14 @@ def leading_directions(embeddings: Tensor, count: int) -> Tensor:
 
 
 def discriminant_map(features: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-    """Fisher's discriminant of (maps, V, D), laid into `directions` (D, k): the map (D, D) and the mean (D).
+    """Fisher's discriminant of (maps, V, D), mapped into `directions` (D, k): a matrix (D, D) and the mean (D).
 
-    Strong directions are tempered by the fourth root of their ratio, or a few would drown the rest.
+    Strong directions are divided by the fourth root of their ratio, or a few would dominate the rest.
     """
     maps, views, width = features.shape
-    mean, own = features.mean((0, 1)), features.mean(1)
-    around, between = (features - own[:, None]).flatten(0, 1), own - mean
-    within = around.T @ around / (maps * max(1, views - 1))
+    mean, map_means = features.mean((0, 1)), features.mean(1)
+    deviations, between = (features - map_means[:, None]).flatten(0, 1), map_means - mean
+    within = deviations.T @ deviations / (maps * max(1, views - 1))
     within = within + 1e-2 * within.trace() / width * torch.eye(width)
     white = torch.linalg.inv(torch.linalg.cholesky(within))
     ratios, vectors = torch.linalg.eigh(white @ (between.T @ between / maps) @ white.T)
@@ -37,6 +37,6 @@ def discriminant_map(features: Tensor, directions: Tensor) -> tuple[Tensor, Tens
 
 
 def column_space(weight: Tensor, count: int) -> Tensor:
-    """Orthonormal columns (D, count) of what a Linear layer with that weight (D, in) of rank `count` can say."""
+    """Orthonormal columns (D, count) that span the outputs of a Linear layer of rank `count` with `weight` (D, in)."""
     left, _, _ = torch.linalg.svd(weight.float(), full_matrices=False)
     return left[:, :count]

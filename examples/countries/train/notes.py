@@ -1,15 +1,15 @@
-"""The exact notes of a country: what its memory could be, written straight from word embeddings.
+"""Notes: what the memory of a country could be, computed from word embeddings and the image, without an encoder.
 
-The base learns to read such notes, the adapter to write them: the bridge between "no memory at all" and the paper's
-objective, which alone would take far longer to carry anything. Eight slots:
+The base learns to read notes, the adapter to write them. They bridge the gap between "no memory at all" and the
+paper's objective, which alone would take far longer to carry anything. Notes have eight slots, as a memory has:
 
     0 the image alone   1 name, first token   2 name, the others   3, 4 capital, first and second token
     5 capital, the others   6 currency   7 language and region
 
-A word code is the sum of its tokens' vectors, each 0.6 times as strong as the one before; the vectors are centred word
-embeddings (they share a big mean), off the subspace that image tokens live in. A slot is mean + 12 x word code + 14
-x signature, the signature being the unit mean of the image's tokens: every slot says which image it belongs to, so
-a question's image leads to the fact in one hop. Slot 0 has the signature alone, at the same norm.
+The *word code* of a slot is the sum of its tokens' vectors, each 0.6 times as strong as the one before. The vectors are
+word embeddings, centred (they share a big mean), without their part in the subspace of image tokens. The *signature* of
+an image is the unit mean of its tokens. A slot is mean + 12 x word code + 14 x signature: every slot names its image,
+so a question's image leads to the fact in one hop. Slot 0 has the signature alone, at the same norm.
 
 Letters: N countries, W slots with words (7), Q slots (8), D width, k dimensions of the image subspace.
 """
@@ -29,9 +29,9 @@ SLOTS = 8
 WORD, SIGNATURE = 12.0, 14.0
 NORM = (WORD**2 + SIGNATURE**2) ** 0.5  # of every slot, less the mean
 FADING = 0.6
-EMPTY = "."  # what a slot without a token holds
+EMPTY = "."  # the text of a slot that has no token
 
-Ids = Callable[[str], list[int]]
+Tokenize = Callable[[str], list[int]]
 Slot = tuple[tuple[int, ...], ...]
 """The phrases of a slot, each the ids of its tokens."""
 
@@ -41,7 +41,7 @@ class Codebook:
     """The vectors that notes are made of."""
 
     mean: Tensor  # (D) of the word embeddings
-    words: Tensor  # (vocabulary, D), unit length, off the image subspace
+    words: Tensor  # (vocabulary, D), unit length, orthogonal to the image subspace
     subspace: Tensor  # (D, k), orthonormal columns
 
     def to(self, device: torch.device) -> Codebook:
@@ -50,79 +50,82 @@ class Codebook:
 
 
 def codebook(embeddings: Tensor, subspace: Tensor) -> Codebook:
-    """From the word embeddings (vocabulary, D) and the columns (D, k) that image tokens live in."""
+    """From the word embeddings (vocabulary, D) and orthonormal columns (D, k) that span the image tokens."""
     mean = embeddings.float().mean(0)
     words = normalize(embeddings.float() - mean, dim=-1)
-    return Codebook(mean, normalize(off(words, subspace), dim=-1), subspace)
+    return Codebook(mean, normalize(orthogonal_part(words, subspace), dim=-1), subspace)
 
 
-def off(vectors: Tensor, subspace: Tensor) -> Tensor:
-    """The part of vectors (..., D) that is orthogonal to the subspace."""
+def orthogonal_part(vectors: Tensor, subspace: Tensor) -> Tensor:
+    """The part of vectors (..., D) that is orthogonal to the columns of `subspace` (D, k)."""
     return vectors - (vectors @ subspace) @ subspace.T
 
 
-def slots(country: Country, ids: Ids) -> list[Slot]:
-    """What the slots 1 to 7 of a complete country hold; `ids` tokenises text."""
+def word_slots(country: Country, tokenize: Tokenize) -> list[Slot]:
+    """The phrases of slots 1 to 7 of a complete country."""
     assert country.complete, country.name
     assert country.currency is not None
-    name, capital = ids(f" {country.name}"), ids(f" {country.capital}")
+    name, capital = tokenize(f" {country.name}"), tokenize(f" {country.capital}")
     phrases: list[list[list[int]]] = [
         [name[:1]],
         [name[1:]],
         [capital[:1]],
         [capital[1:2]],
         [capital[2:]],
-        [ids(f" {country.currency.word}")],
-        [ids(f" {country.languages[0]}"), ids(f" {country.area}")],
+        [tokenize(f" {country.currency.word}")],
+        [tokenize(f" {country.languages[0]}"), tokenize(f" {country.area}")],
     ]
-    return [tuple(tuple(p or ids(EMPTY)) for p in slot) for slot in phrases]
+    return [tuple(tuple(p or tokenize(EMPTY)) for p in slot) for slot in phrases]
 
 
-def word_codes(countries: Sequence[Sequence[Slot]], book: Codebook) -> Tensor:
-    """Unit vectors (N, W, D) of the slots of N countries."""
-    return torch.stack([torch.stack([_code(slot, book) for slot in country]) for country in countries])
+def encode_words(countries: Sequence[Sequence[Slot]], book: Codebook) -> Tensor:
+    """The word codes (N, W, D), unit length, of the slots of N countries."""
+    return torch.stack([torch.stack([_word_code(slot, book) for slot in country]) for country in countries])
 
 
-def _code(slot: Slot, book: Codebook) -> Tensor:
+def _word_code(slot: Slot, book: Codebook) -> Tensor:
     ids = torch.tensor([i for phrase in slot for i in phrase])
     strength = torch.tensor([FADING**n for phrase in slot for n in range(len(phrase))])
     return normalize(strength @ book.words[ids], dim=-1)
 
 
-def signatures(tokens_NTD: Tensor) -> Tensor:
-    """Unit vectors (N, D) of images, from their tokens (N, T, D)."""
+def image_signatures(tokens_NTD: Tensor) -> Tensor:
+    """The signatures (N, D), unit length, of images, from their tokens (N, T, D)."""
     return normalize(tokens_NTD.float().mean(1), dim=-1)
 
 
-def notes(words_NWD: Tensor, signatures_ND: Tensor, book: Codebook) -> Tensor:
-    """The notes (N, Q, D), float32."""
+def compose_notes(words_NWD: Tensor, signatures_ND: Tensor, book: Codebook) -> Tensor:
+    """The notes (N, Q, D), float32, from word codes and signatures."""
     signature = signatures_ND[:, None]
     return book.mean + torch.cat([NORM * signature, WORD * words_NWD + SIGNATURE * signature], 1)
 
 
-def disturbed(
+def add_noise(
     words_NWD: Tensor, signatures_ND: Tensor, book: Codebook, noise: tuple[float, float], generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Both with noise of a random strength up to `noise` (words, signatures) times their norm, each within its space.
+    """Word codes and signatures with noise, each within its own space, unit length again.
 
-    So that the base reads what an adapter will write, which is never exact.
+    The strength is drawn per country, up to `noise` (words, signatures) times their norm. What an adapter writes is
+    never exact, and the base must read it.
     """
     count = len(signatures_ND)
     strength = torch.rand(2, count, 1, generator=generator)
-    blur = normalize(off(torch.randn(words_NWD.shape, generator=generator), book.subspace), dim=-1)
-    words = normalize(words_NWD + noise[0] * strength[0][..., None] * blur, dim=-1)
-    shift = normalize(torch.randn(count, book.subspace.shape[1], generator=generator), dim=-1) @ book.subspace.T
-    return words, normalize(signatures_ND + noise[1] * strength[1] * shift, dim=-1)
+    word_noise = torch.randn(words_NWD.shape, generator=generator)
+    word_noise = normalize(orthogonal_part(word_noise, book.subspace), dim=-1)
+    words = normalize(words_NWD + noise[0] * strength[0][..., None] * word_noise, dim=-1)
+    image_noise = torch.randn(count, book.subspace.shape[1], generator=generator)
+    image_noise = normalize(image_noise, dim=-1) @ book.subspace.T
+    return words, normalize(signatures_ND + noise[1] * strength[1] * image_noise, dim=-1)
 
 
-def parts(memory_NQD: Tensor, book: Codebook) -> tuple[Tensor, Tensor]:
-    """Memory taken apart: words (N, W, D) of the slots that have some, and signatures (N, Q, D)."""
+def split_memory(memory_NQD: Tensor, book: Codebook) -> tuple[Tensor, Tensor]:
+    """The two parts of a memory: words (N, W, D) of the slots that have some, and signatures (N, Q, D)."""
     centred = memory_NQD.float() - book.mean
     signature = (centred @ book.subspace) @ book.subspace.T
     return (centred - signature)[:, 1:], signature
 
 
-def decoded(memory_NQD: Tensor, book: Codebook, count: int = 1) -> Tensor:
-    """The `count` tokens that each slot with words says loudest, int64 (N, W, count)."""
-    words, _ = parts(memory_NQD, book)
+def decode_words(memory_NQD: Tensor, book: Codebook, count: int = 1) -> Tensor:
+    """The `count` strongest tokens of each slot with words, int64 (N, W, count)."""
+    words, _ = split_memory(memory_NQD, book)
     return (normalize(words, dim=-1) @ book.words.T).topk(count).indices

@@ -1,8 +1,8 @@
 """Copies what a finished training ships into the repository: `python -m examples.countries.train.ship`.
 
-Tower and base LoRA to `weights/backbone/`, the trained adapter to `weights/adapter/`, in bfloat16; the CLIP model to
-`weights/clip/`, as it is, where the run trained one. Refuses what would make the weights of the repository larger
-than they may be.
+Tower and base LoRA go to `weights/backbone/`, the trained adapter to `weights/adapter/`, all in bfloat16; the CLIP
+model goes to `weights/clip/`, as it is, where the run trained one. Refuses weights that are too large for the
+repository.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from safetensors.torch import load_file, save_file
 from comem_ray.artifacts import ArtifactError, write_json
 from comem_ray.model.adapter import ADAPTER_FILES
 from examples.countries.backbone import BASE_LORA, TOWER
-from examples.countries.prepare import CLIP_FILES
+from examples.countries.prepare import CLIP_FILES, WEIGHTS
 
 MAX_BYTES = 60_000_000  # of all weights in the repository
 
 
 def ship(run: Path, adapter: Path, weights: Path) -> int:
-    """Copies from a run's folder and a trained adapter's into `weights`. Returns the bytes of all that is there then.
+    """Copies from the folders of a run and of a trained adapter into `weights`. Returns the bytes of all files there.
 
-    Raises ArtifactError, leaving `weights` as it was, where a part is missing or all would exceed MAX_BYTES.
+    Raises ArtifactError, leaving `weights` as it was, where a file is missing or the total would exceed MAX_BYTES.
     """
     parts = {f"backbone/{name}": run / "weights" / name for name in (TOWER, BASE_LORA)}
     parts |= {f"adapter/{name}": adapter / name for name in ADAPTER_FILES}
     if (run / "clip").exists():
         parts |= {f"clip/{name}": run / "clip" / name for name in CLIP_FILES}
     if missing := [str(p) for p in parts.values() if not p.is_file()]:
-        raise ArtifactError(f"the training is not finished, there is no {', '.join(missing)}")
+        raise ArtifactError(f"the training is not finished: {', '.join(missing)} missing")
     building = weights / ".shipping"
     shutil.rmtree(building, ignore_errors=True)
     for name, part in parts.items():
         (building / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(part, building / name)
-    _name_no_folder(building / "adapter" / "lora" / "adapter_config.json")
+    _remove_folder_name(building / "adapter" / "lora" / "adapter_config.json")
     for name in ("backbone", "adapter"):
         for path in (building / name).rglob("*.safetensors"):
-            _halve(path)
+            _to_bfloat16(path)
     shipped = {name.split("/")[0] for name in parts}
     others = [p for p in weights.rglob("*") if p.is_file() and p.relative_to(weights).parts[0] not in shipped]
     total = sum(p.stat().st_size for p in others)
@@ -56,13 +56,13 @@ def ship(run: Path, adapter: Path, weights: Path) -> int:
     return total
 
 
-def _name_no_folder(path: Path) -> None:
-    """PEFT's configuration names the backbone's folder on the machine that trained; adapter.json says which it was."""
+def _remove_folder_name(path: Path) -> None:
+    """PEFT's configuration names a folder of the machine that trained; adapter.json identifies the backbone."""
     config = json.loads(path.read_text(encoding="utf-8"))
     write_json(path, config | {"base_model_name_or_path": None})
 
 
-def _halve(path: Path) -> None:
+def _to_bfloat16(path: Path) -> None:
     tensors = {n: t.to(torch.bfloat16) if t.is_floating_point() else t for n, t in load_file(path).items()}
     save_file(tensors, path)
 
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.countries.train.ship", description=__doc__)
     parser.add_argument("--run", type=Path, required=True, help="folder of the stages")
     parser.add_argument("--adapter", type=Path, required=True, help="folder that jobs.train made")
-    parser.add_argument("--weights", type=Path, default=Path("weights"))
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder to copy into")
     args = parser.parse_args()
     ship(args.run, args.adapter, args.weights)
 

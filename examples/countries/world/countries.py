@@ -1,7 +1,7 @@
 """The countries of the demo: facts and coastlines from the PyPI package `countryinfo`, and their split for training.
 
 Facts are taken as the package has them; names of currencies and languages come from `pycountry` (ISO 4217, ISO 639).
-An absent fact is None or empty and is never made up. "Country" is an entry of ISO 3166, territories included.
+An absent fact is None or empty, never invented. A "country" is an entry of ISO 3166, territories included.
 Knows nothing of images, texts or models.
 """
 
@@ -20,9 +20,9 @@ import pycountry
 
 from examples.countries.world.outlines import Ring
 
-HELD_OUT = 45
+HELD_OUT = 45  # countries that no training may see
 SPLIT_SEED = 3
-# ISO 4217 codes of funds and units of account: nobody pays with them, yet `countryinfo` lists some of them first.
+# ISO 4217 codes of funds and units of account. Nobody pays with them, yet `countryinfo` lists some of them first.
 FUNDS = {"BOV", "CHE", "CHW", "CLF", "COU", "MXV", "USN", "USS", "UYI", "UYW"}
 # The word by which a currency is called, where it is not the last one of its name.
 CURRENCY_WORDS = {"Dinar", "Dollar", "Franc", "Pound", "Rial", "Yuan", "Cordoba", "Peso"}
@@ -39,7 +39,7 @@ class Currency:
 
 @dataclass(frozen=True)
 class Country:
-    """One entry. `region` is a continent, `area` the finest part of it that is named; both may be ""."""
+    """One entry. `region` is a continent, `area` the finest part of it that has a name; both may be ""."""
 
     code: str  # ISO 3166-1 alpha-3
     name: str
@@ -58,18 +58,18 @@ class Country:
     demonym: str
     provinces: tuple[str, ...]
     wiki: str
-    latlng: tuple[float, float] | None
+    latlng: tuple[float, float] | None  # degrees: latitude, longitude
     coast: tuple[Ring, ...]  # rings in degrees (longitude, latitude); empty where the package has none
 
     @property
     def complete(self) -> bool:
-        """True where everything that the demo asks about is there, and an outline to ask with."""
+        """True where every fact that the demo asks for is there, and an outline for the question's image."""
         return bool(self.coast and self.capital and self.currency and self.languages and self.area)
 
 
 @cache
 def load_countries() -> tuple[Country, ...]:
-    """All countries, by code. Of two entries of one code the fuller one counts."""
+    """All countries, in the order of their codes. Of two entries of one code, the one with more facts is taken."""
     entries: dict[str, dict[str, Any]] = {}
     folder = files("countryinfo") / "data"
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
@@ -77,17 +77,17 @@ def load_countries() -> tuple[Country, ...]:
             continue
         entry = json.loads(path.read_text(encoding="utf-8"))
         code = entry["ISO"]["alpha3"]
-        if code not in entries or _facts(entry) > _facts(entries[code]):
+        if code not in entries or _count_facts(entry) > _count_facts(entries[code]):
             entries[code] = entry
     return tuple(_country(code, entries[code]) for code in sorted(entries))
 
 
 @cache
 def training_countries() -> tuple[Country, ...]:
-    """The complete countries that training may see: outlines, names and facts. Held-out neighbours are not named."""
-    held = {c.code for c in held_out_countries()}
-    seen = [c for c in load_countries() if c.complete and c.code not in held]
-    return tuple(replace(c, neighbours=tuple(n for n in c.neighbours if n not in held)) for c in seen)
+    """The complete countries that training may see: outlines, names and facts. They name no held-out neighbour."""
+    held_out = {c.code for c in held_out_countries()}
+    training = [c for c in load_countries() if c.complete and c.code not in held_out]
+    return tuple(replace(c, neighbours=tuple(n for n in c.neighbours if n not in held_out)) for c in training)
 
 
 @cache
@@ -98,7 +98,7 @@ def held_out_countries() -> tuple[Country, ...]:
     return tuple(c for c in complete if c.code in set(chosen))
 
 
-def _facts(entry: dict[str, Any]) -> int:
+def _count_facts(entry: dict[str, Any]) -> int:
     return sum(bool(value) for value in entry.values())
 
 
@@ -124,7 +124,7 @@ def _country(code: str, entry: dict[str, Any]) -> Country:
         demonym=entry.get("demonym") or "",
         provinces=tuple(_text(p) for p in entry.get("provinces") or ()),
         wiki=entry.get("wiki") or "",
-        latlng=_place(entry.get("latlng")) or _place(entry.get("capital_latlng")),
+        latlng=_coordinates(entry.get("latlng")) or _coordinates(entry.get("capital_latlng")),
         coast=_coast(entry.get("geoJSON") or {}),
     )
 
@@ -141,27 +141,27 @@ def _text(value: Any) -> str:
     return " ".join(str(value or "").split())
 
 
-def _place(value: Any) -> tuple[float, float] | None:
+def _coordinates(value: Any) -> tuple[float, float] | None:
     if not value or isinstance(value[0], list):  # several capitals: the first stands for them
-        return _place(value[0]) if value else None
+        return _coordinates(value[0]) if value else None
     return float(value[0]), float(value[1])
 
 
 def _currency(code: str) -> Currency | None:
-    found = pycountry.currencies.get(alpha_3=code)
-    if found is None or code in FUNDS:
+    entry = pycountry.currencies.get(alpha_3=code)
+    if entry is None or code in FUNDS:
         return None
-    words = re.sub(r"\(.*?\)", "", found.name).split()
-    return Currency(code, found.name, next((w for w in words if w in CURRENCY_WORDS), words[-1]))
+    words = re.sub(r"\(.*?\)", "", entry.name).split()
+    return Currency(code, entry.name, next((w for w in words if w in CURRENCY_WORDS), words[-1]))
 
 
 def _language(code: str) -> str | None:
-    found = pycountry.languages.get(**{f"alpha_{len(code)}": code})
-    return re.sub(r"\(.*?\)|\bModern\b", "", found.name).strip() if found else None
+    entry = pycountry.languages.get(**{f"alpha_{len(code)}": code})
+    return re.sub(r"\(.*?\)|\bModern\b", "", entry.name).strip() if entry else None
 
 
 def _coast(geojson: dict[str, Any]) -> tuple[Ring, ...]:
-    """Outer rings of all polygons; holes are left out. A mere box (Andorra, Palestine) is not a coastline."""
+    """Outer rings of all polygons, without holes. A box of five points (Andorra, Palestine) is not a coastline."""
     rings: list[Ring] = []
     for feature in geojson.get("features") or []:
         geometry = feature["geometry"]

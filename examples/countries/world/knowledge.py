@@ -1,7 +1,7 @@
 """Writes the demo's knowledge base: a WIT-format TSV of all countries and a folder with their images.
 
-One image a country (its map, upright, PNG), one row a country and language. The English rows come first: where two
-items have the same image and so the same score, the earlier one is found first. Same bytes on every run.
+One image per country (its map, north up, PNG) and one row per country and language. The English rows come first:
+where two items have the same image, and so the same score, the earlier one ranks first. Same bytes on every run.
 Format: the 17 columns of WIT (https://github.com/google-research-datasets/wit), with a header, tab-separated.
 """
 
@@ -48,14 +48,14 @@ def image_name(country: Country) -> str:
 
 
 def item_image(country: Country) -> Image.Image:
-    """A country's own image."""
+    """The image of a country's item."""
     return draw(country_map(country), upright_view(random.Random(country.code)))
 
 
 def write_knowledge_base(folder: Path, countries: Sequence[Country] | None = None) -> int:
-    """Writes `countries.tsv` and `images/` of `countries` (all there are) into `folder`.
+    """Writes `countries.tsv` and `images/` of `countries` (default: all) into `folder`.
 
-    An image that is there stays. Returns the number of rows written.
+    An image that is already there stays. Returns the number of rows written.
     """
     countries = load_countries() if countries is None else countries
     for country in countries:
@@ -72,14 +72,14 @@ def _row(country: Country, language: str) -> dict[str, str]:
     name = name_in(country, language)
     assert name is not None
     width, height = IMAGE_SIZE
-    drawn = "Outline map of" if country.coast else "Locator map of"
+    kind_of_map = "Outline map of" if country.coast else "Locator map of"
     row = {
         "language": language,
         "page_url": country.wiki,
         "image_url": image_name(country),
         "page_title": name,
         "hierarchical_section_title": name,
-        "caption_attribution_description": f"{drawn} {country.name}",
+        "caption_attribution_description": f"{kind_of_map} {country.name}",
         "mime_type": "image/png",
         "original_height": str(height),
         "original_width": str(width),

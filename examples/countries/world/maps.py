@@ -1,8 +1,8 @@
 """Turns a country's coordinates into the map that its image shows.
 
-An outline where there is one. Otherwise a locator: what lies around the country's place, with a circle in the middle.
-Otherwise (a country without place in the data) the world with its region marked. Projection: longitudes shrunk by the
-cosine of the middle latitude; around a pole, distances from the pole.
+An outline where there is one. Otherwise a locator: the coastlines around the country, with a circle in the middle.
+Otherwise (a country without coordinates in the data) the world with its region marked. Projection: longitudes are
+scaled by the cosine of the middle latitude; around a pole, by the distance from the pole.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import numpy as np
 from examples.countries.world.countries import Country, load_countries
 from examples.countries.world.outlines import Map, Ring
 
-SMALLEST_PART = 0.004  # of the largest ring's area; smaller islands are left out
+SMALLEST_ISLAND = 0.004  # of the largest ring's area; smaller islands are left out
 LOCATOR_DEGREES = (4.0, 60.0)  # half the height of a locator: first try, last try
-LOCATOR_POINTS = 14  # points of coast that a locator shows at least
+LOCATOR_POINTS = 14  # the fewest points of coast that a locator shows
 
 
 def country_map(country: Country) -> Map:
-    """The map of a country's own image and of the questions about it."""
+    """The map of a country's item and of the questions about it."""
     if country.coast:
         return Map(land=outline(country.coast))
     if country.latlng is not None:
@@ -30,10 +30,10 @@ def country_map(country: Country) -> Map:
 
 
 def outline(coast: Iterable[Ring]) -> list[Ring]:
-    """Projects the rings of one country; drops the smallest islands."""
+    """The rings of one country (degrees), projected (x to the right, y down), without the smallest islands."""
     rings = list(coast)
     largest = max(_area(ring) for ring in rings)
-    rings = [ring for ring in rings if _area(ring) >= SMALLEST_PART * largest]
+    rings = [ring for ring in rings if _area(ring) >= SMALLEST_ISLAND * largest]
     points = np.concatenate(rings)
     if np.ptp(points[:, 0]) > 300 and points[:, 1].min() < -80:
         return [_around_the_south_pole(ring) for ring in rings]
@@ -46,20 +46,20 @@ def outline(coast: Iterable[Ring]) -> list[Ring]:
 def _locator(latitude: float, longitude: float) -> Map:
     shrink = max(0.3, math.cos(math.radians(latitude)))
 
-    def here(points: Ring) -> Ring:
+    def relative(points: Ring) -> Ring:
         turns = 360.0 * round((float(points[:, 0].mean()) - longitude) / 360.0)  # to this side of the world
         return (points - [turns + longitude, latitude]) * [shrink, -1.0]
 
-    coasts = [here(ring) for ring in _all_coasts()]
-    places = [here(np.array([[c.latlng[1], c.latlng[0]]])) for c in load_countries() if c.latlng and not c.coast]
+    coastlines = [relative(ring) for ring in _all_coasts()]
+    points = [relative(np.array([[c.latlng[1], c.latlng[0]]])) for c in load_countries() if c.latlng and not c.coast]
     half = LOCATOR_DEGREES[0]
-    while half < LOCATOR_DEGREES[1] and _points_within([*coasts, *places], half) < LOCATOR_POINTS:
+    while half < LOCATOR_DEGREES[1] and _points_within([*coastlines, *points], half) < LOCATOR_POINTS:
         half *= 1.5
     return Map(
-        land=[ring for ring in coasts if _points_within([ring], 3 * half)],
+        land=[ring for ring in coastlines if _points_within([ring], 3 * half)],
         frame=(-half * 4 / 3, -half, half * 4 / 3, half),
         ring=(0.0, 0.0),
-        dots=[(float(p[0, 0]), float(p[0, 1])) for p in places if _points_within([p], half)],
+        dots=[(float(p[0, 0]), float(p[0, 1])) for p in points if _points_within([p], half)],
     )
 
 

@@ -1,9 +1,8 @@
 """Draws the demo's maps, and invents coastlines to train on.
 
-A map is darker land on a light ground, nothing else: colour, line, rotation, size and place belong to the *view*, so
-two views of one map share the shape alone. Contrast is fixed in direction: with free colours, contrastive training
-collapsed.
-Knows no country and no file.
+A map is darker land on a light ground, nothing else. Colour, line, rotation, size and position belong to the *view*,
+so two views of one map share the shape alone. Land is always darker than its ground: with free colours, contrastive
+training collapsed. Knows nothing of countries and files.
 """
 
 from __future__ import annotations
@@ -30,18 +29,18 @@ OVERSAMPLING = 2  # drawn larger and scaled down, for smooth edges
 
 @dataclass(frozen=True)
 class Map:
-    """What an image shows. Without `frame` the land fills the image."""
+    """The content of an image, in map coordinates. Without `frame` the land fills the image."""
 
     land: Sequence[Ring]
     pale: Sequence[Ring] = ()  # land that is only scenery, in a colour between ground and land
-    frame: tuple[float, float, float, float] | None = None  # left, top, right, bottom of the part to show
-    ring: tuple[float, float] | None = None  # a place to mark with a circle
-    dots: Sequence[tuple[float, float]] = ()  # places too small, or too little known, for a coastline
+    frame: tuple[float, float, float, float] | None = None  # left, top, right, bottom of the visible part
+    ring: tuple[float, float] | None = None  # centre of the circle that marks a position
+    dots: Sequence[tuple[float, float]] = ()  # countries without a coastline
 
 
 @dataclass(frozen=True)
 class View:
-    """How a map is drawn. Lengths are fractions of the image's height."""
+    """How a map is content. Lengths are fractions of the image's height."""
 
     ground: Colour
     land: Colour
@@ -50,12 +49,12 @@ class View:
     rotation: float  # radians
     stretch: float  # x by this, y by its inverse
     shear: float
-    fill: float  # part of the image that the land, or the frame, takes
-    shift: tuple[float, float]  # where the free rest goes: 0 left or above, 1 right or below
+    fill: float  # fraction of the image that the land, or the frame, takes
+    shift: tuple[float, float]  # where the remaining margin goes: 0 left or top, 1 right or bottom
 
 
 def random_view(rng: random.Random) -> View:
-    """A view to train and to ask with: another hue, a small rotation, stretch, shear, another size and place."""
+    """A view for training and for questions: another hue, a small rotation, stretch, shear, other size and position."""
     return View(
         ground=_colour(rng, (0.03, 0.3), (0.88, 1.0)),
         land=(land := _colour(rng, (0.3, 0.9), (0.3, 0.75))),
@@ -70,47 +69,48 @@ def random_view(rng: random.Random) -> View:
 
 
 def upright_view(rng: random.Random) -> View:
-    """The view of an item's own image: as an atlas has it, only the colours differ from map to map."""
+    """The view of an item's own image: north up, as in an atlas; only the colours differ from map to map."""
     land = _colour(rng, (0.35, 0.8), (0.4, 0.7))
     ground = _colour(rng, (0.05, 0.2), (0.93, 1.0))
     return View(ground, land, _darker(land, 0.45), 0.008, 0.0, 1.0, 0.0, 0.88, (0.5, 0.5))
 
 
-def draw(drawn: Map, view: View, size: tuple[int, int] = IMAGE_SIZE) -> Image.Image:
-    """Draws a map as an RGB image of `size` (width, height) pixels."""
+def draw(content: Map, view: View, size: tuple[int, int] = IMAGE_SIZE) -> Image.Image:
+    """The map as an RGB image of `size` (width, height) pixels."""
     width, height = size[0] * OVERSAMPLING, size[1] * OVERSAMPLING
-    place = _placement(drawn, view, width, height)
+    to_pixels = _placement(content, view, width, height)
     canvas = Image.new("RGB", (width, height), view.ground)
     pen = ImageDraw.Draw(canvas)
     line = max(1, round(view.line_width * height))
     pale = _between(view.ground, view.land)
-    for ring in drawn.pale:
-        _polygon(pen, place(ring), pale, _between(pale, view.line), max(1, line // 2))
-    for ring in drawn.land:
-        _polygon(pen, place(ring), view.land, view.line, line)
-    for dot in drawn.dots:
-        pen.ellipse(_box(place(np.array([dot]))[0], 0.018 * height), fill=view.line)
-    if drawn.ring is not None:
-        pen.ellipse(_box(place(np.array([drawn.ring]))[0], 0.07 * height), outline=view.line, width=max(2, 2 * line))
+    for ring in content.pale:
+        _polygon(pen, to_pixels(ring), pale, _between(pale, view.line), max(1, line // 2))
+    for ring in content.land:
+        _polygon(pen, to_pixels(ring), view.land, view.line, line)
+    for dot in content.dots:
+        pen.ellipse(_box(to_pixels(np.array([dot]))[0], 0.018 * height), fill=view.line)
+    if content.ring is not None:
+        circle = _box(to_pixels(np.array([content.ring]))[0], 0.07 * height)
+        pen.ellipse(circle, outline=view.line, width=max(2, 2 * line))
     return canvas.resize(size, Image.Resampling.BOX)
 
 
-def _placement(drawn: Map, view: View, width: int, height: int) -> Callable[[Ring], Ring]:
-    """The function from map coordinates to pixels: linear part of the view, then fitted into the image."""
+def _placement(content: Map, view: View, width: int, height: int) -> Callable[[Ring], Ring]:
+    """The function from map coordinates to pixels: the linear part of the view, then fitted into the image."""
     c, s = math.cos(view.rotation), math.sin(view.rotation)
     linear = np.array([[c * view.stretch, -s + view.shear], [s, c / view.stretch]])
-    if drawn.frame is None:
-        shown = np.concatenate(list(drawn.land)) @ linear.T
+    if content.frame is None:
+        points = np.concatenate(list(content.land)) @ linear.T
     else:  # a frame keeps its own corners, so that turning does not shrink it
-        left, top, right, bottom = drawn.frame
+        left, top, right, bottom = content.frame
         centre = linear @ np.array([(left + right) / 2, (top + bottom) / 2])
         half = np.array([(right - left) / 2, (bottom - top) / 2])
-        shown = np.stack([centre - half, centre + half])
-    low, high = shown.min(0), shown.max(0)
+        points = np.stack([centre - half, centre + half])
+    low, high = points.min(0), points.max(0)
     extent = np.maximum(high - low, 1e-6)
     scale = min(width / extent[0], height / extent[1]) * view.fill
     offset = (np.array([width, height]) - extent * scale) * np.array(view.shift)
-    return lambda points: (points @ linear.T - low) * scale + offset
+    return lambda ring: (ring @ linear.T - low) * scale + offset
 
 
 def _box(centre: NDArray[np.float64], radius: float) -> tuple[float, float, float, float]:
@@ -139,7 +139,7 @@ def _between(a: Colour, b: Colour) -> Colour:
 
 
 def invented_land(seed: int) -> list[Ring]:
-    """Coastlines of a country that does not exist: noisy blobs joined into one mainland, with or without islands."""
+    """Coastlines of a country that does not exist: noisy blobs joined into a mainland, with or without islands."""
     rng = np.random.default_rng(seed)
     while True:
         blobs = [_blob(rng, 90)]
@@ -155,7 +155,7 @@ def invented_land(seed: int) -> list[Ring]:
 
 
 def _blob(rng: np.random.Generator, points: int) -> Ring:
-    """A closed curve r(angle) whose harmonics fall off as 1/k^p: small p is a ragged coast, large p a smooth one."""
+    """A closed curve r(angle) whose harmonics fall off as 1/k^p: small p gives a ragged coast, large p a smooth one."""
     angle = np.linspace(0, 2 * np.pi, points, endpoint=False)
     k = np.arange(1, 26)[:, None]
     amplitude = rng.uniform(0.15, 0.5) * rng.normal(size=(25, 1)) / k ** rng.uniform(1.0, 1.7)

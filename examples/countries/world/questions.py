@@ -1,6 +1,6 @@
 """The demo's questions: an image of a held-out country that the knowledge base does not have, a question, its answer.
 
-A question's image is another view of the country's map (other colours, turned, stretched, moved) than the item's.
+A question's image is another view of the country's map (other colours, rotated, stretched, moved) than the item's.
 Knows nothing of retrieval or models; the answer is what a right answer must contain.
 """
 
@@ -19,17 +19,17 @@ from comem_ray.artifacts import write_atomic
 from examples.countries.world.countries import Country, held_out_countries
 from examples.countries.world.maps import country_map
 from examples.countries.world.outlines import IMAGE_SIZE, draw, random_view
-from examples.countries.world.sentences import THE, facts_in
+from examples.countries.world.sentences import AREAS_WITH_ARTICLE, facts_in
 
 Fact = Literal["name", "capital", "currency", "language", "region"]
-ASKED: tuple[Fact, ...] = ("capital", "currency", "language", "region")
-FACTS: tuple[Fact, ...] = ("name", *ASKED)
-COUNT = 12
-SEED = 1
+FACTS: tuple[Fact, ...] = ("capital", "currency", "language", "region")
+NAME_AND_FACTS: tuple[Fact, ...] = ("name", *FACTS)
+COUNT = 12  # demo questions
+SEED = 1  # of their choice and of their views
 
 
 @dataclass(frozen=True)
-class Question:
+class DemoQuestion:
     """`image` is a file name beside the list; `answer` stands, word for word, in a right answer."""
 
     image: str
@@ -40,8 +40,8 @@ class Question:
     code: str
 
 
-# How the other languages ask for ASKED.
-WORDINGS = {
+# The questions for FACTS in the other languages.
+QUESTION_TEXTS = {
     "es": (
         "¿Cuál es la capital de este país?",
         "¿Cuál es la moneda de este país?",
@@ -67,21 +67,22 @@ WORDINGS = {
         "In quale regione si trova questo paese?",
     ),
 }
+QUESTION_LANGUAGES = ("en", *QUESTION_TEXTS)
 
 
-def wording(fact: Fact, language: str = "en") -> str:
-    """How a fact is asked for; a name in English alone."""
+def question_text(fact: Fact, language: str = "en") -> str:
+    """The question for a fact. The name is asked for in English alone."""
     if language != "en":
-        return WORDINGS[language][ASKED.index(fact)]
+        return QUESTION_TEXTS[language][FACTS.index(fact)]
     return "Which country is this?" if fact == "name" else f"What is the {fact} of this country?"
 
 
-def answer(country: Country, fact: Fact, language: str = "en") -> str:
-    """The asked fact of a complete country, as its item's text in the language has it; a name in English alone."""
+def answer_text(country: Country, fact: Fact, language: str = "en") -> str:
+    """That fact of a complete country, as its item's text in the language has it. The name in English alone."""
     assert country.complete, country.name
     assert country.currency is not None
     if language != "en":
-        return facts_in(country, language)[ASKED.index(fact)]
+        return facts_in(country, language)[FACTS.index(fact)]
     return {
         "name": country.name,
         "capital": country.capital,
@@ -91,36 +92,39 @@ def answer(country: Country, fact: Fact, language: str = "en") -> str:
     }[fact]
 
 
-def sentence(country: Country, fact: Fact) -> str:
-    """The full-sentence answer that the demo's model learns to give; `answer` stands in it word for word."""
+def answer_sentence(country: Country, fact: Fact) -> str:
+    """The full-sentence answer that the demo's model learns to give; `answer_text` stands in it word for word."""
     if fact == "name":
         return f"This country is {country.name}."
-    takes_article = fact == "currency" or (fact == "region" and country.area in THE)
-    return f"The {fact} of {country.name} is {'the ' if takes_article else ''}{answer(country, fact)}."
+    takes_article = fact == "currency" or (fact == "region" and country.area in AREAS_WITH_ARTICLE)
+    return f"The {fact} of {country.name} is {'the ' if takes_article else ''}{answer_text(country, fact)}."
 
 
 def question_image(country: Country, seed: int, size: tuple[int, int] = IMAGE_SIZE) -> Image.Image:
-    """A view of the country's map to ask with; another one for every seed."""
+    """A view of the country's map for a question, `size` (width, height) pixels; every seed gives another view."""
     return draw(country_map(country), random_view(random.Random(f"question {seed} {country.code}")), size)
 
 
-def all_questions(countries: Sequence[Country] | None = None, facts: Sequence[Fact] = ASKED) -> list[Question]:
-    """Every question about `countries` (the held-out ones), country by country."""
+def all_questions(countries: Sequence[Country] | None = None, facts: Sequence[Fact] = FACTS) -> list[DemoQuestion]:
+    """Every question about `countries` (default: the held-out ones), country by country."""
     return [
-        Question(f"{c.code}.png", wording(fact), answer(c, fact), fact, c.name, c.code)
+        DemoQuestion(f"{c.code}.png", question_text(fact), answer_text(c, fact), fact, c.name, c.code)
         for c in (held_out_countries() if countries is None else countries)
         for fact in facts
     ]
 
 
-def demo_questions() -> list[Question]:
-    """The dozen questions of the README: a dozen held-out countries, every fact in turn."""
+def demo_questions() -> list[DemoQuestion]:
+    """The dozen questions that `make demo` asks from: a dozen held-out countries, every fact in turn."""
     chosen = random.Random(SEED).sample(held_out_countries(), COUNT)
-    return [q for n, c in enumerate(chosen) for q in all_questions([c], [FACTS[n % len(FACTS)]])]
+    return [q for n, c in enumerate(chosen) for q in all_questions([c], [NAME_AND_FACTS[n % len(NAME_AND_FACTS)]])]
 
 
 def write_questions(folder: Path) -> int:
-    """Writes `questions.jsonl` and its images into `folder`; an image that is there stays. Returns their number."""
+    """Writes `questions.jsonl` and its images into `folder`; an image that is already there stays.
+
+    Returns the number of questions.
+    """
     questions = demo_questions()
     countries = {c.code: c for c in held_out_countries()}
     for question in questions:
@@ -133,7 +137,7 @@ def write_questions(folder: Path) -> int:
     return len(questions)
 
 
-def read_questions(folder: Path) -> list[Question]:
-    """The questions that `write_questions` wrote."""
+def read_questions(folder: Path) -> list[DemoQuestion]:
+    """The questions that `write_questions` wrote into `folder`."""
     lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [Question(**json.loads(line)) for line in lines]
+    return [DemoQuestion(**json.loads(line)) for line in lines]

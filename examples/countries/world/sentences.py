@@ -1,8 +1,8 @@
 """Writes the text of a country in six languages, from its facts alone: an absent fact has no sentence.
 
-The English text opens in the shape that the demo's training knows: "This is X, a country in R. Its capital is ...,
-its currency is the ..., its language is ...". In the other languages, names of countries are those of `countryinfo`,
-names of currencies and languages those of `pycountry`'s catalogues; a capital keeps the name that the data has.
+The English text opens in the form that the demo's training uses: "This is X, a country in R. Its capital is ...,
+its currency is the ..., its language is ...". In the other languages, names of countries come from `countryinfo`,
+names of currencies and languages from `pycountry`'s catalogues; a capital keeps the name that the data has.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pycountry
 from examples.countries.world.countries import Country, load_countries
 
 LANGUAGES = ("en", "de", "es", "fr", "it", "ja")
-THE = {"Americas", "Caribbean", "Channel Islands"}  # areas that take an article in English
+AREAS_WITH_ARTICLE = {"Americas", "Caribbean", "Channel Islands"}  # areas that take an article in English
 REGIONS = {
     "de": {"Africa": "Afrika", "Americas": "Amerika", "Asia": "Asien", "Europe": "Europa", "Oceania": "Ozeanien"},
     "es": {"Africa": "África", "Americas": "América", "Asia": "Asia", "Europe": "Europa", "Oceania": "Oceanía"},
@@ -44,10 +44,16 @@ def text_in(country: Country, language: str) -> str:
     return write(country)
 
 
+def item_text(country: Country, language: str) -> str:
+    """The text of a knowledge item as the ordinary reader makes it: title, colon, description."""
+    name = country.name if language == "en" else country.names[language]
+    return f"{name}: {text_in(country, language)}"
+
+
 def facts_in(country: Country, language: str) -> tuple[str, str, str, str]:
-    """Capital, currency, language and region of a complete country, as its text in de, es, fr, it or ja has them."""
-    currency, spoken = _currency_in(country, language), _language_in(country, language)
-    return country.capital, currency, spoken, REGIONS[language][country.region]
+    """Capital, currency, language, region of a complete country, as its text in de, es, fr, it or ja has them."""
+    currency, main_language = _currency_in(country, language), _language_in(country, language)
+    return country.capital, currency, main_language, REGIONS[language][country.region]
 
 
 def summary_in_english(country: Country) -> str:
@@ -59,7 +65,7 @@ def summary_in_english(country: Country) -> str:
 
 
 def opening_in_english(country: Country) -> str:
-    """The first two sentences of the English text: what the demo asks about."""
+    """The first two sentences of the English text: the facts that the demo asks for."""
     facts = [
         f"its capital is {country.capital}" if country.capital else "",
         f"its currency is the {country.currency.word}" if country.currency else "",
@@ -69,7 +75,7 @@ def opening_in_english(country: Country) -> str:
 
 
 def _the(area: str) -> str:
-    return f"the {area}" if area in THE else area
+    return f"the {area}" if area in AREAS_WITH_ARTICLE else area
 
 
 def _english(c: Country) -> str:
@@ -92,7 +98,7 @@ def _english(c: Country) -> str:
 
 def _german(c: Country) -> str:
     where = f" und liegt in {REGIONS['de'][c.region]}" if c.region else ""
-    return _others(
+    return _european(
         c,
         "de",
         f"Dieses Land heißt {c.names['de']}{where}.",
@@ -104,7 +110,7 @@ def _german(c: Country) -> str:
 
 def _spanish(c: Country) -> str:
     where = f" y está en {REGIONS['es'][c.region]}" if c.region else ""
-    return _others(
+    return _european(
         c,
         "es",
         f"Este país se llama {c.names['es']}{where}.",
@@ -116,7 +122,7 @@ def _spanish(c: Country) -> str:
 
 def _french(c: Country) -> str:
     where = f" et se trouve en {REGIONS['fr'][c.region]}" if c.region else ""
-    return _others(
+    return _european(
         c,
         "fr",
         f"Ce pays s'appelle {c.names['fr']}{where}.",
@@ -128,7 +134,7 @@ def _french(c: Country) -> str:
 
 def _italian(c: Country) -> str:
     where = f" e si trova in {REGIONS['it'][c.region]}" if c.region else ""
-    return _others(
+    return _european(
         c,
         "it",
         f"Questo paese si chiama {c.names['it']}{where}.",
@@ -145,12 +151,12 @@ def _japanese(c: Country) -> str:
         f"通貨は{_currency_in(c, 'ja')}" if c.currency else "",
         f"言語は{_language_in(c, 'ja')}" if c.languages else "",
     ]
-    told = "、".join(f for f in facts if f)
+    facts_clause = "、".join(f for f in facts if f)
     neighbours = "、".join(_neighbours(c, "ja"))
     return "".join(
         [
             f"この国は{c.names['ja']}{where}。",
-            f"{told}です。" if told else "",
+            f"{facts_clause}です。" if facts_clause else "",
             f"人口は約{c.population:,}人です。" if c.population else "",
             f"面積は{_area(c)}平方キロメートルです。" if c.square_kilometres else "",
             f"隣国は{neighbours}です。" if neighbours else "",
@@ -158,7 +164,7 @@ def _japanese(c: Country) -> str:
     )
 
 
-def _others(
+def _european(
     c: Country,
     language: str,
     opening: str,
@@ -166,9 +172,9 @@ def _others(
     further: tuple[str, str, str],
     style: tuple[str, str],
 ) -> str:
-    """The shape that de, es, fr and it share. `style`: the word before the last of a list, and the thousands mark."""
+    """The form that de, es, fr and it share. `style`: the word before the last of a list, the thousands separator."""
     last, mark = style
-    told = [
+    clauses = [
         facts[0].format(c.capital) if c.capital else "",
         facts[1].format(_currency_in(c, language)) if c.currency else "",
         facts[2].format(_language_in(c, language)) if c.languages else "",
@@ -176,7 +182,7 @@ def _others(
     neighbours = _listed(_neighbours(c, language), last)
     return _joined(
         opening,
-        _sentence(", ".join(f for f in told if f)),
+        _sentence(", ".join(clause for clause in clauses if clause)),
         further[0].format(f"{c.population:,}".replace(",", mark)) if c.population else "",
         further[1].format(_area(c).replace(",", mark)) if c.square_kilometres else "",
         further[2].format(neighbours) if neighbours else "",
@@ -206,8 +212,8 @@ def _by_code() -> dict[str, Country]:
 
 
 def _neighbours(c: Country, language: str) -> list[str]:
-    known = [_by_code()[code] for code in c.neighbours if code in _by_code()]
-    return [name for n in known if (name := name_in(n, language))]
+    neighbours = [_by_code()[code] for code in c.neighbours if code in _by_code()]
+    return [name for n in neighbours if (name := name_in(n, language))]
 
 
 def _currency_in(c: Country, language: str) -> str:
@@ -223,11 +229,11 @@ def _language_in(c: Country, language: str) -> str:
     if name == entry.name:  # not in the catalogue
         return c.languages[0]
     name = _without_notes(name)
-    return name if language in ("de", "ja") else name.lower()  # es, fr and it write languages small
+    return name if language in ("de", "ja") else name.lower()  # es, fr and it write languages in lower case
 
 
 def _without_notes(name: str) -> str:
-    """Drops what a catalogue adds in brackets, and a second name after a semicolon."""
+    """The name without what a catalogue adds in brackets, and without a second name after a semicolon."""
     return re.sub(r"\s*[(（].*?[)）]", "", name).split(";")[0].strip()
 
 

@@ -131,19 +131,19 @@ def test_it_speaks_and_stops(untrained: Path) -> None:
     assert answer[-1] == tokenizer.eos_token_id
 
 
-def test_a_image_is_twelve_tokens_at_stock_positions(folder: Path) -> None:
+def test_an_image_is_twelve_tokens_at_stock_positions(folder: Path) -> None:
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
     model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    seen = processor(images=[torch.zeros(3, 336, 448, dtype=torch.uint8)], return_tensors="pt")
-    assert seen["image_grid_thw"].tolist() == [[1, 6, 8]]
+    inputs = processor(images=[torch.zeros(3, 336, 448, dtype=torch.uint8)], return_tensors="pt")
+    assert inputs["image_grid_thw"].tolist() == [[1, 6, 8]]
     prompt = "<|im_start|>user\n<|vision_start|>" + "<|image_pad|>" * 12 + "<|vision_end|>Where?<|im_end|>\n"
     ids = tokenizer(prompt, return_tensors="pt").input_ids
     images = (ids == model.config.image_token_id).long()
     assert images.sum() == 12
     with torch.no_grad():
-        logits = model(input_ids=ids, mm_token_type_ids=images, **seen).logits
+        logits = model(input_ids=ids, mm_token_type_ids=images, **inputs).logits
     assert logits.isfinite().all()
-    positions, _ = model.model.get_rope_index(ids, images, image_grid_thw=seen["image_grid_thw"])
+    positions, _ = model.model.get_rope_index(ids, images, image_grid_thw=inputs["image_grid_thw"])
     start = int(images[0].argmax())
     assert positions[:, 0, start : start + 12].amax(1).tolist() == [start, start + 2, start + 3]  # a 3 x 4 grid
 

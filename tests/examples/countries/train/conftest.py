@@ -1,11 +1,11 @@
-"""One small run of the training stages for all tests of this folder: a random backbone, a few steps a stage."""
+"""One small run of the training stages for all tests of this folder: a random backbone, a few steps per stage."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from examples.countries.train.reading import READ
+from examples.countries.train.reading import QFORMER
 from examples.countries.train.stages import STAGES, Run
 
 
@@ -19,9 +19,9 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture
 def fork(finished: Run, tmp_path: Path) -> Run:
-    """A run of its own in an empty folder, with the weights, the cache and the read Q-Former of the finished one."""
+    """A run in an empty folder, with the weights, the cache and stage reading's Q-Former of the finished one."""
     run = Run(tmp_path, sizes="small")
-    shutil.copy(finished.out / READ, tmp_path)
+    shutil.copy(finished.out / QFORMER, tmp_path)
     for folder in ("weights", "cache"):
         for path in (finished.out / folder).glob("*.safetensors"):
             (tmp_path / folder).mkdir(exist_ok=True)

@@ -46,13 +46,13 @@ def test_shipped_weights_are_small() -> None:
 
 def test_held_out_countries_are_found(shipped: ClipEncoder) -> None:
     first, third, _ = real_recall(shipped)
-    assert first.found >= 0.92
-    assert third.found >= 0.97
+    assert first.recall >= 0.92
+    assert third.recall >= 0.97
 
 
 def test_invented_countries_are_found(shipped: ClipEncoder) -> None:
-    assert synthetic_recall(shipped)[0].found >= 0.92
+    assert synthetic_recall(shipped)[0].recall >= 0.92
 
 
 def test_a_question_that_names_a_country_finds_its_text(shipped: ClipEncoder) -> None:
-    assert text_recall(shipped)[0].found >= 0.9
+    assert text_recall(shipped)[0].recall >= 0.9

@@ -19,15 +19,15 @@ def test_the_discriminant_keeps_what_differs_between_maps_alone() -> None:
 def test_leading_directions_are_those_of_most_spread() -> None:
     draw = torch.Generator().manual_seed(0)
     words = torch.randn(500, 6, generator=draw) * torch.tensor([1.0, 9, 1, 1, 5, 1]) + 7
-    found = leading_directions(words, 2)
-    torch.testing.assert_close(found.T @ found, torch.eye(2), atol=1e-5, rtol=0)
-    assert found[1, 0].abs() > 0.99
-    assert found[4, 1].abs() > 0.99
+    directions = leading_directions(words, 2)
+    torch.testing.assert_close(directions.T @ directions, torch.eye(2), atol=1e-5, rtol=0)
+    assert directions[1, 0].abs() > 0.99
+    assert directions[4, 1].abs() > 0.99
 
 
-def test_the_column_space_holds_every_output() -> None:
+def test_the_column_space_spans_every_output() -> None:
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(6, 2, generator=draw) @ torch.randn(2, 9, generator=draw)
     columns = column_space(weight, 2)
-    said = torch.randn(20, 9, generator=draw) @ weight.T
-    torch.testing.assert_close(said @ columns @ columns.T, said, atol=1e-4, rtol=1e-4)
+    outputs = torch.randn(20, 9, generator=draw) @ weight.T
+    torch.testing.assert_close(outputs @ columns @ columns.T, outputs, atol=1e-4, rtol=1e-4)

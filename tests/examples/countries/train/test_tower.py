@@ -14,25 +14,25 @@ from comem_ray.artifacts import ArtifactError
 from examples.countries.backbone import TOWER
 from examples.countries.train.clip_data import one_view_each
 from examples.countries.train.discriminant import leading_directions
-from examples.countries.train.steps import Plan
+from examples.countries.train.stage_loop import Plan
 from examples.countries.train.tower import (
+    GAIN,
     HEIGHT,
-    LOUDNESS,
     TOKENS,
     WIDTH,
     WORD_NORM,
-    Vision,
+    VisionSizes,
     image_subspace,
     image_tokens,
+    mean_tokens,
     nearest,
-    pooled,
     tower_maps,
     train_tower,
 )
 from examples.countries.world.countries import training_countries
 
 TINY = {"depth": 1, "hidden_size": 32, "num_heads": 2, "intermediate_size": 48, "out_hidden_size": 64}
-SIZES = Vision(
+SIZES = VisionSizes(
     plan=Plan(steps=6, learning_rate=3e-3, checkpoint_every=2),
     maps=20,
     batch=16,
@@ -58,10 +58,10 @@ def embeddings() -> Tensor:
 @pytest.fixture(scope="module")
 def trained(embeddings: Tensor, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("tower")
-    figures = train_tower(tower(), embeddings, folder, SIZES)
-    assert figures["maps"] == 12
-    assert 0 <= figures["views@1"] <= figures["views@3"] <= 1
-    assert 0 <= figures["items@1"] <= figures["items_beats_two"] <= 1
+    metrics = train_tower(tower(), embeddings, folder, SIZES)
+    assert metrics["maps"] == 12
+    assert 0 <= metrics["views@1"] <= metrics["views@3"] <= 1
+    assert 0 <= metrics["items@1"] <= metrics["items_beats_two"] <= 1
     return folder
 
 
@@ -77,7 +77,7 @@ def test_a_checkpoint_of_another_plan_is_refused(trained: Path, embeddings: Tens
         train_tower(tower(), embeddings, trained, replace(SIZES, batch=8))
 
 
-def test_tokens_are_loud_and_lie_in_the_leading_directions_of_the_words(trained: Path, embeddings: Tensor) -> None:
+def test_tokens_have_the_gain_and_lie_in_the_leading_directions_of_the_words(trained: Path, embeddings: Tensor) -> None:
     visual = tower()
     visual.load_state_dict(load_file(trained / TOWER))
     images = one_view_each(tower_maps(0)[:30], (WIDTH, HEIGHT), 5)
@@ -87,9 +87,9 @@ def test_tokens_are_loud_and_lie_in_the_leading_directions_of_the_words(trained:
     words = leading_directions(embeddings, SIZES.directions)
     outside = tokens - tokens @ words @ words.T
     assert outside.norm() < 0.02 * tokens.norm()
-    own = image_subspace(visual, SIZES.directions)
-    torch.testing.assert_close(own @ own.T, words @ words.T, atol=0.02, rtol=0)
-    assert 0.5 < pooled(visual, images).norm(dim=-1).mean() / (LOUDNESS * WORD_NORM) < 2
+    subspace = image_subspace(visual, SIZES.directions)
+    torch.testing.assert_close(subspace @ subspace.T, words @ words.T, atol=0.02, rtol=0)
+    assert 0.5 < mean_tokens(visual, images).norm(dim=-1).mean() / (GAIN * WORD_NORM) < 2
 
 
 def test_nearest_is_brute_force_without_itself() -> None:

@@ -42,15 +42,15 @@ def test_a_country_of_the_past_is_called_so() -> None:
 
 
 def test_the_split_is_fixed_and_disjoint() -> None:
-    held, seen = {c.code for c in held_out_countries()}, {c.code for c in training_countries()}
-    assert len(held) == HELD_OUT
-    assert not held & seen
-    assert held | seen == {c.code for c in load_countries() if c.complete}
-    assert {"DNK", "TUN", "UGA"} <= held  # a change of the split would spoil every trained weight
+    held_out, training = {c.code for c in held_out_countries()}, {c.code for c in training_countries()}
+    assert len(held_out) == HELD_OUT
+    assert not held_out & training
+    assert held_out | training == {c.code for c in load_countries() if c.complete}
+    assert {"DNK", "TUN", "UGA"} <= held_out  # a change of the split would spoil every trained weight
 
 
-def test_training_hears_nothing_of_held_out_neighbours() -> None:
-    held = {c.code for c in held_out_countries()}
-    assert not held & {n for c in training_countries() for n in c.neighbours}
-    coasts = [ring for c in held_out_countries() for ring in c.coast]
-    assert not any(np.array_equal(a, b) for c in training_countries() for a in c.coast for b in coasts)
+def test_training_countries_name_no_held_out_neighbour() -> None:
+    held_out = {c.code for c in held_out_countries()}
+    assert not held_out & {n for c in training_countries() for n in c.neighbours}
+    coastlines = [ring for c in held_out_countries() for ring in c.coast]
+    assert not any(np.array_equal(a, b) for c in training_countries() for a in c.coast for b in coastlines)

@@ -42,7 +42,7 @@ def test_every_line_has_seventeen_columns_for_any_reader(folder: Path) -> None:
     assert not any('"' in line for line in lines)
 
 
-def test_english_comes_first_and_once_a_country(rows: list[dict[str, str]]) -> None:
+def test_english_comes_first_and_once_per_country(rows: list[dict[str, str]]) -> None:
     languages = [row["language"] for row in rows]
     assert languages[: len(load_countries())] == ["en"] * len(load_countries())
     assert len(set(languages)) == 6
@@ -70,6 +70,6 @@ def test_the_ordinary_reader_takes_every_row(folder: Path, rows: list[dict[str, 
     batches = wit_tsv.read(folder / "countries.tsv", 200)
     parsed = [row for batch in batches for row in wit_tsv.parse(batch)]
     assert len(parsed) == len(rows)
-    assert all(isinstance(fate, Row) for _, fate in parsed)
+    assert all(isinstance(outcome, Row) for _, outcome in parsed)
     first = parsed[0][1]
     assert first.text == f"{first.title}: {rows[0]['context_section_description']}"

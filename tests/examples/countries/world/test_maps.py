@@ -15,9 +15,9 @@ def _extent(rings) -> np.ndarray:
 
 def test_every_country_has_a_map_with_something_on_it() -> None:
     for country in load_countries():
-        drawn = country_map(country)
-        assert drawn.land or drawn.dots, country.name
-        assert (drawn.ring is None) == (drawn.frame is None) or drawn.pale, country.name
+        content = country_map(country)
+        assert content.land or content.dots, country.name
+        assert (content.ring is None) == (content.frame is None) or content.pale, country.name
 
 
 @pytest.mark.parametrize("code", ["FJI", "RUS", "USA", "NZL"])

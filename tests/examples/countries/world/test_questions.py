@@ -6,8 +6,8 @@ from PIL import Image
 from examples.countries.world.countries import held_out_countries, load_countries
 from examples.countries.world.knowledge import item_image
 from examples.countries.world.questions import (
-    ASKED,
     COUNT,
+    FACTS,
     all_questions,
     demo_questions,
     read_questions,
@@ -20,7 +20,7 @@ def test_a_dozen_about_held_out_countries_only() -> None:
     questions = demo_questions()
     assert len(questions) == COUNT == len({q.code for q in questions})
     assert {q.code for q in questions} <= {c.code for c in held_out_countries()}
-    assert {q.fact for q in questions} == {"name", *ASKED}
+    assert {q.fact for q in questions} == {"name", *FACTS}
 
 
 def test_every_answer_stands_in_the_items_text() -> None:
@@ -44,6 +44,6 @@ def test_a_questions_image_is_not_its_items(tmp_path: Path) -> None:
     write_questions(tmp_path)
     countries = {c.code: c for c in held_out_countries()}
     for question in demo_questions():
-        asked = np.asarray(Image.open(tmp_path / question.image), dtype=int)
+        own_view = np.asarray(Image.open(tmp_path / question.image), dtype=int)
         stored = np.asarray(item_image(countries[question.code]), dtype=int)
-        assert np.abs(asked - stored).mean() > 10
+        assert np.abs(own_view - stored).mean() > 10

@@ -1,7 +1,7 @@
-"""What a step reads is made ahead of it by other processes: where a GPU does the step, the CPU would hold it up.
+"""Prefetching: other processes make the input of a step ahead of it. On a GPU, the CPU would hold the steps up.
 
-What a number makes is a function of the number alone, so it does not matter which process makes it. Knows nothing of
-what is made.
+The input of a step is a function of the step's number alone, so it does not matter which process makes it. Knows
+nothing of what is made.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 T = TypeVar("T")
 
 
-class _Made(Dataset[bytes]):
+class _PickledValues(Dataset[bytes]):
     def __init__(self, make: Callable[[int], object]):
         self._make = make
 
@@ -24,17 +24,17 @@ class _Made(Dataset[bytes]):
         return pickle.dumps(self._make(number))
 
 
-def made_ahead(make: Callable[[int], T], numbers: Sequence[int], workers: int) -> Iterator[T]:
-    """`make(n)` of all numbers, in order, made by so many forked processes, or here where `workers` is 0."""
+def prefetch(make: Callable[[int], T], numbers: Sequence[int], workers: int) -> Iterator[T]:
+    """`make(n)` for all numbers, in order, by `workers` forked processes; in this process where `workers` is 0."""
     if not workers:
         yield from map(make, numbers)
         return
     loader = DataLoader(
-        _Made(make),
+        _PickledValues(make),
         batch_size=None,
         sampler=numbers,
         num_workers=workers,
         multiprocessing_context="fork",  # what they read is large and shared with this process
     )
-    for made in loader:
-        yield pickle.loads(made)  # of our own processes
+    for value in loader:
+        yield pickle.loads(value)  # from our own processes

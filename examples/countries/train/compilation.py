@@ -1,6 +1,6 @@
-"""Compiled layers: a training step in two thirds of the time, as elementwise operations are fused.
+"""Compiled layers: a training step takes two thirds of the time, as elementwise operations are fused.
 
-On two cores matrix products are fast (bfloat16 instructions), and what stands between them takes most of a step.
+On two cores matrix products are fast (bfloat16 instructions); the operations between them take most of a step.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ log = logging.getLogger(__name__)
 
 
 def compile_layers(model: Any) -> None:
-    """Compiles the language model's layers, in place, for any batch and length; names and weights stay as they are.
+    """Compiles the language model's layers, in place, for any batch and length; names and weights do not change.
 
-    One after the other, since they share one piece of code. Without a C++ compiler they stay as they are.
+    Layer by layer, since all share one compiled code. Without a C++ compiler nothing is compiled.
     """
     if not shutil.which(os.environ.get("CXX", "g++")):
         log.warning("no C++ compiler (g++): layers are not compiled, and a step takes half as long again or more")

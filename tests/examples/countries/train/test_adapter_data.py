@@ -14,9 +14,9 @@ from comem_ray.artifacts import ArtifactError, StageFolder, write_parquet
 from comem_ray.knowledge.items import ItemStore
 from comem_ray.knowledge.schema import ITEM_SCHEMA
 from comem_ray.training.data.samples import SampleSet
-from examples.countries.train.answers import best_items
-from examples.countries.train.clip_data import item_text
+from examples.countries.train.adapter_data import best_items
 from examples.countries.train.stages import Run
+from examples.countries.world.sentences import item_text
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def items(finished: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished items/ stage of the run's knowledge base, as jobs.ingest would leave it."""
     folder = tmp_path_factory.mktemp("items")
     stage = StageFolder(folder, "ingest", {"small": True})
-    countries = [c for part in finished.answer_countries().values() for c in part]
+    countries = [c for split in finished.adapter_countries().values() for c in split]
     rows = []
     for n, country in enumerate(countries):
         data = (finished.out / "source" / "images" / f"{country.code}.png").read_bytes()
@@ -57,15 +57,15 @@ def data(finished: Run, items: Path) -> Path:
     return finished.out / "data"
 
 
-def rows(data: Path, part: str) -> list[dict]:
-    return [row for path in sorted((data / part).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
+def rows(data: Path, split: str) -> list[dict]:
+    return [row for path in sorted((data / split).glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
-def test_the_training_loop_can_read_both_parts(data: Path, items: Path, finished: Run) -> None:
+def test_the_training_loop_can_read_both_splits(data: Path, items: Path, finished: Run) -> None:
     store = ItemStore(items)
-    for part, countries in finished.answer_countries().items():
-        samples = SampleSet(data / part, store, 3, 10_000_000)
-        assert len(samples) == 4 * len(countries) == len({row["sample_id"] for row in rows(data, part)})
+    for split, countries in finished.adapter_countries().items():
+        samples = SampleSet(data / split, store, 3, 10_000_000)
+        assert len(samples) == 4 * len(countries) == len({row["sample_id"] for row in rows(data, split)})
         sample = samples.get(0)
         assert len(sample.items) == 3
         assert sample.image is not None
@@ -73,20 +73,20 @@ def test_the_training_loop_can_read_both_parts(data: Path, items: Path, finished
 
 def test_answers_are_those_of_the_gold_item_which_is_among_the_items(data: Path, items: Path, finished: Run) -> None:
     store = ItemStore(items)
-    for part, countries in finished.answer_countries().items():
+    for split, countries in finished.adapter_countries().items():
         names = {c.code: c.name for c in countries}
-        for row in rows(data, part):
-            told = json.loads(row["provenance"])
-            assert (told["benchmark"], told["rule"]) == ("demo", "sentence")
-            (gold,) = told["gold"]
+        for row in rows(data, split):
+            provenance = json.loads(row["provenance"])
+            assert (provenance["benchmark"], provenance["rule"]) == ("demo", "sentence")
+            (gold,) = provenance["gold"]
             assert gold in row["answer"]
-            name = names[told["data_id"].rpartition("-")[0]]
-            own = [item for item in store.get(row["item_ids"]) if item.title == name]
-            assert len(own) == 1
-            assert gold in own[0].text
+            name = names[provenance["data_id"].rpartition("-")[0]]
+            gold_items = [item for item in store.get(row["item_ids"]) if item.title == name]
+            assert len(gold_items) == 1
+            assert gold in gold_items[0].text
 
 
-def test_no_item_serves_both_parts(data: Path) -> None:
+def test_no_item_serves_both_splits(data: Path) -> None:
     training, validation = ({i for row in rows(data, p) for i in row["item_ids"]} for p in ("training", "validation"))
     assert training
     assert validation
@@ -105,5 +105,5 @@ def test_items_of_another_knowledge_base_are_refused(finished: Run, tmp_path: Pa
 
 def test_the_right_item_is_kept_where_retrieval_missed_it() -> None:
     gallery = torch.eye(5)
-    asked = torch.tensor([[0.9, 0.3, 0.2, 0.1, 0.0], [0.9, 0.3, 0.2, 0.1, 0.0]])
-    assert best_items(asked, gallery, torch.tensor([1, 4]), 3).tolist() == [[0, 1, 2], [0, 1, 4]]
+    questions = torch.tensor([[0.9, 0.3, 0.2, 0.1, 0.0], [0.9, 0.3, 0.2, 0.1, 0.0]])
+    assert best_items(questions, gallery, torch.tensor([1, 4]), 3).tolist() == [[0, 1, 2], [0, 1, 4]]
