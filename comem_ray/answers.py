@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import io
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Mode = Literal["none", "rag", "memory"]
+_PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
 @dataclass(frozen=True)
@@ -57,3 +60,58 @@ class Answer:
     sources: list[Source]
     usage: Usage
     timings_ms: dict[str, float] = field(default_factory=dict)
+
+
+class AnswerStream(Iterator[str]):
+    """The text of an answer piece by piece, as it is made. After the last piece, `answer` is the whole Answer."""
+
+    def __init__(self, pieces: Iterable[str | Answer]):
+        """`pieces` yields the text, and the Answer in the end."""
+        self._pieces = iter(pieces)
+        self._answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        piece = next(self._pieces)
+        while isinstance(piece, Answer):
+            self._answer = piece
+            piece = next(self._pieces)
+        return piece
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer. Raises RuntimeError before the last piece was taken."""
+        if self._answer is None:
+            raise RuntimeError("the answer is not there yet: take all pieces of the stream first")
+        return self._answer
+
+
+def image_bytes_of(image: str | Path | bytes | Image) -> bytes:
+    """The encoded bytes of an image: those of a file, the bytes themselves, or a PIL image as PNG.
+
+    Raises ValueError where a file cannot be read, or for another type.
+    """
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, (str, Path)):
+        try:
+            return Path(image).read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read the image {image}: {error.strerror}") from error
+    return _png(image)
+
+
+def _png(image: object) -> bytes:
+    from PIL import ImageOps
+    from PIL.Image import Image
+
+    if not isinstance(image, Image):
+        raise ValueError(f"image must be a path, bytes or a PIL image, not {type(image).__name__}")
+    upright = ImageOps.exif_transpose(image)  # PNG would lose the note that a photograph lies on its side
+    if upright.mode not in _PNG_MODES:
+        upright = upright.convert("RGB")
+    out = io.BytesIO()
+    upright.save(out, "PNG")
+    return out.getvalue()

@@ -5,22 +5,21 @@ The stages are Ray jobs (`ray job submit ... -- python -m jobs.<stage>`), the ap
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import requests
 import typer
 import yaml
 
+from comem_ray.answers import Answer
+from comem_ray.client import URL, Client, ServiceError
 from comem_ray.config import ConfigError, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Url = Annotated[str, typer.Option(help="address of the HTTP endpoint")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="replaces a field")]
-ENDPOINT = "http://127.0.0.1:8000"
 
 
 @app.command()
@@ -41,11 +40,17 @@ def ask(
     mode: Annotated[str, typer.Option(help="none, rag or memory")] = "memory",
     top_k: Annotated[int | None, typer.Option(help="items to retrieve")] = None,
     language: Annotated[str | None, typer.Option(help="language of the items")] = None,
-    url: Url = ENDPOINT,
+    url: Url = URL,
 ) -> None:
     """Asks the HTTP endpoint a question and prints the answer with its sources."""
-    body: dict[str, Any] = {"question": question, "mode": mode, "top_k": top_k, "language": language}
-    typer.echo(render_answer(post_question(url, {k: v for k, v in body.items() if v is not None}, image)))
+    try:
+        answer = Client(url).answer(question, image, mode, top_k, language)  # type: ignore[arg-type]
+    except ServiceError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--image") from error
+    typer.echo(render_answer(answer))
 
 
 @app.command()
@@ -77,29 +82,15 @@ def score(
     typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
 
 
-def post_question(url: str, body: dict[str, Any], image: Path | None) -> dict[str, Any]:
-    if image is not None:
-        try:
-            body["image"] = base64.b64encode(image.read_bytes()).decode()
-        except OSError as error:
-            raise typer.BadParameter(f"cannot read {image}: {error.strerror}", param_hint="--image") from error
-    try:
-        reply = requests.post(f"{url}/v1/answer", json=body, timeout=600)
-    except requests.ConnectionError as error:
-        typer.echo(f"no answer from {url}: is `make serve` running?", err=True)
-        raise typer.Exit(1) from error
-    if not reply.ok:
-        typer.echo(f"{reply.status_code}: {reply.text}", err=True)
-        raise typer.Exit(1)
-    return reply.json()
-
-
-def render_answer(reply: dict[str, Any]) -> str:
-    usage, took = reply["usage"], sum(reply["timings_ms"].values())
-    lines = [f"   {reply['mode']:6} {reply['answer'].strip()!r}"]
-    lines += [f"          {s['score']:.3f}  {s['title']}  ({s['item_id']})" for s in reply["sources"]]
-    counts = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in usage.items())
-    return "\n".join([*lines, f"          {counts}, {took:.0f} ms"])
+def render_answer(answer: Answer) -> str:
+    """The answer in a few lines: its text, its sources with their scores, tokens and time."""
+    usage, stages = answer.usage, answer.timings_ms
+    lines = [f"   {answer.mode:6} {answer.text.strip()!r}"]
+    lines += [f"          {source.score:.3f}  {source.title}  ({source.item_id})" for source in answer.sources]
+    counts = f"{usage.prompt_tokens} prompt tokens, {usage.memory_vectors} memory vectors"
+    took = stages.get("total", sum(stages.values()))
+    lines += [f"          {counts}, {usage.completion_tokens} completion tokens, {took:.0f} ms"]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -61,9 +61,9 @@ class EncodeShard:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
         path = self.config.folder("items") / f"{unit}.parquet"
-        languages = self.config.memory.languages
-        filters = None if languages is None else [("language", "in", languages)]
-        table = pq.read_table(path, columns=["item_id", "text", "image"], filters=filters)
+        chosen = self.config.memory.languages
+        wanted = None if chosen is None else [("language", "in", chosen)]
+        table = pq.read_table(path, columns=["item_id", "text", "image"], filters=wanted)
         item_ids = table["item_id"].to_pylist()
         name = f"{unit}.safetensors"
         parts = [self.encoder.encode_sequences(chunk) for chunk in self._chunks(table)]

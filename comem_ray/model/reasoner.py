@@ -108,7 +108,7 @@ class Reasoner:
             return self.backbone.image_features(batch)
 
     @torch.inference_mode()
-    def look(self, image: Image) -> ImageFeatures:
+    def encode_image(self, image: Image) -> ImageFeatures:
         """What the vision tower sees in a question's image, to stand in its place: before the rest is known."""
         sequence = self.backbone.sequencer.sequence([ImagePart(image, "question")])
         tokens = self._features(self.backbone.sequencer.batch([sequence], padding="left"))
