@@ -68,8 +68,8 @@ class Direct:
         image = open_image(base64.b64decode(image), limit)
         if mode == "none":
             return self.reasoner.answer([Prompt(QUESTION, image, max_new_tokens=new_tokens)])[0].text, []
-        asked = self.config.retrieval
-        hits = self.retriever.retrieve([Query(image, None)], asked.top_k, "image", asked.language)[0]
+        retrieval = self.config.retrieval
+        hits = self.retriever.retrieve([Query(image, None)], retrieval.top_k, "image", retrieval.language)[0]
         items = self.items.get([h.item_id for h in hits], image=mode == "rag")
         knowledge: dict[str, Any] = {}
         if mode == "rag":

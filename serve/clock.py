@@ -1,4 +1,4 @@
-"""The time of a request: milliseconds a stage, by name."""
+"""The time that a request takes: milliseconds per stage, by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Runs from when it is made."""
+    """Starts when it is made."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()

@@ -1,0 +1,28 @@
+"""Times of stages, and of the whole."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from serve.clock import Clock
+
+
+def test_stages_and_the_whole() -> None:
+    clock = Clock()
+    with clock.stage("short"):
+        time.sleep(0.01)
+    with clock.stage("long"):
+        time.sleep(0.03)
+    times = clock.timings()
+    assert list(times) == ["short", "long", "total"]
+    assert 10 <= times["short"] < times["long"]
+    assert times["total"] >= times["short"] + times["long"] - 0.1
+
+
+def test_a_stage_that_fails_has_its_time() -> None:
+    clock = Clock()
+    with pytest.raises(ZeroDivisionError), clock.stage("failing"):
+        raise ZeroDivisionError
+    assert clock.timings().keys() == {"failing", "total"}
