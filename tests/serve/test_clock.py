@@ -17,7 +17,8 @@ def test_stages_and_the_whole() -> None:
         time.sleep(0.03)
     times = clock.timings()
     assert list(times) == ["short", "long", "total"]
-    assert 10 <= times["short"] < times["long"]
+    assert times["short"] >= 10
+    assert times["long"] >= 30
     assert times["total"] >= times["short"] + times["long"] - 0.1
 
 
