@@ -5,23 +5,23 @@ The stages are Ray jobs (`ray job submit ... -- python -m jobs.<stage>`), the ap
 
 from __future__ import annotations
 
-import base64
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import requests
 import typer
 import yaml
 
-from comem_ray.answers import Answer, Source, Usage
+import comem_ray
+from comem_ray.answers import Answer
+from comem_ray.artifacts import ArtifactError
+from comem_ray.client import URL, Client, ServiceError
 from comem_ray.config import ConfigError, load_config
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Url = Annotated[str, typer.Option(help="address of the HTTP endpoint")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="replaces a field")]
-ENDPOINT = "http://127.0.0.1:8000"
 
 
 @app.command()
@@ -44,26 +44,20 @@ def ask(
     language: Annotated[str | None, typer.Option(help="language of the items")] = None,
     config: Annotated[Path | None, typer.Option(help="answer in this process, without a server")] = None,
     overrides: Overrides = [],  # noqa: B006 (typer reads the default)
-    url: Url = ENDPOINT,
+    url: Url = URL,
 ) -> None:
     """Asks a question and prints the answer with its sources: over HTTP, or with --config in this process."""
-    if config is not None:
-        typer.echo(render_answer(_answer_here(config, overrides, question, image, mode, top_k, language)))
-        return
-    body: dict[str, Any] = {"question": question, "mode": mode, "top_k": top_k, "language": language}
-    typer.echo(render_answer(post_question(url, {k: v for k, v in body.items() if v is not None}, image)))
-
-
-def _answer_here(path: Path, overrides: list[str], question: str, image: Path | None, mode: Any, *more: Any) -> Answer:
-    """The answer of a pipeline in this process. Exit code 2 for what the user can mend, 3 for a missing artifact."""
-    import comem_ray
-    from comem_ray.artifacts import ArtifactError
-
     try:
-        return comem_ray.load(path, overrides).answer(question, image, mode, *more)
-    except (ValueError, OSError) as error:
+        comem = Client(url) if config is None else comem_ray.load(config, overrides)
+        typer.echo(render_answer(comem.answer(question, image, mode, top_k, language)))  # type: ignore[arg-type]
+    except (ServiceError, ValueError) as error:
         typer.echo(f"ask: {error}", err=True)
-        raise typer.Exit(3 if isinstance(error, ArtifactError) else 2) from error
+        raise typer.Exit(_exit_code(error)) from error
+
+
+def _exit_code(error: Exception) -> int:
+    """1 where the service refused or is away, 3 for a missing artifact, 2 for what the user can mend here."""
+    return 1 if isinstance(error, ServiceError) else 3 if isinstance(error, ArtifactError) else 2
 
 
 @app.command()
@@ -95,35 +89,15 @@ def score(
     typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
 
 
-def post_question(url: str, body: dict[str, Any], image: Path | None) -> Answer:
-    if image is not None:
-        try:
-            body["image"] = base64.b64encode(image.read_bytes()).decode()
-        except OSError as error:
-            raise typer.BadParameter(f"cannot read {image}: {error.strerror}", param_hint="--image") from error
-    try:
-        reply = requests.post(f"{url}/v1/answer", json=body, timeout=600)
-    except requests.ConnectionError as error:
-        typer.echo(f"no answer from {url}: is `make serve` running?", err=True)
-        raise typer.Exit(1) from error
-    if not reply.ok:
-        typer.echo(f"{reply.status_code}: {reply.text}", err=True)
-        raise typer.Exit(1)
-    data = reply.json()
-    sources = [Source(**source) for source in data["sources"]]
-    return Answer(data["answer"], data["mode"], sources, Usage(**data["usage"]), data["timings_ms"])
-
-
 def render_answer(answer: Answer) -> str:
-    """An answer as indented lines: its text, its sources, tokens and time."""
-    usage = answer.usage
+    """The answer in a few lines: its text, its sources with their scores, tokens and time."""
+    usage, stages = answer.usage, answer.timings_ms
     lines = [f"   {answer.mode:6} {answer.text.strip()!r}"]
-    lines += [f"          {s.score:.3f}  {s.title}  ({s.item_id})" for s in answer.sources]
+    lines += [f"          {source.score:.3f}  {source.title}  ({source.item_id})" for source in answer.sources]
     counts = f"{usage.prompt_tokens} prompt tokens, {usage.memory_vectors} memory vectors"
-    milliseconds = answer.timings_ms.get("total", sum(answer.timings_ms.values()))
-    return "\n".join(
-        [*lines, f"          {counts}, {usage.completion_tokens} completion tokens, {milliseconds:.0f} ms"]
-    )
+    took = stages.get("total", sum(stages.values()))
+    lines += [f"          {counts}, {usage.completion_tokens} completion tokens, {took:.0f} ms"]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

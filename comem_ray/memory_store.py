@@ -8,7 +8,7 @@ Knows the fingerprint of the encoder that made it, nothing of how memory is made
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,12 @@ class MemoryStore:
         inside = places < len(self._ids)
         found[inside] = self._ids[places[inside]] == asked[inside]
         return np.where(found, places, -1)
+
+
+def stack_memory(item_ids: Sequence[str], *parts: Mapping[str, Tensor]) -> Tensor:
+    """Memory (K, Q, D) in the order of `item_ids`, each (Q, D) from the first of `parts` that holds it."""
+    rows = {item_id: row for part in reversed(parts) for item_id, row in part.items()}
+    return torch.stack([rows[i] for i in item_ids]) if item_ids else torch.empty(0, 0, 0, dtype=torch.bfloat16)
 
 
 def _id_bytes(item_ids: Sequence[str]) -> np.ndarray:

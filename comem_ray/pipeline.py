@@ -5,8 +5,8 @@
     memory or items before the question ─ reasoner ─> answer, sources
 
 One backbone is both models: the memory encoder with the adapter on, the reasoner with it off. `Pipeline` runs the chain
-in this process. Evaluation and synthesis use its parts; the service, where each model is a process of its own, and
-validation during training use the pure functions below it. Knows nothing of Ray or HTTP.
+in this process; evaluation and synthesis use it. Its pure parts (`make_prompt`, `stack_memory`, `make_sources`) serve
+validation during training too, and the service, where each model is a process of its own. Knows nothing of Ray or HTTP.
 
 Letters: K items, Q memory vectors per item, D width.
 """
@@ -14,7 +14,7 @@ Letters: K items, Q memory vectors per item, D width.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,16 +24,16 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from comem_ray.answers import Answer, AnswerStream, Question, Source, Usage
+from comem_ray.answers import Answer, AnswerStream, Question, Source, Usage, image_bytes_of, make_sources
 from comem_ray.clock import Clock
 from comem_ray.config import Config, load_config
 from comem_ray.knowledge.images import open_image
-from comem_ray.knowledge.items import Item, ItemStore
-from comem_ray.memory_store import MemoryStore
+from comem_ray.knowledge.items import ItemStore
+from comem_ray.memory_store import MemoryStore, stack_memory
 from comem_ray.model.adapter import attach_adapter, encoder_fingerprint
 from comem_ray.model.backbone import load_backbone
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import Completion, Prompt, Reasoner
+from comem_ray.model.reasoner import Completion, Prompt, Reasoner, make_prompt
 from comem_ray.model.sequences import ImageFeatures
 from comem_ray.prompts import MODES, Mode
 from comem_ray.retrieval.retriever import Hit, Query, Retriever
@@ -136,7 +136,7 @@ class Pipeline:
         query = Query(self._open(image), text)
         settings = self.config.retrieval
         hits = self.retriever.retrieve([query], k or settings.top_k, by, language or settings.language)[0]
-        return make_sources(hits, self.items.get([hit.item_id for hit in hits], image=images))
+        return self._sources(hits, images)
 
     def memory(self, item_ids: Sequence[str]) -> Tensor:
         """Memory (K, Q, D), bfloat16 on the CPU, in the order given: from the store, what it lacks encoded now.
@@ -152,7 +152,8 @@ class Pipeline:
 
     def contents(self, item_ids: Sequence[str]) -> list[ItemContent]:
         """Texts and decoded images of items, in the order given. Raises UnknownItem."""
-        return open_items(self.items.get(item_ids), self.config.ingest.images.max_pixels)
+        limit = self.config.ingest.images.max_pixels
+        return [(item.text, open_image(item.image or b"", limit)) for item in self.items.get(item_ids)]
 
     def prompt(
         self,
@@ -202,55 +203,18 @@ class Pipeline:
         clock: Clock,
     ) -> list[Answer]:
         with clock.stage("items"):
-            sources = [make_sources(h, self.items.get([hit.item_id for hit in h], image=images)) for h in hits]
+            sources = [self._sources(h, images) for h in hits]
         return [
             Answer(c.text, q.mode, s, Usage(c.prompt_tokens, c.memory_vectors, c.completion_tokens), clock.timings())
             for q, s, c in zip(questions, sources, completions, strict=True)
         ]
 
+    def _sources(self, hits: Sequence[Hit], images: bool) -> list[Source]:
+        items = self.items.get([hit.item_id for hit in hits], image=images)
+        return make_sources(items, [hit.score for hit in hits])
+
     def _open(self, image: str | Path | bytes | Image | None) -> Image | None:
-        if image is None or isinstance(image, Image):
-            return image if image is None else image.convert("RGB")
-        data = image if isinstance(image, bytes) else Path(image).read_bytes()
-        return open_image(data, self.config.ingest.images.max_pixels)
-
-
-def make_prompt(
-    text: str,
-    image: Image | ImageFeatures | None,
-    mode: Mode,
-    items: Sequence[ItemContent] = (),
-    memory: Tensor | None = None,
-    max_new_tokens: int | None = None,
-) -> Prompt:
-    """The reasoner's prompt: memory (K, Q, D) in front in mode memory, items before the question in mode rag.
-
-    Where a mode has nothing to put there (no item was found), the question stands alone.
-    """
-    if mode == "rag" and items:
-        return Prompt(text, image, "rag", items=items, max_new_tokens=max_new_tokens)
-    if mode == "memory" and memory is not None and len(memory):
-        return Prompt(text, image, "memory", memory=memory, max_new_tokens=max_new_tokens)
-    return Prompt(text, image, max_new_tokens=max_new_tokens)
-
-
-def stack_memory(item_ids: Sequence[str], *parts: Mapping[str, Tensor]) -> Tensor:
-    """Memory (K, Q, D) in the order of `item_ids`, each (Q, D) from the first of `parts` that holds it."""
-    rows = {item_id: row for part in reversed(parts) for item_id, row in part.items()}
-    return torch.stack([rows[i] for i in item_ids]) if item_ids else torch.empty(0, 0, 0, dtype=torch.bfloat16)
-
-
-def open_items(items: Sequence[Item], max_pixels: int) -> list[ItemContent]:
-    """Texts and decoded images. Raises ImageError for an image that cannot be decoded."""
-    return [(item.text, open_image(item.image or b"", max_pixels)) for item in items]
-
-
-def make_sources(hits: Sequence[Hit], items: Sequence[Item]) -> list[Source]:
-    """The sources of an answer: the items of `hits`, in the same order, with their scores."""
-    return [
-        Source(item.item_id, item.title, item.text, round(hit.score, 6), item.image_url, item.image)
-        for hit, item in zip(hits, items, strict=True)
-    ]
+        return None if image is None else open_image(image_bytes_of(image), self.config.ingest.images.max_pixels)
 
 
 def _check_question(question: Question, image: Image | None, by: By) -> None:

@@ -2,11 +2,11 @@
 
     ray job submit --working-dir . -- python -m jobs.build_index --config configs/demo.yaml
 
-One worker builds; it streams the embeddings shard by shard and holds the index alone, within index.max_memory_gb.
-Units: `items` (ids and languages, in the order of the vectors), `image`, `text` (a FAISS file each), and for each
-index its recall@10 against exact search on held-out queries (comem_ray/retrieval/recall.py says which). A change of
-index.search measures again and builds nothing. Search times change from run to run: they stand in the summary, not in
-index/.
+One worker builds. It streams the embeddings shard by shard and holds only the index, within index.max_memory_gb.
+The units are `items` (ids and languages, in the order of the vectors), `image` and `text` (one FAISS file each), and
+the recall@10 of each index against exact search on held-out queries (comem_ray/retrieval/recall.py says which). A
+change of index.search measures again and builds nothing. Search times change from run to run, so they are in the
+summary and not in index/.
 """
 
 from __future__ import annotations
@@ -73,10 +73,10 @@ def run(config: Config) -> Summary:
 
 def _refuse_stale(config: Config, embeddings: Embeddings) -> None:
     shards = item_shards(load_manifest(config.folder("items"), ITEMS))
-    made_of = {record.unit: record.inputs for record in embeddings.manifest.records}
-    if made_of != {unit: shard.sha256 for unit, shard in shards.items()}:
+    embedded = {record.unit: record.inputs for record in embeddings.manifest.records}
+    if embedded != {unit: shard.sha256 for unit, shard in shards.items()}:
         raise ArtifactError(
-            f"the embeddings ({len(embeddings):,} items in {len(made_of)} shards) are not those of the items "
+            f"the embeddings ({len(embeddings):,} items in {len(embedded)} shards) are not those of the items "
             f"({len(shards)} shards): run jobs.embed_items with this configuration first"
         )
 
@@ -98,7 +98,7 @@ def _times_file(config: Config, kind: str) -> Path:
 
 
 class BuildIndex:
-    """The actor: one unit a call."""
+    """The actor: one unit per call."""
 
     def __init__(self, config: Config, stage: StageFolder):
         self._config, self._stage = config, stage
@@ -142,9 +142,10 @@ class BuildIndex:
         config, embeddings, seed = self._config.index, self._embeddings, self._config.seed
         index = ItemIndex.load(self._stage.path, kind, config.search)
         queries = held_out_queries(embeddings, kind, self._training, config.recall_queries, seed)
-        found = recall(index.nearest(queries, RECALL_AT)[1], exact_nearest(queries, embeddings.blocks(kind), RECALL_AT))
+        exact = exact_nearest(queries, embeddings.blocks(kind), RECALL_AT)
+        recall_at = recall(index.nearest(queries, RECALL_AT)[1], exact)
         name = f"{kind}.recall.json"
-        write_json(self._stage.path / name, {"queries": len(queries), f"recall_at_{RECALL_AT}": round(found, 4)})
+        write_json(self._stage.path / name, {"queries": len(queries), f"recall_at_{RECALL_AT}": round(recall_at, 4)})
         p50, p99 = search_milliseconds(index, queries, RECALL_AT)
         times = {"search ms p50": round(p50, 3), "search ms p99": round(p99, 3)}
         write_json(_times_file(self._config, kind), times)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,11 @@ from typing import Any
 
 import ray
 import ray.data
-from ray.exceptions import RayError
 
 from comem_ray.artifacts import ArtifactError, write_json
 from comem_ray.config import Config, ConfigError, WorkersConfig, load_config
+from jobs.console import Progress, quiet
+from jobs.refusals import COLUMN, raise_refusal, returns_refusals
 
 Summary = dict[str, int | float | str]
 
@@ -67,36 +67,29 @@ def guarded(
         if dry_run is not None:
             print(dry_run(config), flush=True)
             return 0
-        # Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts one for the length of the job. Said
-        # outright: by itself Ray would look for any cluster of this machine, and wait for one that died.
+        quiet()
+        # Joins the cluster of RAY_ADDRESS (a submitted job has it), else starts one for the length of the job. The
+        # address is explicit: by itself Ray would join any cluster of this machine, and wait for one that died.
         address = os.environ.get("RAY_ADDRESS") or "local"
-        ray.init(address, ignore_reinit_error=True, log_to_driver=False)
+        ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.WARNING)
         run_stage(stage, run, config)
     except StageFailed as error:
-        print(f"{stage}: {error}", file=sys.stderr)
-        return 1
-    except (ConfigError, ArtifactError, RayError) as error:
-        code, message = _refusal(error)
-        if code == 1:
-            raise
-        print(message, file=sys.stderr)
-        return code
+        return _ended(1, f"{stage}: {error}")
+    except ConfigError as error:
+        return _ended(2, f"configuration: {error}")
+    except ArtifactError as error:
+        return _ended(3, f"artifact: {error}")
     return 0
 
 
-def _refusal(error: Exception) -> tuple[int, str]:
-    """Exit code and message of an error; 1 where it is no refusal but a failure."""
-    kind, said = "ConfigError" if isinstance(error, ConfigError) else "ArtifactError", str(error)
-    if isinstance(error, RayError):
-        # Of what a worker raised, Ray keeps no more than the text of the traceback where its constructor raised it.
-        found = re.findall(r"^comem_ray\.\w+\.(ConfigError|ArtifactError): (.*)$", said, re.MULTILINE)
-        kind, said = found[-1] if found else ("", "")
-    codes = {"ConfigError": (2, f"configuration: {said}"), "ArtifactError": (3, f"artifact: {said}")}
-    return codes.get(kind, (1, ""))
+def _ended(code: int, message: str) -> int:
+    print(message, file=sys.stderr)
+    return code
 
 
 def run_stage(stage: str, run: Callable[[Config], Summary], config: Config) -> Summary:
-    """Runs one stage under the clock, saves `<stage>.summary.json` in the run's folder and prints it as a table."""
+    """Runs one stage under the clock, saves summaries/<stage>.json in the run's folder and prints it as a table."""
+    print(f"{stage}: started", flush=True)
     start = time.monotonic()
     summary = run(config)
     summary["seconds"] = round(time.monotonic() - start, 2)
@@ -118,15 +111,15 @@ def _number(value: int | float | str) -> str:
 def run_units(
     units: Sequence[dict[str, Any]], worker: type, arguments: tuple[Any, ...], workers: WorkersConfig, name: str
 ) -> int:
-    """Runs `worker(*arguments)` over `units` on an actor pool (Ray Data); a unit is one row and commits itself.
+    """Runs `worker(*arguments)` over `units` on an actor pool (Ray Data); each unit is one row and commits itself.
 
-    `worker.__call__` takes a batch of one row and returns a batch of one row. A worker that dies is started again and
-    its unit is done again. Returns the number of units done.
+    `worker.__call__` takes a batch of one row; what it returns is not used. A worker that dies is started again and its
+    unit is done again. Returns the number of units done. Raises the ConfigError or ArtifactError of a worker.
     """
     if not units:
         return 0
     dataset = ray.data.from_items(list(units), override_num_blocks=len(units)).map_batches(
-        worker,
+        returns_refusals(worker),
         batch_size=1,
         fn_constructor_args=arguments,
         compute=ray.data.ActorPoolStrategy(size=min(workers.count, len(units))),
@@ -134,4 +127,14 @@ def run_units(
         num_gpus=workers.gpus,
     )
     dataset.set_name(name)
-    return sum(1 for _ in dataset.iter_rows())
+    return drain(dataset, Progress(name, len(units)))
+
+
+def drain(dataset: ray.data.Dataset, progress: Progress) -> int:
+    """Runs a dataset to its end and counts its rows, which hold a refusal or none (`jobs.refusals`)."""
+    # One block per unit, none ahead: a unit counts as soon as it is done.
+    for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
+        for refusal in batch[COLUMN]:
+            raise_refusal(str(refusal))
+            progress.advance()
+    return progress.count

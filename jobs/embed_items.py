@@ -2,8 +2,8 @@
 
     ray job submit --working-dir . -- python -m jobs.embed_items --config configs/demo.yaml
 
-One unit an item shard, on an actor pool; an actor holds one model. Its threads read, decode and tokenise the next
-batches while the current one is computed; the texts of a batch go first, so that there is work while the first images
+One unit per item shard, on an actor pool. An actor holds one model; its threads read, decode and tokenise the next
+batches while the current one is computed. The texts of a batch go first, so that there is work while the first images
 are decoded. A rerun keeps the finished units and ends with the same bytes.
 """
 
@@ -58,7 +58,7 @@ def run(config: Config) -> Summary:
 
 @dataclass
 class _Batch:
-    """A batch on its way: what threads are preparing of some items."""
+    """A batch of items that threads are preparing."""
 
     item_ids: list[str]
     tokens: Future[torch.Tensor] | None
@@ -66,7 +66,7 @@ class _Batch:
 
 
 class EmbedShard:
-    """An actor: the embeddings of one item shard a call."""
+    """An actor: the embeddings of one item shard per call."""
 
     def __init__(self, config: Config, stage: StageFolder):
         clip = config.clip
@@ -97,7 +97,7 @@ class EmbedShard:
         return pa.concat_tables(parts).combine_chunks()
 
     def _prepared(self, path: Path) -> Iterator[_Batch]:
-        """The batches of a shard, the next ones under way when one is handed out."""
+        """The batches of a shard; the next ones are begun before one is yielded."""
         under_way: deque[_Batch] = deque()
         with pq.ParquetFile(path) as file:
             columns = ["item_id", "text", "image"] if self._clip.texts else ["item_id", "image"]

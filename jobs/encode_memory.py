@@ -1,10 +1,10 @@
 """Precomputes the memory of every knowledge item.
 
-ray job submit --working-dir . -- python -m jobs.encode_memory --config configs/demo.yaml
+    ray job submit --working-dir . -- python -m jobs.encode_memory --config configs/demo.yaml
 
-One unit an item shard (its items of `memory.languages`), on an actor pool; an actor holds one backbone with the adapter
-on. Within a shard, items go through the model in batches of like length, while a thread decodes and tokenises the next
-chunk.
+One unit per item shard (its items of `memory.languages`), on an actor pool. An actor holds one backbone with the
+adapter on. Within a shard, items go through the model in batches of like length, while a thread decodes and tokenises
+the next chunk. A rerun keeps the finished units and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -20,35 +20,37 @@ import torch
 from comem_ray.artifacts import StageFolder, load_manifest
 from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
+from comem_ray.knowledge.items import STAGE as ITEMS
+from comem_ray.knowledge.items import item_shards
 from comem_ray.memory_store import STAGE, write_memory
 from comem_ray.model.adapter import encoder_fingerprint, encoder_identity
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.sequences import TokenSequence
 from jobs.common import Summary, main, run_units
 
-CHUNK_ITEMS = 256  # prepared at once: at 64 image tokens an item, some 300 MB of patches
+CHUNK_ITEMS = 256  # prepared at once: at 64 image tokens per item, some 300 MB of patches
 
 
 def run(config: Config) -> Summary:
     """Writes memory/ under the run's root."""
-    items = load_manifest(config.folder("items"), "ingest")
+    shards = item_shards(load_manifest(config.folder("items"), ITEMS))
     identity = {
         "encoder": encoder_fingerprint(config),
         **encoder_identity(config),
         "languages": config.memory.languages,
     }
     stage = StageFolder(config.folder("memory"), STAGE, identity)
-    inputs = {r.unit: s.sha256 for r in items.records for s in r.shards if s.name == f"{r.unit}.parquet"}
-    done = stage.finished(inputs)
-    todo = [{"unit": unit, "inputs": digest} for unit, digest in inputs.items() if unit not in done]
-    run_units(todo, EncodeShard, (config, stage), config.memory.workers, "encode_memory")
+    inputs = {unit: shard.sha256 for unit, shard in shards.items()}
+    kept = stage.finished(inputs)
+    todo = [{"unit": unit, "inputs": digest} for unit, digest in inputs.items() if unit not in kept]
+    run_units(todo, EncodeShard, (config, stage), config.memory.workers, STAGE)
     manifest = stage.close(inputs)
     size = sum(s.bytes for s in manifest.shards())
-    return {"items": manifest.counts.get("items", 0), "shards": len(inputs), "kept": len(done), "bytes": size}
+    return {"items": manifest.counts.get("items", 0), "shards": len(inputs), "kept": len(kept), "bytes": size}
 
 
 class EncodeShard:
-    """An actor: the memory of one item shard a call."""
+    """An actor: the memory of one item shard per call."""
 
     def __init__(self, config: Config, stage: StageFolder):
         workers = config.memory.workers
@@ -63,8 +65,8 @@ class EncodeShard:
         wanted = None if chosen is None else [("language", "in", chosen)]
         table = pq.read_table(path, columns=["item_id", "text", "image"], filters=wanted)
         item_ids = table["item_id"].to_pylist()
-        parts = [self.encoder.encode_sequences(chunk) for chunk in self._chunks(table)]
         name = f"{unit}.safetensors"
+        parts = [self.encoder.encode_sequences(chunk) for chunk in self._chunks(table)]
         memory = torch.cat(parts) if parts else torch.empty(0, *self.encoder.adapter.qformer.queries.shape)
         write_memory(self.stage.path / name, item_ids, memory.to(torch.bfloat16))
         self.stage.commit(unit, inputs, {name: len(item_ids)}, {"items": len(item_ids)})
@@ -88,4 +90,4 @@ class EncodeShard:
 
 
 if __name__ == "__main__":
-    main("encode_memory", run, __doc__ or "")
+    main(STAGE, run, __doc__)

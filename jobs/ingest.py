@@ -2,11 +2,12 @@
 
     ray job submit --working-dir . -- python -m jobs.ingest --config configs/demo.yaml
 
-Two passes. The scan streams every file once, one task a file, to cut it into units and to find rows that repeat earlier
-ones. Then one reader a file streams the unfinished units to a pool of workers, which fetch and normalise the images
-and commit the units. Ray Data holds the readers back when the workers are behind, so memory stays bounded.
-A rerun keeps the finished units; with ingest.retry_failed it does again those with rows that may succeed now, and
-only these rows of them. The result is the same after any number of kills.
+Two passes. The scan streams every file once, one task per file. It cuts the file into units and finds rows that repeat
+earlier ones. Then one reader per file streams the unfinished units to a pool of workers. These fetch and normalise the
+images and commit the units. Ray Data holds the readers back when the workers are behind, so memory stays bounded.
+
+A rerun keeps the finished units. With ingest.retry_failed it tries again the rows that may succeed now, and only these.
+The result is the same after any number of kills.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ from typing import Any
 import pyarrow as pa
 import ray.data
 
-from comem_ray.artifacts import Manifest, Record, StageFolder
-from comem_ray.config import Config, IngestConfig
+from comem_ray.artifacts import ArtifactError, Manifest, Record, StageFolder
+from comem_ray.config import Config, ConfigError, IngestConfig
 from comem_ray.knowledge.ingest import ImageMaker, ingest_unit
 from comem_ray.knowledge.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
 from comem_ray.knowledge.sources.files import SourceFile, source_files
 from comem_ray.knowledge.sources.scan import Scan, Unit, saved_scan, scan, units
-from jobs.common import Summary, main
+from jobs.common import Summary, drain, main
+from jobs.console import Progress
+from jobs.refusals import COLUMN, raise_refusal, refusal_of, returns_refusals, to_text
 
 STAGE = "ingest"
 
@@ -51,33 +54,31 @@ def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
     """Scans on the cluster the files that have no valid scan in `folder` yet, then reads what the tasks saved there."""
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
-        return {"rows": len(scan(row["file"], rows, folder).identities)}
+        return {COLUMN: refusal_of(lambda: scan(pickle.loads(row["file"]), rows, folder))}
 
     scans = [saved_scan(file, rows, folder) for file in files]
-    items = [{"file": file} for file, saved in zip(files, scans, strict=True) if saved is None]
+    items = [{"file": pickle.dumps(file)} for file, saved in zip(files, scans, strict=True) if saved is None]
     if items:
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(task, num_cpus=1)
         dataset.set_name("scan")
-        for _ in dataset.iter_rows():
-            pass
+        drain(dataset, Progress(f"{STAGE}, scan", len(items), "files", lines=1))
     # A file that could not be read to its end has no lasting scan: here it is read once more.
     return [saved_scan(file, rows, folder) or scan(file, rows, folder) for file in files]
 
 
 def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: IngestConfig) -> None:
     """Makes the units of `todo`, which holds a list of units for each file."""
-    items: list[dict[str, Any]] = [{"file": f, "units": u} for f, u in zip(files, todo, strict=True) if u]
+    items = [{"job": pickle.dumps((file, missing))} for file, missing in zip(files, todo, strict=True) if missing]
     if not items:
         return
+    count = sum(map(len, todo))
 
     def read(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        wanted = {unit.chunk: unit for unit in row["units"]}
-        for chunk in read_chunks(row["file"], ingest.rows_per_shard):
-            if chunk.number in wanted:
-                job = pickle.dumps((row["file"], wanted.pop(chunk.number)))
-                yield {"job": job, "payload": to_bytes(chunk.batch)}
-            if not wanted:
-                return
+        try:
+            file, units = pickle.loads(row["job"])
+            yield from _read_units(file, units, ingest.rows_per_shard)
+        except (ConfigError, ArtifactError) as error:
+            yield _unit_row(refusal=to_text(error))
 
     dataset: ray.data.Dataset = ray.data.from_items(items, override_num_blocks=len(items))
     dataset.context.target_max_block_size = 1  # bytes: each unit is a block of its own, for any worker to take
@@ -86,28 +87,41 @@ def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFo
         read, num_cpus=0, compute=ray.data.TaskPoolStrategy(size=min(len(items), ingest.workers.count))
     )
     dataset = dataset.map_batches(
-        _Worker,
+        returns_refusals(IngestUnit),
         batch_size=1,
         batch_format="pyarrow",
         fn_constructor_args=(stage, ingest),
-        compute=ray.data.ActorPoolStrategy(size=min(ingest.workers.count, sum(map(len, todo)))),
+        compute=ray.data.ActorPoolStrategy(size=min(ingest.workers.count, count)),
         num_cpus=ingest.workers.cpus,
     )
     dataset.set_name(STAGE)
-    for _ in dataset.iter_rows():
-        pass
+    drain(dataset, Progress(STAGE, count))
 
 
-class _Worker:
-    """Makes one unit a call."""
+def _read_units(file: SourceFile, units: list[Unit], rows: int) -> Iterator[dict[str, Any]]:
+    """A row for each of `units` that the file still has; stops reading after the last one."""
+    wanted = {unit.chunk: unit for unit in units}
+    for chunk in read_chunks(file, rows):
+        if chunk.number in wanted:
+            yield _unit_row(pickle.dumps((file, wanted.pop(chunk.number))), to_bytes(chunk.batch))
+        if not wanted:
+            return
+
+
+def _unit_row(job: bytes = b"", payload: bytes = b"", refusal: str = "") -> dict[str, Any]:
+    return {"job": job, "payload": payload, COLUMN: refusal}
+
+
+class IngestUnit:
+    """An actor: makes one unit per call."""
 
     def __init__(self, stage: StageFolder, ingest: IngestConfig):
         self._stage, self._maker = stage, ImageMaker(ingest, decoders=math.ceil(ingest.workers.cpus))
 
-    def __call__(self, batch: pa.Table) -> dict[str, list[str]]:
+    def __call__(self, batch: pa.Table) -> None:
+        raise_refusal(batch[COLUMN][0].as_py())
         file, unit = pickle.loads(batch["job"][0].as_py())
-        record = ingest_unit(file, unit, from_bytes(batch["payload"][0].as_buffer()), self._stage, self._maker)
-        return {"unit": [record.unit]}
+        ingest_unit(file, unit, from_bytes(batch["payload"][0].as_buffer()), self._stage, self._maker)
 
 
 def _worth_retrying(record: Record, ingest: IngestConfig) -> bool:

@@ -1,8 +1,8 @@
-"""The whole road on one screen: a WIT file becomes a knowledge base that questions can be asked against.
+"""The whole product on one screen: a WIT file becomes a knowledge base that answers questions.
 
-ray job submit --working-dir . -- python -m jobs.quickstart --config configs/demo.yaml
+    ray job submit --working-dir . -- python -m jobs.quickstart --config configs/demo.yaml
 
-Each stage is also a job of its own. Any of them may be killed and run again: what is finished is kept.
+Each stage is also a job of its own. Any of them may be killed and run again; finished units are kept.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ STAGES = {
     "ingest": ingest.run,  # WIT rows          -> items/       numbered parquet shards of knowledge items
     "embed_items": embed_items.run,  # items   -> embeddings/  CLIP embeddings, image and text
     "build_index": build_index.run,  # vectors -> index/       FAISS
-    "encode_memory": encode_memory.run,  # items -> memory/    8 vectors an item
+    "encode_memory": encode_memory.run,  # items -> memory/    8 vectors per item
 }
 
 
 def run(config: Config) -> Summary:
-    """Runs the stages in turn; what serves them afterwards is serve/app.py."""
+    """Runs the stages in turn. serve/app.py serves what they make."""
     summaries = {name: run_stage(name, stage, config) for name, stage in STAGES.items()}
     return {f"{name} (s)": summary["seconds"] for name, summary in summaries.items()}
 
 
 if __name__ == "__main__":
-    main("quickstart", run, __doc__ or "")
+    main("quickstart", run, __doc__)

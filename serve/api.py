@@ -26,7 +26,7 @@ from serve.errors import Guard, api_error, overloaded
 from serve.flow import Flow, Json, image_url
 
 _DESCRIPTION = """
-Questions about images, answered by a frozen vision-language model that is helped by retrieved knowledge items.
+Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.
 Every error has the shape `{"error": {"type", "message", "field"}}`.
 """
 _STREAMED = {
@@ -46,8 +46,8 @@ def build_api(flow: Flow, limits: ApiConfig) -> FastAPI:
     _questions(app, flow)
     _items(app, flow)
     _health(app, flow)
-    for kind in (HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, _on_error)
+    for error in (HTTPException, RequestValidationError):
+        app.add_exception_handler(error, _on_error)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
     app.add_middleware(Guard)  # outermost, as the last one added
     return app
@@ -103,8 +103,8 @@ def _health(app: FastAPI, flow: Flow) -> None:
     async def readyz() -> Response:
         """Every deployment answers."""
         if unready := await flow.unready():
-            said = ", ".join(f"{name} ({why})" for name, why in unready.items())
-            raise overloaded(f"no answer from {said}")
+            names = ", ".join(f"{name} ({why})" for name, why in unready.items())
+            raise overloaded(f"no answer from {names}")
         return JSONResponse({"status": "ready"})
 
 

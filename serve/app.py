@@ -12,7 +12,7 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 
 from comem_ray.config import load_config
-from serve.deployments import Ingress, MemoryEncoder, Reasoner, Retriever
+from serve.deployments import Ingress, MemoryEncoderDeployment, ReasonerDeployment, RetrieverDeployment
 
 
 class AppArgs(BaseModel):
@@ -24,9 +24,11 @@ class AppArgs(BaseModel):
     overrides: list[str] = []
 
 
-# What a bare `build_app` runs with; serve/config.yaml sets its own.
+# By the names that the YAML files, logs and dashboards have.
+_MODELS = {"Retriever": RetrieverDeployment, "MemoryEncoder": MemoryEncoderDeployment, "Reasoner": ReasonerDeployment}
+# What `build_app` runs with where nobody says otherwise; serve/config.yaml does.
 _MODEL = {"max_ongoing_requests": 32, "max_queued_requests": 64, "ray_actor_options": {"num_cpus": 0.2}}
-# No limit on its queue: the models' queues say when there is no room, in the API's own words.
+# No limit on its queue: the queues of the models say when there is no room, in the API's own words.
 _INGRESS = {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.2}}
 
 
@@ -34,9 +36,9 @@ def build_app(args: dict[str, Any]) -> Application:
     """The bound graph of AppArgs. Raises ValueError (ConfigError) where they or the configuration cannot be used."""
     checked = AppArgs.model_validate(args)
     config = load_config(checked.config, checked.overrides)
-    models = [_deployment(model, _MODEL).bind(config) for model in (Retriever, MemoryEncoder, Reasoner)]
-    return _deployment(Ingress, _INGRESS).bind(config, *models)
+    models = [_deployment(name, model, _MODEL).bind(config) for name, model in _MODELS.items()]
+    return _deployment("Ingress", Ingress, _INGRESS).bind(config, *models)
 
 
-def _deployment(cls: type, options: dict[str, Any]) -> Deployment:
-    return ray_serve.deployment(**options)(cls)
+def _deployment(name: str, cls: type, options: dict[str, Any]) -> Deployment:
+    return ray_serve.deployment(name=name, **options)(cls)

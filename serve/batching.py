@@ -1,8 +1,8 @@
-"""Batches across users for work that one thread does: whoever waits when the worker is free goes together.
+"""Batches across users for work that one thread does: the requests that wait when the thread is free share a batch.
 
-A lone request never waits, and under load batches fill by themselves. (`ray.serve.batch` cannot do both. It closes a
-batch before the worker is free: without a waiting time every batch of a busy replica holds one request, and with one a
-lone request always waits it out.)
+A lone request never waits, and under load batches fill by themselves. `ray.serve.batch` cannot do both, for it closes a
+batch before the worker is free. Without a waiting time, every batch of a busy replica holds one request. With a waiting
+time, a lone request always waits for its end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ log = logging.getLogger("ray.serve")  # its records carry the request id
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 
-FAILURES_UNHEALTHY = 3  # batches that fail one after another: a GPU in error never recovers within its process
+FAILURES_UNHEALTHY = 3  # batches that fail in a row: a GPU in error never recovers within its process
 
 
 @dataclass
@@ -31,7 +31,7 @@ class _Waiting(Generic[Request, Reply]):
 
 
 class Batcher(Generic[Request, Reply]):
-    """Calls `run(requests)` in a thread, one batch at a time; `run` returns one reply a request, in their order.
+    """Calls `run(requests)` in a thread, one batch at a time; `run` returns one reply per request, in their order.
 
     An exception of `run` goes to every request of its batch.
     """
@@ -44,7 +44,7 @@ class Batcher(Generic[Request, Reply]):
         self._failures = 0
 
     async def __call__(self, request: Request, logged: bool = True) -> Reply:
-        """The reply to one request, which shares a batch with those that came meanwhile."""
+        """The reply to one request, which shares a batch with those that came in the meantime."""
         start = time.perf_counter()
         waiting = _Waiting[Request, Reply](request, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
@@ -79,7 +79,7 @@ class Batcher(Generic[Request, Reply]):
         self._worker = None
 
     def _take(self) -> list[_Waiting[Request, Reply]]:
-        """The next batch; those whose user went away are left out."""
+        """The next batch; requests whose user went away are left out."""
         batch: list[_Waiting[Request, Reply]] = []
         while self._waiting and len(batch) < self._max_batch:
             waiting = self._waiting.popleft()

@@ -1,6 +1,6 @@
-"""The bodies of the HTTP API, as models: what a request may hold, what a reply holds, with the examples of the docs.
+"""The bodies of the HTTP API: the fields of requests and replies, with the examples of the documentation.
 
-Limits that the configuration sets (characters of a question, top_k, ...) are checked in `serve.checks`.
+`serve.checks` has the limits that the configuration sets (characters of a question, top_k, ...).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class AnswerRequest(_Request):
     )
     question: str
     image: Image = None
-    mode: Mode = Field("memory", description="what the reasoner sees besides: nothing, items in the prompt, or memory")
+    mode: Mode = Field("memory", description="what helps the answer: nothing, the items in the prompt, or their memory")
     top_k: TopK = None
     language: Language = None
     max_new_tokens: int | None = Field(None, ge=1, description="tokens of the answer at most")
@@ -68,39 +68,39 @@ class RetrieveRequest(_Request):
     )
     image: Image = None
     text: str | None = None
-    by: By | None = Field(None, description="what is compared; by default all that is given")
+    by: By | None = Field(None, description="what is compared; by default all that the request has")
     top_k: TopK = None
     language: Language = None
     text_weight: float | None = Field(None, ge=0, le=1, description="weight of the text's score where by is both")
 
 
-class Source(BaseModel):
+class SourceBody(BaseModel):
     item_id: str
     title: str
     text: str
-    score: float = Field(description="cosine similarity, for `both` the weighted mean of two")
+    score: float = Field(description="cosine similarity; for `both`, the weighted mean of two")
     image_url: str = Field(description="the source's own URL, else the path of the image in this API")
 
 
-class Usage(BaseModel):
-    prompt_tokens: int = Field(description="tokens of question, images and items; memory is counted apart")
+class UsageBody(BaseModel):
+    prompt_tokens: int = Field(description="tokens of question, images and items, without memory")
     memory_vectors: int
     completion_tokens: int
 
 
-Timings = Annotated[dict[str, float], Field(description="milliseconds a stage, and of the whole request (`total`)")]
+Timings = Annotated[dict[str, float], Field(description="milliseconds per stage, and of the whole request (`total`)")]
 
 
 class AnswerReply(BaseModel):
     answer: str
     mode: Mode
-    sources: list[Source]
+    sources: list[SourceBody]
     timings_ms: Timings
-    usage: Usage
+    usage: UsageBody
 
 
 class RetrieveReply(BaseModel):
-    sources: list[Source]
+    sources: list[SourceBody]
     timings_ms: Timings
 
 
@@ -119,14 +119,14 @@ class StatusReply(BaseModel):
     status: str
 
 
-class ErrorDetail(BaseModel):
+class ErrorBody(BaseModel):
     type: str = Field(description="a code that stays the same between versions")
     message: str = Field(description="a sentence that says what to change")
     field: str | None = Field(None, description="the field of the request it is about")
 
 
 class ErrorReply(BaseModel):
-    error: ErrorDetail
+    error: ErrorBody
 
 
 def error_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -149,7 +149,7 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
         None,
     ),
     415: (
-        "The body is declared as something else than JSON",
+        "The body is not declared as JSON",
         "unsupported_media_type",
         "want Content-Type: application/json, got text/plain",
         None,
@@ -167,7 +167,7 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
         None,
     ),
     503: (
-        "No room, or a part is being restarted; Retry-After says when to come again",
+        "No room, or a part is being restarted; Retry-After says when to try again",
         "overloaded",
         "too many requests are waiting for the reasoner: send the same request again in a few seconds",
         None,

@@ -1,6 +1,6 @@
-"""ASGI layer in front of the API: a body that is too large, or not declared as JSON, is refused before it is read.
+"""ASGI layer in front of the API: refuses a body that is too large, or not declared as JSON, before it is read.
 
-A declared length is judged by its header; a chunked body is counted while it is read, and reading stops at the limit.
+A declared length is read from the header. A chunked body is counted while it is read, and reading stops at the limit.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class BodyLimit:
         length = headers.get("content-length", "0")
         if length.isdecimal() and int(length) > self.max_bytes:
             return self._too_large(f"{int(length):,}")
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        if scope["method"] == "POST" and kind != "application/json":
-            got = repr(kind[:100]) if kind else "none"
+        media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+        if scope["method"] == "POST" and media_type != "application/json":
+            got = repr(media_type[:100]) if media_type else "none"
             return ApiError(415, "unsupported_media_type", f"want Content-Type: application/json, got {got}")
         return None
 

@@ -1,6 +1,6 @@
-"""What is checked of a request before any model works on it: the configured limits, and the image by its header.
+"""Checks of a request before any model works on it: the configured limits, and the image by its header.
 
-Raises ApiError, naming the field and what would be right. An image is decoded later, where its pixels are needed.
+Raises ApiError, which names the field and what would be right. An image is decoded later, where its pixels are needed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Checks:
                 422, "text_too_long", f"{field} has {len(text):,} characters, the limit is {limit:,}: shorten it", field
             )
         if any("\ud800" <= c <= "\udfff" for c in text):
-            raise ApiError(422, "invalid_field", f"{field} holds half a surrogate pair, which is no character", field)
+            raise ApiError(422, "invalid_field", f"{field} holds half a surrogate pair: remove it", field)
         return text
 
     def top_k(self, top_k: int | None) -> int:
@@ -66,29 +66,29 @@ class Checks:
             raise ApiError(422, "invalid_field", f"max_new_tokens is {tokens:,}, want 1 to {limit:,}", "max_new_tokens")
         return tokens
 
-    def answer_search(self, ask: AnswerRequest, image: bytes | None) -> Search | None:
+    def answer_search(self, request: AnswerRequest, image: bytes | None) -> Search | None:
         """The search of a question; None in mode 'none'."""
-        k = self.top_k(ask.top_k)
-        if ask.mode == "none":
+        k = self.top_k(request.top_k)
+        if request.mode == "none":
             return None
         by = self.retrieval.by
-        _want_image(image, by, f"mode {ask.mode!r}", "or use mode 'none'")
-        return Search(image, ask.question, k, by, self._language(ask), None)
+        _want_image(image, by, f"mode {request.mode!r}", "or use mode 'none'")
+        return Search(image, request.question, k, by, self._language(request), None)
 
-    def _language(self, ask: AnswerRequest | RetrieveRequest) -> str | None:
-        return ask.language or self.retrieval.language
+    def _language(self, request: AnswerRequest | RetrieveRequest) -> str | None:
+        return request.language or self.retrieval.language
 
-    def search(self, ask: RetrieveRequest, image: bytes | None) -> Search:
-        """The search of a retrieve request; by all that is given where it does not say."""
-        text = None if ask.text is None else self.text(ask.text, "text")
+    def search(self, request: RetrieveRequest, image: bytes | None) -> Search:
+        """The search of a retrieve request; without `by`, all that is given is compared."""
+        text = None if request.text is None else self.text(request.text, "text")
         if image is None and text is None:
             raise ApiError(422, "missing_field", "give an image, a text, or both", "image")
         given: By = "both" if image and text else "image" if image else "text"
-        by = ask.by or given
+        by = request.by or given
         _want_image(image, by, f"by {by!r}", "or search by 'text'")
         if by in ("text", "both") and text is None:
             raise ApiError(422, "missing_field", f"by {by!r} needs a text: add one, or search by 'image'", "text")
-        return Search(image, text, self.top_k(ask.top_k), by, self._language(ask), ask.text_weight)
+        return Search(image, text, self.top_k(request.top_k), by, self._language(request), request.text_weight)
 
 
 def _want_image(image: bytes | None, by: By, what: str, other: str) -> None:

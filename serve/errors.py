@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serve.clock import Clock
+from comem_ray.clock import Clock
 from serve.messages import Refusal
 
 log = logging.getLogger("ray.serve")  # its records carry the request id
@@ -42,7 +42,7 @@ class ApiError(HTTPException):
 
 
 def overloaded(what: str) -> ApiError:
-    """503: a queue is full or a replica is being replaced; the same request will do later."""
+    """503: a queue is full, or a replica is being replaced; the same request will succeed later."""
     headers = {"Retry-After": str(RETRY_AFTER_S)}
     return ApiError(503, "overloaded", f"{what}: send the same request again in a few seconds", None, headers)
 
@@ -51,7 +51,7 @@ def internal() -> ApiError:
     return ApiError(500, "internal", "something failed on our side: the log has it under this response's X-Request-ID")
 
 
-async def asked(response: Awaitable[T | Refusal], what: str) -> T:
+async def reply_of(response: Awaitable[T | Refusal], what: str) -> T:
     """The reply of a deployment. Raises ApiError where it refused, has no room, or died on the way."""
     try:
         reply = await response
@@ -73,7 +73,7 @@ def unavailable(error: Exception, what: str) -> ApiError | None:
 
 
 def api_error(error: Exception) -> ApiError:
-    """Any exception as an ApiError; one that is no fault of the request is logged with its traceback."""
+    """Any exception as an ApiError; one that is not the fault of the request is logged with its traceback."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, RequestValidationError):
@@ -87,7 +87,7 @@ def api_error(error: Exception) -> ApiError:
 def _http(error: HTTPException) -> ApiError:
     headers = dict(error.headers) if error.headers else None
     if error.status_code == 404:
-        return ApiError(404, "unknown_path", "there is no such path: see /docs for those there are", None, headers)
+        return ApiError(404, "unknown_path", "there is no such path: see /docs for the paths", None, headers)
     if error.status_code == 405:
         allowed = (headers or {}).get("Allow") or (headers or {}).get("allow", "another method")
         return ApiError(405, "method_not_allowed", f"this path wants {allowed}", None, headers)
@@ -98,9 +98,8 @@ def _http(error: HTTPException) -> ApiError:
 
 def _invalid(error: Any) -> ApiError:
     """The first fault that the request's model found, in words."""
-    # loc is ("body", field, ...) or ("path", field); a body that is no object has none.
-    place = [str(part) for part in error["loc"]]
-    field = ".".join(place[1:]) or None
+    # loc is ("body", field, ...) or ("path", field); a body that is not an object has no field.
+    field = ".".join(str(part) for part in error["loc"][1:]) or None
     if error["type"] == "json_invalid":
         return ApiError(400, "invalid_json", f"the body is not JSON: {error['ctx']['error']} at character {field}")
     if field is None:
@@ -113,7 +112,7 @@ def _invalid(error: Any) -> ApiError:
 
 
 class Guard:
-    """Outermost ASGI layer: one log line a request, and a 500 in our shape for what no handler caught."""
+    """Outermost ASGI layer: one log line per request, and a 500 in our shape for what no handler caught."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -137,5 +136,5 @@ class Guard:
             await api_error(error).response()(scope, receive, watched)
         finally:
             timings = {**clock.timings(), **scope.get("state", {}).get("timings_ms", {})}
-            said = " ".join(f"{stage}_ms={ms}" for stage, ms in timings.items())
-            log.info("%s %r status=%s %s", scope["method"], scope["path"][:200], status, said)
+            text = " ".join(f"{stage}_ms={ms}" for stage, ms in timings.items())
+            log.info("%s %r status=%s %s", scope["method"], scope["path"][:200], status, text)

@@ -1,6 +1,6 @@
-"""The road of a request through the deployments: checks, retrieval, memory (from the store, or fresh), answer.
+"""The way of a request through the deployments: checks, retrieval, memory (stored, or encoded now), answer.
 
-Runs in the ingress. Files are read in threads, models work elsewhere; nothing here computes.
+Runs in the ingress. Files are read in threads, and the models work in their own replicas; nothing here computes.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import torch
 from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
+from comem_ray.answers import make_sources
+from comem_ray.clock import Clock
 from comem_ray.config import Config
 from comem_ray.knowledge.items import Item, ItemStore, UnknownItem
-from comem_ray.memory_store import MemoryStore
+from comem_ray.memory_store import MemoryStore, stack_memory
 from comem_ray.model.adapter import encoder_fingerprint
 from serve.bodies import AnswerRequest, RetrieveRequest
 from serve.checks import Checks
-from serve.clock import Clock
-from serve.errors import ApiError, api_error, asked, unavailable
-from serve.messages import Ask, Hits, Refusal, Reply, Search, packed, unpacked
+from serve.errors import ApiError, api_error, reply_of, unavailable
+from serve.messages import Hits, ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory, unpack_memory
 
 READY_TIMEOUT_S = 5
-FRESH_ITEMS = 256  # memories kept that the store does not hold: 15 MB at 7B
+KEPT_MEMORIES = 256  # of items that the store does not hold: 15 MB at 7B
 
 Json = dict[str, Any]
 
@@ -37,20 +37,20 @@ Json = dict[str, Any]
 class Prepared:
     """A question with all that the reasoner needs."""
 
-    ask: Ask
+    request: ReasonerRequest
     hits: Hits
-    items: Awaitable[list[Item]]  # being read; in mode memory only the reply shows them, nobody waits before
+    items: Awaitable[list[Item]]  # being read; in mode memory only the reply needs them
     clock: Clock
 
     async def sources(self) -> list[Json]:
-        """The items found, as the reply shows them. Raises UnknownItem where the index names one that is gone."""
+        """The hits as the reply has them. Raises UnknownItem where the index names an item that is gone."""
         return _sources(self.hits, await self.items)
 
 
 class Flow:
-    """Answers requests by asking the deployments behind the three handles.
+    """Answers requests with the deployments behind the three handles.
 
-    Raises ArtifactError at the start where a stage of the knowledge base is missing or of another make.
+    The constructor raises ArtifactError where a stage of the knowledge base is missing or was made by something else.
     """
 
     def __init__(
@@ -59,9 +59,10 @@ class Flow:
         self.checks = Checks(config)
         self.items = ItemStore(config.folder("items"))
         self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
-        self._fresh: OrderedDict[str, Tensor] = OrderedDict()
+        self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # memories that the store does not hold
         self._retrieve, self._encode, self._answer = retriever.retrieve, encoder.encode, reasoner.answer
-        self._look, self._under_way, self._ahead = reasoner.look, 0, set[asyncio.Future[None]]()
+        self._encode_image, self._tasks = reasoner.encode_image, set[asyncio.Future[None]]()
+        self._answers_under_way = 0
         self._stream = reasoner.options(method_name="stream", stream=True)
         self._ready = {"Retriever": retriever.ready, "MemoryEncoder": encoder.ready, "Reasoner": reasoner.ready}
 
@@ -72,31 +73,31 @@ class Flow:
         max_new_tokens = self.checks.max_new_tokens(request.max_new_tokens)
         image = self.checks.image(request.image)
         search = self.checks.answer_search(request, image)
-        if search is not None and image is not None and not self._under_way:
-            self._look_ahead(image)
+        if search is not None and image is not None and not self._answers_under_way:
+            self._encode_image_ahead(image)
         hits = [] if search is None else await self._hits(search, clock)
         ids = [item_id for item_id, _ in hits]
         items = asyncio.ensure_future(self._read(ids, request.mode == "rag", clock))
-        shown, memory = [], None
+        prompt_items, memory = [], None
         if request.mode == "rag":
-            shown = [(i.text, i.image) for i in await items if i.image is not None]
+            prompt_items = [(i.text, i.image) for i in await items if i.image is not None]
         if request.mode == "memory":
-            memory = packed(await self._memory(ids, clock))
-        ask = Ask(question, image, request.mode, max_new_tokens, shown, memory)
-        return Prepared(ask, hits, items, clock)
+            memory = pack_memory(await self._memory(ids, clock))
+        prepared = ReasonerRequest(question, image, request.mode, max_new_tokens, prompt_items, memory)
+        return Prepared(prepared, hits, items, clock)
 
     async def answer(self, prepared: Prepared) -> Json:
         """The answer's body. Raises ApiError."""
         with prepared.clock.stage("answer"), self._answering():
-            reply = await asked(self._answer.remote(prepared.ask), "the reasoner")
+            reply = await reply_of(self._answer.remote(prepared.request), "the reasoner")
         return await _body(prepared, reply)
 
     async def stream(self, prepared: Prepared) -> AsyncIterator[tuple[str, Json]]:
-        """Events (name, data): sources, then a token a piece of text, then done; error in place of what fails."""
+        """Events (name, data): sources, one token per piece of text, done. What fails ends with the event error."""
         yield "sources", {"sources": await prepared.sources()}
         try:
             with prepared.clock.stage("answer"), self._answering():
-                pieces: Any = self._stream.remote(prepared.ask)
+                pieces: Any = self._stream.remote(prepared.request)
                 async for piece in pieces:
                     if isinstance(piece, str):
                         yield "token", {"text": piece}
@@ -132,27 +133,27 @@ class Flow:
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
-        self._under_way += 1
+        self._answers_under_way += 1
         try:
             yield
         finally:
-            self._under_way -= 1
+            self._answers_under_way -= 1
 
-    def _look_ahead(self, image: bytes) -> None:
-        """Has an idle reasoner look at the image during retrieval. A busy one has no time to gain: it sees all
-        images of a batch at once."""
+    def _encode_image_ahead(self, image: bytes) -> None:
+        """Has an idle reasoner encode the image during retrieval. A busy one would gain no time: it encodes all images
+        of a batch at once."""
 
-        async def look() -> None:
-            with suppress(Exception):  # a hint; what is wrong will be said to the question itself
-                await self._look.remote(image)
+        async def encode() -> None:
+            with suppress(Exception):  # what is wrong with the image is an error of the question itself, later
+                await self._encode_image.remote(image)
 
-        task = asyncio.ensure_future(look())
-        self._ahead.add(task)  # asyncio itself keeps no reference
-        task.add_done_callback(self._ahead.discard)
+        task = asyncio.ensure_future(encode())
+        self._tasks.add(task)  # asyncio itself keeps no reference
+        task.add_done_callback(self._tasks.discard)
 
     async def _hits(self, search: Search, clock: Clock) -> Hits:
         with clock.stage("retrieve"):
-            return await asked(self._retrieve.remote(search), "the retriever")
+            return await reply_of(self._retrieve.remote(search), "the retriever")
 
     async def _read(self, ids: Sequence[str], image: bool, clock: Clock) -> list[Item]:
         if not ids:
@@ -163,41 +164,40 @@ class Flow:
     async def _memory(self, ids: Sequence[str], clock: Clock) -> Tensor:
         """Memory (K, Q, D) of the items: from the store, and what it does not hold from the memory encoder."""
         with clock.stage("memory"):
-            missing = self.store.missing(ids)
-            if not missing:
-                return await asyncio.to_thread(self.store.get, ids)
-            stored = [i for i in ids if i not in missing]
-            memory = dict(zip(stored, await asyncio.to_thread(self.store.get, stored), strict=True))
-            memory |= await self._fresh_memory(missing)
-            return torch.stack([memory[i] for i in ids])
+            stored = await asyncio.to_thread(self.store.get_stored, ids)
+            missing = [i for i in ids if i not in stored]
+            return stack_memory(ids, stored, await self._encode_missing(missing) if missing else {})
 
-    async def _fresh_memory(self, ids: Sequence[str]) -> dict[str, Tensor]:
-        known = {i: self._fresh[i] for i in ids if i in self._fresh}
-        unknown = [i for i in ids if i not in known]
-        if unknown:
-            items = [(i.text, i.image) for i in await asyncio.to_thread(self.items.get, unknown)]
-            made = unpacked(await asked(self._encode.remote(items), "the memory encoder"))
-            known |= dict(zip(unknown, made, strict=True))
-        self._fresh |= known
-        while len(self._fresh) > FRESH_ITEMS:
-            self._fresh.popitem(last=False)
-        return known
+    async def _encode_missing(self, ids: Sequence[str]) -> dict[str, Tensor]:
+        """Memory (Q, D) of items that the store does not hold; the last KEPT_MEMORIES of them are kept."""
+        kept = {i: self._encoded[i] for i in ids if i in self._encoded}
+        missing = [i for i in ids if i not in kept]
+        if missing:
+            items = [(i.text, i.image) for i in await asyncio.to_thread(self.items.get, missing)]
+            memory = unpack_memory(await reply_of(self._encode.remote(items), "the memory encoder"))
+            kept |= dict(zip(missing, memory, strict=True))
+        self._encoded |= kept
+        while len(self._encoded) > KEPT_MEMORIES:
+            self._encoded.popitem(last=False)
+        return kept
 
 
 def image_url(item: Item) -> str:
-    """The source's own URL; where it has none that a browser can open, the image's path in this API."""
+    """The source's own URL. Where a browser cannot open that, the image's path in this API."""
     url = item.image_url or ""
     return url if url.startswith(("http://", "https://")) else f"/v1/items/{quote(item.item_id)}/image"
 
 
 def _sources(hits: Hits, items: Sequence[Item]) -> list[Json]:
+    sources = make_sources(items, [score for _, score in hits])
+    fields = ("item_id", "title", "text", "score")
     return [
-        {"item_id": i.item_id, "title": i.title, "text": i.text, "score": round(score, 6), "image_url": image_url(i)}
-        for (_, score), i in zip(hits, items, strict=True)
+        {**{field: getattr(source, field) for field in fields}, "image_url": image_url(item)}
+        for source, item in zip(sources, items, strict=True)
     ]
 
 
-async def _body(prepared: Prepared, reply: Reply) -> Json:
+async def _body(prepared: Prepared, reply: ReasonerReply) -> Json:
     usage = {
         "prompt_tokens": reply.prompt_tokens,
         "memory_vectors": reply.memory_vectors,
@@ -205,7 +205,7 @@ async def _body(prepared: Prepared, reply: Reply) -> Json:
     }
     return {
         "answer": reply.answer,
-        "mode": prepared.ask.mode,
+        "mode": prepared.request.mode,
         "sources": await prepared.sources(),
         "timings_ms": prepared.clock.timings(),
         "usage": usage,

@@ -1,6 +1,6 @@
-"""What travels between the deployments: encoded images and plain arrays, never pixels or tensors.
+"""What the deployments send one another: encoded images and plain arrays, never pixels or tensors.
 
-Shapes: K items, Q memory vectors an item, D width.
+Shapes: K items, Q memory vectors per item, D width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from comem_ray.prompts import Mode
 
 By = Literal["image", "text", "both"]
+Hits = list[tuple[str, float]]  # item_id and score, best first
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Search:
-    """What the Retriever is asked: the `k` items nearest to an image (encoded), a text, or both."""
+    """A request to the retriever: the `k` items nearest to an encoded image, a text, or both."""
 
     image: bytes | None
     text: str | None
@@ -39,8 +40,8 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Ask:
-    """What the Reasoner is asked: `items` (text, encoded image) in mode rag, packed `memory` (K, Q, D) in memory."""
+class ReasonerRequest:
+    """A question to the reasoner. Mode rag has `items` (text, encoded image), memory has packed `memory` (K, Q, D)."""
 
     question: str
     image: bytes | None
@@ -51,8 +52,8 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Reply:
-    """What the Reasoner answered. Plain, so that the ingress need not import the model to read it."""
+class ReasonerReply:
+    """The reasoner's answer. Plain, so that the ingress need not import the model to read it."""
 
     answer: str
     prompt_tokens: int
@@ -60,14 +61,11 @@ class Reply:
     completion_tokens: int
 
 
-Hits = list[tuple[str, float]]  # item_id and score, best first
-
-
-def packed(memory: Tensor) -> np.ndarray:
+def pack_memory(memory: Tensor) -> np.ndarray:
     """bfloat16 as int16: numpy has no bfloat16, and an array crosses processes without a copy."""
     return memory.contiguous().view(torch.int16).numpy()
 
 
-def unpacked(memory: np.ndarray) -> Tensor:
-    """The tensor of `packed`. Copied: what arrives from another process is read-only."""
+def unpack_memory(memory: np.ndarray) -> Tensor:
+    """The tensor of `pack_memory`. Copied, for what arrives from another process is read-only."""
     return torch.from_numpy(memory.copy()).view(torch.bfloat16)

@@ -1,44 +1,19 @@
-"""The `comem` command, against a real HTTP server that records what it is asked."""
+"""The `comem` command; `ask` against a real HTTP server that records what it is asked."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from support.endpoint import listening
 from support.tiny import png
 from typer.testing import CliRunner
 
 from comem_ray.cli import app
 
-REPLY = {
-    "answer": "Sofia",
-    "mode": "memory",
-    "sources": [{"item_id": "a" * 24, "title": "Bulgaria", "text": "...", "score": 0.9, "image_url": None}],
-    "timings_ms": {"retrieve": 2.0, "answer": 3.0},
-    "usage": {"prompt_tokens": 10, "memory_vectors": 8, "completion_tokens": 2},
-}
-
 
 @pytest.fixture
 def endpoint():
-    """(url, the bodies it was sent). It answers every question with Sofia, except an empty one."""
-    bodies = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            bodies.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            good = bool(bodies[-1]["question"])
-            self.send_response(200 if good else 422)
-            self.end_headers()
-            self.wfile.write(json.dumps(REPLY if good else {"error": {"message": "is empty"}}).encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", bodies
-        server.shutdown()
+    with listening() as endpoint:
+        yield endpoint
 
 
 def run(*words: object):
@@ -46,21 +21,29 @@ def run(*words: object):
 
 
 def test_ask(endpoint, tmp_path):
-    url, bodies = endpoint
     (tmp_path / "a.png").write_bytes(png(1))
-    done = run("ask", "Which?", "--image", tmp_path / "a.png", "--top-k", 2, "--url", url)
+    done = run("ask", "Which?", "--image", tmp_path / "a.png", "--top-k", 2, "--url", endpoint.url)
     assert done.exit_code == 0, done.output
-    assert "Sofia" in done.output
-    assert "Bulgaria" in done.output
-    assert bodies[0]["top_k"] == 2
-    assert "language" not in bodies[0]
+    assert done.stdout.splitlines() == [
+        "   memory 'Sofia'",
+        f"          0.900  Bulgaria  ({'a' * 24})",
+        "          10 prompt tokens, 8 memory vectors, 2 completion tokens, 6 ms",
+    ]
+    ((path, body),) = endpoint.requests
+    assert path == "/v1/answer"
+    assert body.keys() == {"question", "image", "mode", "top_k"}
 
 
-def test_what_goes_wrong_is_said(endpoint, tmp_path):
-    url, _ = endpoint
-    assert "422: " in run("ask", "", "--url", url).output
-    assert "no answer from" in run("ask", "x", "--url", "http://127.0.0.1:9").output
-    assert "cannot read" in run("ask", "x", "--image", tmp_path / "none.png", "--url", url).output
+def test_ask_says_what_is_wrong(endpoint, tmp_path):
+    assert "cannot read the image" in run("ask", "x", "--image", tmp_path / "no.png", "--url", endpoint.url).output
+    endpoint.fail(422, "empty_text", "question is empty: write one", "question")
+    for words, message in [
+        (["", "--url", endpoint.url], "422 empty_text: question is empty: write one"),
+        (["x", "--url", "http://127.0.0.1:9"], "no answer from http://127.0.0.1:9"),
+    ]:
+        done = run("ask", *words)
+        assert done.exit_code == 1
+        assert message in done.stderr
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""cluster.yaml: Ray accepts it, it opens no door, and the two locks it relies on do lock on a real head."""
+"""cluster.yaml: Ray accepts it, no port is open to the world, and the token keeps others out of a real head."""
 
 from __future__ import annotations
 
@@ -40,33 +40,33 @@ def cluster() -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Start:
-    """One `ray start` of the file: the environment it is given, and its options as Ray's own parser reads them."""
+    """One `ray start` of the file: its environment, and its options as Ray's own parser reads them."""
 
     environment: dict[str, str]
     options: dict[str, Any]
 
 
-def starts(commands: list[str]) -> list[Start]:
-    found = []
+def start_commands(commands: list[str]) -> list[Start]:
+    starts = []
     for command in commands:
         words = shlex.split(command.rpartition(";")[2])
         if "start" in words:
             at = words.index("start")
             assert words[at - 1] == "ray"
             environment = dict(word.split("=", 1) for word in words[: at - 1])
-            found.append(Start(environment, ray_start.make_context("start", words[at + 1 :]).params))
-    return found
+            starts.append(Start(environment, ray_start.make_context("start", words[at + 1 :]).params))
+    return starts
 
 
 @pytest.fixture(scope="module")
 def head(cluster: dict[str, Any]) -> Start:
-    (only,) = starts(cluster["head_start_ray_commands"])
+    (only,) = start_commands(cluster["head_start_ray_commands"])
     return only
 
 
 @pytest.fixture(scope="module")
 def worker(cluster: dict[str, Any]) -> Start:
-    (only,) = starts(cluster["worker_start_ray_commands"])
+    (only,) = start_commands(cluster["worker_start_ray_commands"])
     return only
 
 

@@ -21,8 +21,8 @@ from comem_ray import Answer, Pipeline, Question
 from comem_ray.cli import app
 from comem_ray.config import Config
 from comem_ray.knowledge.items import UnknownItem
-from comem_ray.model.reasoner import Prompt, PromptTooLong
-from comem_ray.pipeline import make_prompt, stack_memory
+from comem_ray.memory_store import stack_memory
+from comem_ray.model.reasoner import Prompt, PromptTooLong, make_prompt
 
 ITEMS = [6, 5]
 ASK = "Which number is this?"

@@ -108,7 +108,7 @@ class Reasoner:
             return self.backbone.image_features(batch)
 
     @torch.inference_mode()
-    def look(self, image: Image) -> ImageFeatures:
+    def encode_image(self, image: Image) -> ImageFeatures:
         """What the vision tower sees in a question's image, to stand in its place: before the rest is known."""
         sequence = self.backbone.sequencer.sequence([ImagePart(image, "question")])
         tokens = self._features(self.backbone.sequencer.batch([sequence], padding="left"))
@@ -171,6 +171,25 @@ class Reasoner:
             "top_k": None,
             "repetition_penalty": self.config.repetition_penalty,
         }
+
+
+def make_prompt(
+    text: str,
+    image: Image | ImageFeatures | None,
+    mode: Mode,
+    items: Sequence[tuple[str, Image]] = (),
+    memory: Tensor | None = None,
+    max_new_tokens: int | None = None,
+) -> Prompt:
+    """The reasoner's prompt: memory (K, Q, D) in front in mode memory, items before the question in mode rag.
+
+    Where a mode has nothing to put there (no item was found), the question stands alone.
+    """
+    if mode == "rag" and items:
+        return Prompt(text, image, "rag", items=items, max_new_tokens=max_new_tokens)
+    if mode == "memory" and memory is not None and len(memory):
+        return Prompt(text, image, "memory", memory=memory, max_new_tokens=max_new_tokens)
+    return Prompt(text, image, max_new_tokens=max_new_tokens)
 
 
 class _Decoder(BaseStreamer):

@@ -34,6 +34,10 @@ CHARS_A_TOKEN = 16  # text beyond so many characters a token of the context is n
 CACHED_WORDS = 200_000  # open_clip's tokenizer would remember every word of Wikipedia
 
 
+class NotFinite(RuntimeError):
+    """The model's numbers overflow. No fault of the image or text: another `clip.precision` is needed."""
+
+
 @dataclass(frozen=True)
 class ClipSource:
     """What an open_clip model is made of, found and checked but not loaded."""
@@ -159,7 +163,7 @@ class ClipEncoder:
         with torch.inference_mode():
             vectors = torch.nn.functional.normalize(encode(inputs).float(), dim=-1).cpu().numpy()
         if not np.isfinite(vectors).all():
-            raise ValueError(f"the CLIP model gives infinite numbers in {self._dtype}: set clip.precision to bfloat16")
+            raise NotFinite(f"the CLIP model gives infinite numbers in {self._dtype}: set clip.precision to bfloat16")
         return vectors
 
     def _batches(self, values: Sequence[Any]) -> Iterator[Sequence[Any]]:

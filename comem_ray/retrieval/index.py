@@ -32,6 +32,14 @@ TIES = 16  # fetched beyond k, so that equal scores at the end of a list fall in
 CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes
 
 
+class QueryError(ValueError):
+    """A query that this index cannot answer. `field` is what of it is wrong: image, text, k, by or language."""
+
+    def __init__(self, message: str, field: str):
+        super().__init__(message)
+        self.field = field
+
+
 @dataclass(frozen=True)
 class Subset:
     """Some of the items of an index, the only ones that a search sees; `count` of them."""
@@ -159,7 +167,7 @@ class ItemIndex:
         found = np.flatnonzero(self.languages == language.encode())
         if not len(found):
             known = ", ".join(i.decode() for i in np.unique(self.languages).tolist())
-            raise ValueError(f"no knowledge item is in language {language!r}; there are: {known}")
+            raise QueryError(f"no knowledge item is in language {language!r}; there are: {known}", "language")
         return found
 
     def part(self, positions: np.ndarray) -> Subset:

@@ -21,7 +21,7 @@ from PIL import Image
 from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.config import Config
 from comem_ray.retrieval.clip import ClipEncoder
-from comem_ray.retrieval.index import STAGE, ItemIndex, Subset
+from comem_ray.retrieval.index import STAGE, ItemIndex, QueryError, Subset
 
 FUSION_DEPTH = 100
 
@@ -75,7 +75,7 @@ class Retriever:
         the index has no texts.
         """
         if k < 1:
-            raise ValueError(f"k must be 1 at least, got {k}")
+            raise QueryError(f"k must be 1 at least, got {k}", "k")
         return self._nearest(self._embed(queries, by), k, by, language, text_weight)
 
     def retrieve_in(
@@ -113,7 +113,7 @@ class Retriever:
     def _embed(self, queries: Sequence[Query], by: str) -> dict[str, np.ndarray]:
         """The vectors (B, C) that `by` needs, by kind."""
         if by not in ("image", "text", "both"):
-            raise ValueError(f"by must be 'image', 'text' or 'both', got {by!r}")
+            raise QueryError(f"by must be 'image', 'text' or 'both', got {by!r}", "by")
         vectors = {}
         if by in ("image", "both"):
             images = [q.image for q in queries if q.image is not None]
@@ -123,7 +123,8 @@ class Retriever:
             texts = [q.text for q in queries if q.text]
             _refuse_missing(len(texts), len(queries), by, "text")
             if "text" not in self._indexes:
-                raise ValueError(f"retrieval by {by!r} needs texts, this run embedded none (clip.texts: false)")
+                message = f"retrieval by {by!r} needs texts, this run embedded none (clip.texts: false)"
+                raise QueryError(message, "by")
             vectors["text"] = self._encoder.embed_texts(texts)
         return vectors
 
@@ -144,6 +145,5 @@ def _hits(scores: np.ndarray, ids: list[str]) -> list[Hit]:
 def _refuse_missing(there: int, wanted: int, by: str, what: str) -> None:
     if there != wanted:
         article = "an" if what == "image" else "a"
-        raise ValueError(
-            f"retrieval by {by!r} needs {article} {what} in every query, {wanted - there} of {wanted} have none"
-        )
+        message = f"retrieval by {by!r} needs {article} {what} in every query, {wanted - there} of {wanted} have none"
+        raise QueryError(message, what)

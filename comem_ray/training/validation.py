@@ -12,8 +12,7 @@ import torch
 
 from comem_ray.config import ValidationConfig
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import Prompt, Reasoner
-from comem_ray.pipeline import make_prompt
+from comem_ray.model.reasoner import Prompt, Reasoner, make_prompt
 from comem_ray.prompts import Mode
 from comem_ray.tasks.rules.scoring import boxed, score
 from comem_ray.training.data.samples import Sample, SampleSet

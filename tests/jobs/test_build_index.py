@@ -138,11 +138,18 @@ def test_an_index_above_the_cap_ends_with_one_message(make_run, start_job):
     config = make_run("large")
     changed = ("--set", "index.factory=Flat", "--set", "index.max_memory_gb=0.0005")
     output = start_job("jobs.build_index", Path(f"{config.root}.yaml"), *changed).finish(2)
-    said = [line for line in output.splitlines() if line.startswith("configuration: ")]
-    assert said == [
+    messages = [line for line in output.splitlines() if line.startswith("configuration: ")]
+    assert messages == [
         "configuration: index: 'Flat' of 6,000 vectors takes 0.000768 GB, index.max_memory_gb is 0.0005: raise it, or "
         "choose a factory with smaller codes (such as IVF4096,PQ64)"
     ]
+
+
+def test_a_wrong_factory_ends_with_one_message(make_run, start_job):
+    config = make_run("wrong")
+    output = start_job("jobs.build_index", Path(f"{config.root}.yaml"), "--set", "index.factory=IVX7").finish(2)
+    assert output.splitlines()[-1].startswith("configuration: index.factory 'IVX7' cannot hold 6,000 vectors")
+    assert "Traceback" not in output
 
 
 @pytest.mark.parametrize("victim", ["driver", "worker"])
@@ -150,7 +157,7 @@ def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, start_j
     config = make_run(f"killed-{victim}")
     folder = config.folder("index")
     job = start_job("jobs.build_index", Path(f"{config.root}.yaml"))
-    # The ids are written: the first index is in the making.
+    # The ids are written: the first index is being built.
     job.wait_for(lambda: (folder / "records" / "items.json").exists())
     if victim == "driver":
         job.kill()

@@ -80,9 +80,9 @@ def test_a_job_without_a_configuration_shows_how_to_call_it(
     with pytest.raises(SystemExit) as left:
         main("count", lambda config: {}, "Counts.")
     assert left.value.code == 2
-    said = capsys.readouterr().err
-    assert "usage: python -m jobs.count" in said
-    assert "--config" in last_line(said)
+    message = capsys.readouterr().err
+    assert "usage: python -m jobs.count" in message
+    assert "--config" in last_line(message)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -94,33 +94,33 @@ def test_a_finished_stage_prints_its_counts_and_saves_them(
     assert {name: saved[name] for name in ("items", "seed")} == {"items": 12_345, "seed": 7}
     assert saved["seconds"] >= 0
     printed = capsys.readouterr().out
-    assert "== count\n" in printed
+    assert printed.startswith("count: started\n== count\n")
     assert "   items    12,345\n" in printed
 
 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(
-    ("error", "code", "said"),
+    ("error", "code", "message"),
     [
         (ConfigError("field a: b"), 2, "configuration: field a: b\n"),
         (ArtifactError("items/ has no manifest"), 3, "artifact: items/ has no manifest\n"),
     ],
 )
 def test_a_stage_that_refuses_says_why_and_saves_no_summary(
-    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, code: int, said: str
+    config_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception, code: int, message: str
 ) -> None:
     def refuse(config: Config) -> Summary:
         raise error
 
     assert guarded("refuse", refuse, str(config_file), []) == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
     assert not (tmp_path / "run" / "summaries").exists()
 
 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(("error", "code"), [(ConfigError, 2), (ArtifactError, 3)])
 @pytest.mark.parametrize("place", ["constructor", "call"])
-def test_what_a_worker_refuses_is_the_same_one_message(
+def test_a_refusal_of_a_worker_is_the_same_message_and_exit_code(
     config_file: Path, capsys: pytest.CaptureFixture[str], error: type[Exception], code: int, place: str
 ) -> None:
     class Refusing:
@@ -161,10 +161,10 @@ def test_a_stage_that_breaks_is_not_taken_for_a_refusal(config_file: Path) -> No
 
 @pytest.mark.usefixtures("cluster")
 def test_main_passes_overrides_and_exits(config_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[int] = []
+    values: list[int] = []
 
     def run(config: Config) -> Summary:
-        seen.extend([config.seed, config.retrieval.top_k])
+        values.extend([config.seed, config.retrieval.top_k])
         return {"items": 1}
 
     arguments = ["--config", str(config_file), "--set", "seed=3", "--set", "retrieval.top_k=4"]
@@ -172,7 +172,7 @@ def test_main_passes_overrides_and_exits(config_file: Path, monkeypatch: pytest.
     with pytest.raises(SystemExit) as left:
         main("count", run, "Counts.")
     assert left.value.code == 0
-    assert seen == [3, 4]
+    assert values == [3, 4]
 
 
 def test_the_table_aligns_its_columns() -> None:
@@ -182,7 +182,7 @@ def test_the_table_aligns_its_columns() -> None:
 
 
 def work(stage: StageFolder, seconds: float, count: int = 2, together: int = 1) -> int:
-    """Runs a stage whose workers leave `<unit>.<pid>.begun`, take `seconds` a unit, and commit a file.
+    """Runs a stage whose workers leave `<unit>.<pid>.begun`, take `seconds` per unit, and commit a file.
 
     No unit ends before `together` processes have begun one: how long a process takes to start must not matter.
     """
@@ -249,10 +249,10 @@ def test_a_worker_killed_in_the_middle_of_a_unit_costs_nothing_but_time(tmp_path
     victims: list[tuple[str, int]] = []
 
     def kill_the_first_at_work() -> None:
-        while not (seen := begun(tmp_path / "killed")):
+        while not (units := begun(tmp_path / "killed")):
             time.sleep(0.01)
-        victims.append(seen[0])
-        os.kill(seen[0][1], signal.SIGKILL)
+        victims.append(units[0])
+        os.kill(units[0][1], signal.SIGKILL)
 
     killer = threading.Thread(target=kill_the_first_at_work)
     killer.start()
@@ -276,10 +276,10 @@ def test_lists_on_the_command_line_replace_fields_and_are_checked_like_them(
             main("evaluate", lambda config: {}, "Evaluates.", lambda config: str(config.evaluation), FLAGS)
         return left.value.code, "".join(capsys.readouterr())  # type: ignore[return-value]
 
-    code, said = called("--k", "1,30", "--knowledge-size", "5,all")
+    code, output = called("--k", "1,30", "--knowledge-size", "5,all")
     assert code == 0
-    assert "k=[1, 30] knowledge_sizes=[5, 'all']" in said
+    assert "k=[1, 30] knowledge_sizes=[5, 'all']" in output
     for flag, field in (("--k=0", "evaluation.k.0"), ("--knowledge-size=5,some", "evaluation.knowledge_sizes.1.")):
-        code, said = called(flag)
+        code, output = called(flag)
         assert code == 2
-        assert field in said
+        assert field in output

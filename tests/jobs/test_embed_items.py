@@ -24,7 +24,7 @@ SIZES = [40, 0, 33, 50, 25, 30, 45, 20]
 
 @pytest.fixture(scope="module")
 def make_run(make_config, tmp_path_factory):
-    """A function name, fields of `clip` -> configuration of a run of its own, over the same items."""
+    """A function (name, fields of `clip`) -> configuration of a run of its own, over the same items."""
     home = tmp_path_factory.mktemp("home")
     section, _ = write_clip(home)
 

@@ -1,4 +1,4 @@
-"""jobs.ingest on a real local Ray: the fate of every kind of row, reruns, and kill -9 of workers and driver."""
+"""jobs.ingest on a real local Ray: what becomes of every kind of row, reruns, and kill -9 of workers and driver."""
 
 import base64
 import gzip
@@ -19,9 +19,11 @@ from PIL import Image
 from support.tiny import image, png
 from support.website import Site, running
 
-from comem_ray.artifacts import ArtifactError, load_manifest
+from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest
 from comem_ray.config import Config, ConfigError
 from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
+from comem_ray.knowledge.sources.files import source_files
+from comem_ray.knowledge.sources.scan import units
 from comem_ray.knowledge.sources.wit_tsv import COLUMNS
 from jobs import ingest
 
@@ -103,7 +105,7 @@ IMAGES = {
 }
 
 
-def fates(site: Site) -> list[tuple[bytes, str]]:
+def outcomes(site: Site) -> list[tuple[bytes, str]]:
     """Rows of a WIT file, and what must become of each: an item's text, "duplicate", or a reason."""
     inline = "data:image/png;base64," + base64.b64encode(png(10)).decode()
     good = line("Good", "good.jpg")
@@ -159,12 +161,12 @@ def fates(site: Site) -> list[tuple[bytes, str]]:
     ]
 
 
-def test_every_kind_of_row_has_its_fate(cluster, site, tmp_path):
+def test_every_kind_of_row_has_its_outcome(cluster, site, tmp_path):
     site.files["/web.png"] = png(11)
     (tmp_path / "images").mkdir()
     for name, data in IMAGES.items():
         (tmp_path / "images" / name).write_bytes(data)
-    expected = fates(site)
+    expected = outcomes(site)
     data = gzip.compress(tsv(*(row for row, _ in expected)))
     (tmp_path / "wit.tsv.gz").write_bytes(data[:-8])  # the checksum is gone: a truncated file
     source = {"path": str(tmp_path / "wit.tsv.gz"), "images": str(tmp_path / "images")}
@@ -173,12 +175,12 @@ def test_every_kind_of_row_has_its_fate(cluster, site, tmp_path):
     summary = ingest.run(config)
 
     items, rejected = rows_of(config)
-    found = {item["source_row"]: item["text"] for item in items}
-    found |= {row["source_row"]: row["reason"] for row in rejected}
-    assert len(found) == len(items) + len(rejected)
-    want = dict(enumerate([*(fate for _, fate in expected), "gz_truncated"]))
-    assert found == {n: fate for n, fate in want.items() if fate != "duplicate"}
-    assert len({fate for fate in want.values() if fate in {row["reason"] for row in rejected}}) >= 20
+    actual = {item["source_row"]: item["text"] for item in items}
+    actual |= {row["source_row"]: row["reason"] for row in rejected}
+    assert len(actual) == len(items) + len(rejected)
+    want = dict(enumerate([*(outcome for _, outcome in expected), "gz_truncated"]))
+    assert actual == {n: outcome for n, outcome in want.items() if outcome != "duplicate"}
+    assert len({outcome for outcome in want.values() if outcome in {row["reason"] for row in rejected}}) >= 20
 
     assert summary["rows"] == len(want)
     assert (summary["items"], summary["rejected"], summary["duplicates"]) == (19, 29, 1)
@@ -245,6 +247,54 @@ def test_a_missing_source_is_a_wrong_configuration(cluster, tmp_path, path):
         ingest.run(configuration(tmp_path, [{"path": str(tmp_path / path)}]))
 
 
+def test_a_run_prints_its_progress_and_nothing_of_rays_own_log(start_job, tmp_path):
+    (tmp_path / "good.png").write_bytes(png(0))
+    (tmp_path / "wit.tsv").write_bytes(tsv(*(line(f"T{n}", "good.png") for n in range(60))))
+    config = configuration(tmp_path, [{"path": str(tmp_path / "wit.tsv")}])
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    output = start_job("jobs.ingest", path).finish()
+    assert "Failed to convert" not in output
+    for noise in (" INFO ", "core_worker.cc", "Progress"):
+        assert noise not in output
+    lines = output.splitlines()
+    assert lines[0] == "ingest: started"
+    progress = lines[1 : lines.index("== ingest")]
+    assert progress[0].startswith("ingest, scan: 1 of 1 files, ")
+    assert progress[-1].startswith("ingest: 9 of 9 units, ")
+    assert len(progress) <= 5
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(cluster, tmp_path):
+    (tmp_path / "good.png").write_bytes(png(0))
+    path = tmp_path / "wit.tsv"
+    path.write_bytes(tsv(*(line(f"T{n}", "good.png") for n in range(10))))
+    config = configuration(tmp_path, [{"path": str(path)}])
+    files = source_files(config.ingest.sources)
+    stage = StageFolder(config.folder("items"), "ingest", {})
+    plan = units(files, ingest.scan_files(files, 7, stage.path / "scan"))
+    path.write_bytes(tsv(*(line(f"U{n}", "good.png") for n in range(10))))
+    with pytest.raises(ArtifactError, match="changed while it was read"):
+        ingest.ingest_files(files, plan, stage, config.ingest)
+
+
+def test_what_a_reader_refuses_is_raised(cluster, tmp_path, monkeypatch):
+    path = tmp_path / "wit.tsv"
+    path.write_bytes(tsv(line("T", "good.png")))
+    config = configuration(tmp_path, [{"path": str(path)}])
+    files = source_files(config.ingest.sources)
+    stage = StageFolder(config.folder("items"), "ingest", {})
+    plan = units(files, ingest.scan_files(files, 7, stage.path / "scan"))
+
+    def refuse(*_: object) -> Iterator[dict[str, Any]]:
+        raise ConfigError("no such source")
+        yield {}
+
+    monkeypatch.setattr(ingest, "_read_units", refuse)
+    with pytest.raises(ConfigError, match="no such source"):
+        ingest.ingest_files(files, plan, stage, config.ingest)
+
+
 def test_another_make_of_images_is_refused(cluster, tmp_path):
     (tmp_path / "a.tsv").write_bytes(tsv())
     source = {"path": str(tmp_path / "a.tsv")}
@@ -287,9 +337,9 @@ def test_a_rerun_tries_again_only_what_failed(cluster, site, tmp_path):
 
     third = ingest.run(config)
     assert (third["shards made now"], stored(config)) == (0, after)
-    fresh = configuration(tmp_path, sources, root="fresh")
-    ingest.run(fresh)
-    assert stored(fresh) == after
+    from_nothing = configuration(tmp_path, sources, root="from-nothing")
+    ingest.run(from_nothing)
+    assert stored(from_nothing) == after
 
 
 def test_a_longer_file_costs_its_new_rows(cluster, tmp_path):
@@ -348,7 +398,7 @@ def test_killed_workers_and_readers_change_nothing(plain, cluster):
     job = threading.Thread(target=lambda: result.append(ingest.run(config)))
     job.start()
     killed: dict[int, str] = {}
-    for part, least in (("_Worker", 3), ("read", 5), ("_Worker", 9)):
+    for part, least in (("IngestUnit", 3), ("read", 5), ("IngestUnit", 9)):
         wait_for(lambda least=least: done(config) >= least)
         for process in cluster.workers(part):
             if process.pid not in killed:
@@ -356,7 +406,7 @@ def test_killed_workers_and_readers_change_nothing(plain, cluster):
                 process.kill()
                 break
     job.join(timeout=300)
-    assert "_Worker" in killed.values()
+    assert "IngestUnit" in killed.values()
     assert result
     assert stored(config) == plain[2]
 

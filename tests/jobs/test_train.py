@@ -1,5 +1,7 @@
 """jobs.train on a real local Ray: the same weights whatever was killed, figures of every step, and a usable adapter."""
 
+import json
+import shutil
 import time
 from pathlib import Path
 
@@ -46,9 +48,9 @@ def adapter_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def assert_same_weights(path: Path, other: Path) -> None:
-    ours, theirs = adapter_weights(path), adapter_weights(other)
-    assert ours.keys() == theirs.keys()
-    assert [n for n in ours if not torch.equal(ours[n], theirs[n])] == []
+    weights, others = adapter_weights(path), adapter_weights(other)
+    assert weights.keys() == others.keys()
+    assert [n for n in weights if not torch.equal(weights[n], others[n])] == []
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +73,11 @@ def test_figures_of_every_step_and_a_report(uninterrupted):
     assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
     assert list((folder / "tensorboard").glob("events.out.tfevents*"))
     assert f"steps    {STEPS}" in output
+    progress = [line for line in output.splitlines() if line.startswith("train: ")]
+    assert progress[0] == "train: started"
+    assert progress[-1].startswith(f"train: {STEPS} of {STEPS} steps, ")
+    assert len(progress) <= 1 + 4
+    assert " INFO " not in output
     assert not list(resolve(load_config(path).root).rglob("*.p*kl*"))
 
 
@@ -105,6 +112,19 @@ def test_killed_then_rerun_ends_with_the_same_weights(uninterrupted, run_file, s
     assert [r["step"] for r in read_metrics(folder) if "loss" in r] == list(range(1, STEPS + 1))
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_refusal_of_a_worker_is_one_message_and_exit_code_3(uninterrupted, run_file, start_job, workers):
+    # That an adapter is of another backbone is seen where the model is loaded: by a worker.
+    start = uninterrupted[0].with_name(f"start-{workers}")
+    shutil.copytree(resolve(load_config(uninterrupted[0]).adapter.path), start)
+    about = json.loads((start / "adapter.json").read_text())
+    (start / "adapter.json").write_text(json.dumps({**about, "backbone": "0" * 64}))
+    path = run_file(f"refused-{workers}", workers={"count": workers, "cpus": 0.5}, start=str(start))
+    output = start_job("jobs.train", path).finish(3)
+    assert output.splitlines()[-1].startswith(f"artifact: {start} was trained on backbone 000000000000")
+    assert "Traceback" not in output
+
+
 @pytest.mark.slow
 def test_two_workers_compute_the_same_steps(uninterrupted, run_file, start_job):
     path = run_file("two", workers={"count": 2, "cpus": 0.5}, max_steps=3)
@@ -124,8 +144,8 @@ def test_a_finished_run_takes_no_step(uninterrupted, start_job):
 @pytest.mark.slow
 def test_divergence_is_one_message_and_no_second_try(run_file, start_job):
     path = run_file("diverging", max_loss=0.001)
-    begun = time.monotonic()
+    start = time.monotonic()
     output = start_job("jobs.train", path).finish(1)
     assert "step 1: the loss is" in output
     assert "Traceback" not in output
-    assert time.monotonic() - begun < 120
+    assert time.monotonic() - start < 120

@@ -68,7 +68,7 @@ def test_a_image_looked_at_before_stands_for_itself(world, vision):
     settings = config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"question_vision": vision})})
     reasoner = Reasoner(settings, backbone=encoder.backbone, adapter=encoder.adapter)
     asked = questions(memory)
-    looked = [dataclasses.replace(q, image=reasoner.look(q.image)) if q.image else q for q in asked]
+    looked = [dataclasses.replace(q, image=reasoner.encode_image(q.image)) if q.image else q for q in asked]
     mixed = [b if n % 2 else a for n, (a, b) in enumerate(zip(asked, looked, strict=True))]
     for some in (looked, mixed):
         sequences = [[reasoner.sequence(q) for q in each] for each in (asked, some)]

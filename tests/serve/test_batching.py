@@ -1,4 +1,4 @@
-"""Whoever waits when the worker is free goes together; a lone request never waits."""
+"""Requests that wait when the worker is free share a batch; a lone request never waits."""
 
 from __future__ import annotations
 

@@ -1,68 +1,109 @@
-"""The reasoner's replica, in this process: an image that it was shown ahead is looked at once."""
+"""Replicas in this process: images encoded ahead, and whose fault a failed search is."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
+from support.serving import FinishedRun, row
 from support.tiny import image, png
 
-from comem_ray.model.reasoner import Prompt
-from comem_ray.model.reasoner import Reasoner as Model
+from comem_ray.model.reasoner import Prompt, Reasoner
+from comem_ray.retrieval.clip import NotFinite
 from serve import deployments
-from serve.deployments import LOOKED, Reasoner
-from serve.messages import Ask, Refusal, Reply
+from serve.deployments import IMAGES_AHEAD, ReasonerDeployment, RetrieverDeployment
+from serve.errors import api_error
+from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search
 
 QUESTION = "Which country is this?"
+SEARCH = Search(row(7)["image"], "Title 7", 3, "image", None, None)
 
 
-@pytest.fixture
-def replica(make_config: Any, monkeypatch: pytest.MonkeyPatch) -> Reasoner:
+@pytest.fixture(autouse=True)
+def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deployments, "_device", lambda: "cpu")  # asks Ray, which has no replica here
-    return Reasoner(make_config())
 
 
 @pytest.fixture
-def looks(replica: Reasoner) -> list[int]:
+def reasoner(make_config: Any) -> ReasonerDeployment:
+    return ReasonerDeployment(make_config())
+
+
+@pytest.fixture
+def passes(reasoner: ReasonerDeployment) -> list[int]:
     """Grows by one with every pass of the vision tower."""
     passes: list[int] = []
-    tower = replica.model.backbone.model.model.visual
+    tower = reasoner.model.backbone.model.model.visual
     tower.register_forward_pre_hook(lambda _, args, kwargs: passes.append(1), with_kwargs=True)
     return passes
 
 
-def test_an_answer_uses_the_image_that_was_looked_at(replica: Reasoner, looks: list[int], make_config: Any) -> None:
+def test_an_answer_uses_the_image_that_was_encoded_ahead(
+    reasoner: ReasonerDeployment, passes: list[int], make_config: Any
+) -> None:
+    request = ReasonerRequest(QUESTION, png(1), "none", 4)
+
     async def main() -> Any:
-        await replica.look(png(1))
-        before = len(looks)
-        ahead = await replica.answer(Ask(QUESTION, png(1), "none", 4))
-        assert (before, len(looks)) == (1, 1)
-        return ahead, await replica.answer(Ask(QUESTION, png(1), "none", 4))
+        await reasoner.encode_image(png(1))
+        before = len(passes)
+        ahead = await reasoner.answer(request)
+        assert (before, len(passes)) == (1, 1)
+        return ahead, await reasoner.answer(request)
 
     ahead, again = asyncio.run(main())
-    assert len(looks) == 2  # what was looked at serves one question
+    assert len(passes) == 2  # the features of an image serve one question
     assert ahead == again
-    assert isinstance(ahead, Reply)
-    assert ahead.answer == Model(make_config()).answer([Prompt(QUESTION, image(1), max_new_tokens=4)])[0].text
+    assert isinstance(ahead, ReasonerReply)
+    assert ahead.answer == Reasoner(make_config()).answer([Prompt(QUESTION, image(1), max_new_tokens=4)])[0].text
 
 
-def test_a_look_at_another_image_or_at_none_changes_nothing(replica: Reasoner, looks: list[int]) -> None:
+def test_another_image_ahead_or_a_broken_one_changes_nothing(reasoner: ReasonerDeployment, passes: list[int]) -> None:
     async def main() -> list[Any]:
-        await replica.look(png(2))
-        await replica.look(b"no image")
-        return [await replica.answer(Ask(QUESTION, data, "none", 4)) for data in (png(1), b"no image")]
+        await reasoner.encode_image(png(2))
+        await reasoner.encode_image(b"not an image")
+        requests = [ReasonerRequest(QUESTION, data, "none", 4) for data in (png(1), b"not an image")]
+        return [await reasoner.answer(request) for request in requests]
 
-    sound, broken = asyncio.run(main())
-    assert isinstance(sound, Reply)
+    valid, broken = asyncio.run(main())
+    assert isinstance(valid, ReasonerReply)
     assert isinstance(broken, Refusal)
-    assert len(looks) == 2
+    assert len(passes) == 2
 
 
-def test_images_that_nobody_asks_about_do_not_pile_up(replica: Reasoner) -> None:
+def test_images_without_a_question_do_not_pile_up(reasoner: ReasonerDeployment) -> None:
     async def main() -> None:
-        for seed in range(LOOKED + 4):
-            await replica.look(png(seed))
+        for seed in range(IMAGES_AHEAD + 4):
+            await reasoner.encode_image(png(seed))
 
     asyncio.run(main())
-    assert len(replica._looked) == LOOKED
+    assert len(reasoner._features) == IMAGES_AHEAD
+
+
+def test_a_search_that_cannot_be_answered_does_not_fail_the_others(run: FinishedRun) -> None:
+    retriever = RetrieverDeployment(run.config)
+    searches = [
+        SEARCH,
+        replace(SEARCH, language="fr"),
+        replace(SEARCH, image=b"not an image"),
+        replace(SEARCH, image=None),  # with the first one in a call to the model
+        replace(SEARCH, by="text"),
+    ]
+    first, language, broken, without, text = retriever._search(searches)
+    assert isinstance(first, list)
+    assert first[0][0] == run.ids[7]
+    assert isinstance(text, list)
+    assert isinstance(broken, Refusal)
+    assert (language.type, language.field) == ("nothing_to_search", "language")
+    assert (without.type, without.field) == ("nothing_to_search", "image")
+
+
+def test_a_failing_clip_model_is_our_fault_and_not_the_users(run: FinishedRun) -> None:
+    retriever = RetrieverDeployment(run.config)
+    with torch.no_grad():
+        retriever.model._encoder._model.visual.proj.fill_(float("inf"))
+    with pytest.raises(NotFinite, match="infinite numbers") as raised:
+        asyncio.run(retriever.retrieve(SEARCH))
+    assert api_error(raised.value).status_code == 500

@@ -23,7 +23,7 @@ sys.stdin.read()
 
 
 class Cluster:
-    """A Ray cluster of its own, without `ray start`: that would be found, and stopped, by others of this machine."""
+    """A Ray cluster of its own, without `ray start`: other users of this machine would find that one, and stop it."""
 
     def __init__(self) -> None:
         pipe = subprocess.PIPE
@@ -31,21 +31,21 @@ class Cluster:
             [sys.executable, "-c", HEAD], cwd=REPOSITORY, stdin=pipe, stdout=pipe, text=True, start_new_session=True
         )
         assert self._process.stdout is not None
-        said = next((line for line in self._process.stdout if line.startswith("address ")), "")
-        self.address = said.removeprefix("address ").strip()
+        line = next((line for line in self._process.stdout if line.startswith("address ")), "")
+        self.address = line.removeprefix("address ").strip()
         assert self.address, "Ray did not start"
 
     def workers(self, name: str) -> list[psutil.Process]:
         """Its processes whose title has `name` in it, the youngest first."""
-        found = []
+        workers = []
         for process in psutil.Process(self._process.pid).children(recursive=True):
             try:
                 title = " ".join(process.cmdline())
                 if title.startswith("ray::") and name in title:
-                    found.append((process.create_time(), process))
+                    workers.append((process.create_time(), process))
             except psutil.Error:  # it has just ended
                 continue
-        return [process for _, process in sorted(found, key=lambda one: -one[0])]
+        return [process for _, process in sorted(workers, key=lambda worker: -worker[0])]
 
     def stop(self) -> None:
         os.killpg(self._process.pid, signal.SIGTERM)
@@ -78,11 +78,11 @@ class Job:
     def wait_for(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
         """What `condition` returns once that is true; the job must not end before."""
         end = time.monotonic() + seconds
-        while not (found := condition()):
+        while not (value := condition()):
             assert self._process.poll() is None, self._process.communicate()[0].decode()
             assert time.monotonic() < end, "waited too long"
             time.sleep(0.01)
-        return found
+        return value
 
     def kill(self) -> None:
         """kill -9 of the driver."""

@@ -27,6 +27,7 @@ from safetensors.torch import save_file
 from support.tiny import item_row
 
 from comem_ray.artifacts import StageFolder, write_json, write_parquet
+from comem_ray.client import Client
 from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import ItemStore
@@ -57,7 +58,7 @@ CLIP = {
 
 
 def row(i: int) -> dict[str, Any]:
-    """Item number `i`. Of some, the source's URL is none that a browser can open."""
+    """Item number `i`. A browser cannot open the source's URL of some items."""
     urls = {0: None, 1: "data:image/png;base64,iVBORw0KGgo=", 2: "images/2.png"}
     return {**item_row(i), "image_url": urls.get(i, f"https://example.org/image/{i}.png")}
 
@@ -86,8 +87,8 @@ def check_error(response: httpx.Response, status: int, type: str, field: str | N
 
 
 @dataclass
-class World:
-    """A finished run."""
+class FinishedRun:
+    """A knowledge base that all stages have made; `ids` are its items'."""
 
     config: Config
     path: Path  # of its configuration
@@ -103,7 +104,7 @@ def write_clip(folder: Path) -> dict[str, str]:
     return {"model": str(folder / "tiny.json"), "pretrained": str(folder / "tiny.safetensors")}
 
 
-def make_world(config: Config, home: Path) -> World:
+def make_run(config: Config, home: Path) -> FinishedRun:
     """Works through the stages over ITEMS items, then takes the memory of NOT_STORED out of the store."""
     path = home / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
@@ -115,7 +116,7 @@ def make_world(config: Config, home: Path) -> World:
     store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
     kept = [item_id for item_id in ids[:-1] if item_id != ids[NOT_STORED]]
     write_memory(config.folder("memory") / f"{UNITS[0]}.safetensors", kept, store.get(kept))
-    return World(config, path, ids)
+    return FinishedRun(config, path, ids)
 
 
 def _run_units_here(units: list[dict[str, Any]], worker: type, arguments: tuple[Any, ...], *_: Any) -> int:
@@ -151,40 +152,37 @@ class Library:
         )
 
     def answer(self, question: str, i: int, mode: Any, k: int = 3) -> Completion:
-        """Answer to a question with the image of item `i`; memory is freshly encoded."""
-        shown = open_image(row(i)["image"], MAX_PIXELS)
+        """Answer to a question with the image of item `i`; memory is encoded now."""
+        image = open_image(row(i)["image"], MAX_PIXELS)
         if mode == "none":
-            return self.reasoner.answer([Prompt(question, shown)])[0]
-        hits = self.retriever.retrieve([self.query(shown, None)], k, "image", None, None)[0]
-        found = self.items.get([h.item_id for h in hits])
-        items = [(item.text, open_image(item.image or b"", MAX_PIXELS)) for item in found]
+            return self.reasoner.answer([Prompt(question, image)])[0]
+        hits = self.retriever.retrieve([self.query(image, None)], k, "image", None, None)[0]
+        stored = self.items.get([h.item_id for h in hits])
+        items = [(item.text, open_image(item.image or b"", MAX_PIXELS)) for item in stored]
         if mode == "rag":
-            return self.reasoner.answer([Prompt(question, shown, mode, items)])[0]
-        return self.reasoner.answer([Prompt(question, shown, mode, memory=self.encoder.encode(items))])[0]
+            return self.reasoner.answer([Prompt(question, image, mode, items)])[0]
+        return self.reasoner.answer([Prompt(question, image, mode, memory=self.encoder.encode(items))])[0]
 
 
 @dataclass
 class Served:
-    """The application under way."""
+    """The running application; `http` speaks to it where a test needs more than `comem_ray.client` shows."""
 
     url: str
     process: subprocess.Popen[bytes]
     log: Path
-    client: httpx.Client
+    http: httpx.Client
 
     def ask(self, question: str, **fields: Any) -> httpx.Response:
-        return self.client.post("/v1/answer", json={"question": question, **fields})
+        return self.http.post("/v1/answer", json={"question": question, **fields})
 
     def replicas(self, deployment: str) -> list[psutil.Process]:
         """Processes of a deployment's replicas: below our own `serve run`, so no other cluster's."""
-        below = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in below if f":{deployment}" in " ".join(_command(p))]
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in children if f":{deployment}" in " ".join(_command(p))]
 
     def is_ready(self) -> bool:
-        try:
-            return httpx.get(f"{self.url}/readyz", timeout=10).status_code == 200
-        except httpx.HTTPError:
-            return False
+        return Client(self.url, timeout_s=10).ready()
 
 
 def _command(process: psutil.Process) -> list[str]:
@@ -195,14 +193,14 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def serving(world: World, folder: Path) -> Iterator[Served]:
+def serving(run: FinishedRun, folder: Path) -> Iterator[Served]:
     """`serve run` with serve/config.yaml and serve/ray.env; arguments, port, queues and periods are the test's."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     settings = yaml.safe_load((ROOT / "serve/config.yaml").read_text())
     settings["http_options"]["port"] = port
-    settings["applications"][0]["args"] = {"config": str(world.path)}
+    settings["applications"][0]["args"] = {"config": str(run.path)}
     for deployment in settings["applications"][0]["deployments"]:
         deployment["health_check_period_s"] = 1
         if deployment["name"] == "Reasoner":
@@ -218,8 +216,8 @@ def serving(world: World, folder: Path) -> Iterator[Served]:
         )
     url = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(base_url=url, timeout=60) as client:
-            served = Served(url, process, log, client)
+        with httpx.Client(base_url=url, timeout=60) as http:
+            served = Served(url, process, log, http)
             wait_until(served.is_ready, 180, served)
             yield served
     finally:

@@ -1,4 +1,4 @@
-"""A website on 127.0.0.1 that counts its requests and fails as it is told."""
+"""A website on 127.0.0.1 that counts its requests, and fails where a test says so."""
 
 import threading
 import time
@@ -27,7 +27,7 @@ class Site(ThreadingHTTPServer):
         self.lock = threading.Lock()
 
     def handle_error(self, *_: object) -> None:
-        """A client that hangs up is no news."""
+        """A client may hang up."""
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"

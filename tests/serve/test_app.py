@@ -1,0 +1,85 @@
+"""The application as it runs: its graph, its logs, a full queue, a replica that is killed."""
+
+from __future__ import annotations
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+import yaml
+from support.serving import ROOT, FinishedRun, Served, check_error, image_of, wait_until
+
+from comem_ray.config import ConfigError
+from serve.app import build_app
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "serve").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_deployments_of_the_files_are_those_of_the_graph(run: FinishedRun, path) -> None:
+    ingress = build_app({"config": str(run.path)})._bound_deployment
+    models = [argument._bound_deployment for argument in ingress.init_args[1:]]
+    names = ["Ingress", "Retriever", "MemoryEncoder", "Reasoner"]
+    assert [deployment.name for deployment in (ingress, *models)] == names
+    (application,) = yaml.safe_load(path.read_text())["applications"]
+    assert [deployment["name"] for deployment in application["deployments"]] == names
+
+
+def test_a_wrong_configuration_builds_nothing(run: FinishedRun) -> None:
+    with pytest.raises(ConfigError, match=r"retrieval\.top_k"):
+        build_app({"config": str(run.path), "overrides": ["retrieval.top_k=0"]})
+    with pytest.raises(ValueError, match="configuration"):
+        build_app({"configuration": str(run.path)})
+
+
+def test_each_replica_logs_a_line_with_the_request_id(served: Served) -> None:
+    served.http.post(
+        "/v1/answer", json={"question": "Logged?", "image": image_of(1)}, headers={"X-Request-ID": "find-me-1"}
+    )
+
+    def lines() -> list[str]:
+        return [line for line in served.log.read_text().splitlines() if "find-me-1" in line]
+
+    wait_until(lambda: len(lines()) >= 3, 10, served)
+    for who in ("Ingress", "Retriever", "Reasoner"):
+        (line,) = [line for line in lines() if f"_{who} " in line]
+        assert "ms=" in line
+    (ingress,) = [line for line in lines() if "_Ingress " in line]
+    assert "status=200" in ingress
+    assert "retrieve_ms=" in ingress
+
+
+def test_no_room_is_a_503_that_says_when_to_try_again(served: Served) -> None:
+    def ask(i: int) -> httpx.Response:
+        return httpx.post(
+            f"{served.url}/v1/answer", json={"question": f"{i}", "mode": "none", "max_new_tokens": 80}, timeout=120
+        )
+
+    with ThreadPoolExecutor(40) as threads:
+        responses = list(threads.map(ask, range(40)))
+    refused = [r for r in responses if r.status_code != 200]
+    assert 0 < len(refused) < 40
+    for response in refused:
+        check_error(response, 503, "overloaded", None)
+        assert int(response.headers["retry-after"]) >= 1
+    assert served.ask("And now?", mode="none").status_code == 200
+
+
+def test_a_killed_replica_is_replaced(served: Served) -> None:
+    (victim,) = served.replicas("Reasoner")
+    victim.kill()
+    errors = []
+
+    def answers() -> bool:
+        response = served.ask("Are you back?", image=image_of(1))
+        if response.status_code != 200:
+            errors.append(response)
+        return response.status_code == 200
+
+    start = time.monotonic()
+    wait_until(answers, 90, served)
+    print(f"{len(errors)} requests refused, back after {time.monotonic() - start:.1f} s")
+    for response in errors:
+        check_error(response, 503, "overloaded", None)
+    (replica,) = served.replicas("Reasoner")
+    assert replica.pid != victim.pid
+    wait_until(served.is_ready, 30, served)
