@@ -117,7 +117,7 @@ def test_a_batch_answers_as_one_by_one(comem: Pipeline) -> None:
 
 def test_a_stream_says_the_same_piece_by_piece(comem: Pipeline) -> None:
     stream = comem.stream(ASK, image(3))
-    with pytest.raises(RuntimeError, match="not complete"):
+    with pytest.raises(RuntimeError, match="take all pieces"):
         _ = stream.answer
     pieces = list(stream)
     assert "".join(pieces) == stream.answer.text == comem.answer(ASK, image(3)).text
