@@ -18,7 +18,7 @@ from torch import Tensor
 
 from comem_ray.config import Config, EvaluationConfig
 from comem_ray.evaluation.arms import Arm, arms
-from comem_ray.evaluation.knowledge_subsets import Knowledge
+from comem_ray.evaluation.knowledge_subsets import KnowledgeSubsets
 from comem_ray.evaluation.official import score_alone
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.images import open_image
@@ -46,7 +46,7 @@ class Evaluator:
     def __init__(self, config: Config, evaluation: EvaluationConfig, device: str = "cpu", right: Collection[str] = ()):
         self._config, self._evaluation = config, evaluation
         self._retriever, self._items = Retriever(config, device), ItemStore(config.folder("items"))
-        self._knowledge = Knowledge(self._retriever.index, right, config.seed)
+        self._knowledge = KnowledgeSubsets(self._retriever.index, right, config.seed)
         backbone = load_backbone(config.backbone, device)
         adapter = attach_adapter(config.adapter, backbone)
         self._encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter)
@@ -101,7 +101,7 @@ class Evaluator:
         found: Retrieved = {size: {} for size in sizes}
         for language, some in able.items():
             queries = [Query(self._image(q), q.question) for q in some]
-            parts = [self._knowledge.part(size, language) for size in sizes]
+            parts = [self._knowledge.subset(size, language) for size in sizes]
             for size, lists in zip(sizes, self._retriever.retrieve_in(queries, depth, parts, settings.by), strict=True):
                 found[size] |= {q.data_id: [h.item_id for h in hits] for q, hits in zip(some, lists, strict=True)}
         return found
@@ -173,7 +173,7 @@ class Evaluator:
     ) -> dict[str, Any]:
         """The row of an answer, or of the fault that there is in its place."""
         said = answer if isinstance(answer, Completion) else None
-        seen = self._knowledge.part(arm.knowledge, self._language(question)).count
+        seen = self._knowledge.subset(arm.knowledge, self._language(question)).count
         return {
             "data_id": question.data_id,
             "arm": arm.name,

@@ -40,8 +40,8 @@ def run(config: Config) -> Summary:
     root = config.folder("evaluation")
     texts = [f"## {name}\n\n{(root / name / 'evaluation' / 'report.md').read_text()}" for name in summaries]
     write_atomic(root / "report.md", lambda p: p.write_text("\n".join(texts), encoding="utf-8") and None)
-    parts = [evaluate.part(world) for world in worlds.values()]
-    write_report(root / "report.html", f"Evaluation of {config.name}", parts)
+    evaluations = [evaluate.finished_evaluation(world) for world in worlds.values()]
+    write_report(root / "report.html", f"Evaluation of {config.name}", evaluations)
     return {f"{name}: {k}": v for name, s in summaries.items() for k, v in s.items() if "%" in k}
 
 
