@@ -1,1 +1,1 @@
-"""Scoring of answers by the official rules of the benchmarks. Knows no model, no files and nothing of Ray."""
+"""Asks the questions of tasks in every arm and computes the figures. Knows nothing of pages or Ray."""

@@ -1,4 +1,4 @@
-"""Arms: the ways in which every question is asked, side by side."""
+"""Arms: the ways in which every question is asked, to be compared with one another."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from comem_ray.prompts import Mode
 
 @dataclass(frozen=True)
 class Arm:
-    """A mode with `k` items as they are retrieved; with `gold_position` (from 1), the right item is put there instead.
+    """A mode with `k` retrieved items. With `gold_position` (from 1), the right item is put at that position.
 
-    `knowledge` is how many items retrieval sees; the name says it where arms differ in it (`sized`).
+    `knowledge` is how many items retrieval searches. The name states it if `sized`: where arms differ in it.
     """
 
     mode: Mode
@@ -28,12 +28,11 @@ class Arm:
         if self.mode == "none":
             return "none"
         size = f", {self.knowledge} items" if self.sized else ""
-        return f"{self.mode}, k={self.k}{size}" + (
-            f", right item at {self.gold_position}" if self.gold_position else ""
-        )
+        position = f", right item at {self.gold_position}" if self.gold_position else ""
+        return f"{self.mode}, k={self.k}{size}{position}"
 
     def items(self, retrieved: Sequence[str], gold: Sequence[str]) -> list[str] | None:
-        """The items before a question, best first; None for a forced place where no right item is known."""
+        """Ids of the items of the prompt, best first; None for a gold position where no right item is known."""
         if self.mode == "none":
             return []
         if self.gold_position is None:
@@ -45,21 +44,21 @@ class Arm:
 
 
 def arms(config: EvaluationConfig) -> list[Arm]:
-    """All arms of a configuration, in its order; `none` has no k and no knowledge, so it stands once.
+    """All arms of a configuration, in its order. Mode none has neither k nor knowledge, so it is one arm.
 
-    Forced places are tried among the largest knowledge alone.
+    The arms with a gold position come last, with the largest knowledge alone.
     """
-    sizes, sized = list(dict.fromkeys(config.knowledge_sizes)), len(set(config.knowledge_sizes)) > 1
-    largest, found = largest_size(config), list[Arm]()
+    largest, sized = largest_size(config), len(set(config.knowledge_sizes)) > 1
+    sizes = list(dict.fromkeys(config.knowledge_sizes))
+    plain = list[Arm]()
     for mode in config.modes:
         if mode == "none":
-            found.append(Arm("none", 0, knowledge=largest))
+            plain.append(Arm("none", 0, knowledge=largest))
         else:
-            found += [Arm(mode, k, None, size, sized) for size in sizes for k in config.k]
-    for mode in config.modes:
-        if mode != "none":
-            found += [Arm(mode, max(config.gold_positions), place, largest, sized) for place in config.gold_positions]
-    return found
+            plain += [Arm(mode, k, None, size, sized) for size in sizes for k in config.k]
+    k = max(config.gold_positions, default=0)
+    modes = [mode for mode in config.modes if mode != "none"]
+    return plain + [Arm(mode, k, position, largest, sized) for mode in modes for position in config.gold_positions]
 
 
 def largest_size(config: EvaluationConfig) -> int | Literal["all"]:

@@ -16,7 +16,7 @@ from PIL.Image import Image
 
 from comem_ray.config import Config, EvaluationConfig
 from comem_ray.evaluation.arms import Arm, arms
-from comem_ray.evaluation.knowledge_subsets import Knowledge
+from comem_ray.evaluation.knowledge_subsets import KnowledgeSubsets
 from comem_ray.evaluation.official import score_alone
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.images import open_image
@@ -49,7 +49,7 @@ class Evaluator:
     ):
         self._config, self._evaluation = config, evaluation
         self._pipeline = Pipeline(config, device, memory="memory" in evaluation.modes)
-        self._knowledge = Knowledge(self._pipeline.retriever.index, gold_items, config.seed)
+        self._knowledge = KnowledgeSubsets(self._pipeline.retriever.index, gold_items, config.seed)
 
     def predictions(self, questions: Sequence[EvaluationQuestion]) -> list[dict[str, Any]]:
         """A row of PREDICTION_SCHEMA for every question and every arm that it can be put in."""
@@ -100,7 +100,7 @@ class Evaluator:
         retrieved: Retrieved = {size: {} for size in sizes}
         for language, group in by_language.items():
             queries = [Query(self._image(q), q.question) for q in group]
-            subsets = [self._knowledge.part(size, language) for size in sizes]
+            subsets = [self._knowledge.subset(size, language) for size in sizes]
             hits = self._pipeline.retriever.retrieve_in(queries, depth, subsets, settings.by)
             for size, lists in zip(sizes, hits, strict=True):
                 retrieved[size] |= {q.data_id: [h.item_id for h in hit] for q, hit in zip(group, lists, strict=True)}
@@ -133,7 +133,7 @@ class Evaluator:
         """The row of an answer, or of the fault that there is instead."""
         question, answer = case.question, completion if isinstance(completion, Completion) else None
         fault = TOO_LONG if isinstance(completion, PromptTooLong) else question.fault
-        knowledge = self._knowledge.part(arm.knowledge, self._language(question)).count
+        knowledge = self._knowledge.subset(arm.knowledge, self._language(question)).count
         return {
             "data_id": question.data_id,
             "arm": arm.name,

@@ -1,4 +1,4 @@
-"""Intervals of shares and tests of pairs. Percentages are the caller's business: everything here is in 0..1."""
+"""The interval of a share, and the test of a pair. Shares are in 0..1 here; callers make percentages of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Z_95 = 1.959964
 
 
 def wilson(share: float, n: int, z: float = Z_95) -> tuple[float, float]:
-    """The 95% interval of a share of `n` trials (Wilson 1927)."""
+    """Low and high end of the 95% interval of a share of `n` trials (Wilson 1927); (0, 1) for no trial."""
     if n == 0:
         return 0.0, 1.0
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -18,7 +18,10 @@ def wilson(share: float, n: int, z: float = Z_95) -> tuple[float, float]:
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """Exact two-sided p of McNemar's test: is one of two right more often on the same questions?"""
+    """p of McNemar's exact two-sided test: is `first` right more often than `second` on the same questions, or less?
+
+    Only questions that exactly one of the two got right count: p is that of a fair coin (McNemar 1947).
+    """
     only_first = sum(a and not b for a, b in zip(first, second, strict=True))
     only_second = sum(b and not a for a, b in zip(first, second, strict=True))
     n, fewer = only_first + only_second, min(only_first, only_second)

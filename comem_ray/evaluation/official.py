@@ -96,40 +96,5 @@ def missing_images(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"count": len(faults), "first": first}
 
 
-def markdown(sources: Mapping[str, Any]) -> str:
-    """A table for every source with an official rule, and the rows of the files that were not asked."""
-    lines = []
-    for name, found in sources.items():
-        lines += [f"### {name}", "", _fates_in_words(found), ""]
-        if found["official"]:
-            lines += ["| arm | overall (95% interval) | n | missing | unparsable | also |", "|---|---|---|---|---|---|"]
-            lines += [_line(arm, summary) for arm, summary in found["official"].items()]
-            lines += ["", *found["warnings"], ""] if found["warnings"] else [""]
-    return "\n".join(lines)
-
-
-def _fates_in_words(found: Mapping[str, Any]) -> str:
-    images, rejected = found["missing_images"], found["rejected"]
-    said = [f"questions: {found['questions']}; left out by the benchmark itself: {found['left_out']}"]
-    if images["count"]:
-        said.append(f"without an image, counted as wrong: {images['count']} (first {images['first'][0]['data_id']})")
-    if rejected["count"]:
-        said.append(f"rejected rows: {rejected['count']} (first: {rejected['first'][0]['reason']})")
-    return "; ".join(said) + "."
-
-
-def _line(arm: str, summary: Mapping[str, Any]) -> str:
-    low, high = summary["interval"]
-    also = {f"harmonic mean ({k})": v for k, v in summary.get("harmonic_means", {}).items() if v}
-    also |= {k: v for k, v in summary.get("metrics", {}).items() if k != "CIDEr"}
-    also |= {"F1": summary["f1"]} if "f1" in summary else {}
-    for kind in ("split", "scenario", "language"):
-        parts = summary.get(f"per_{kind}", {})
-        also |= parts if len(parts) > 1 else {}
-    said = ", ".join(f"{name} {value['score']:.1f}" for name, value in also.items())
-    cells = f"{summary['overall']:.1f} ({low:.1f} to {high:.1f}) | {summary['n']} | {summary['missing']}"
-    return f"| {arm} | {cells} | {summary['unparsable']} | {said} |"
-
-
 def _asked(question: EvaluationQuestion) -> Question:
     return Question(question.own_id, question.gold, question.groups)

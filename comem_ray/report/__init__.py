@@ -1,1 +1,1 @@
-"""Reports: HTML pages of one file that open offline, with tables and plots. Knows neither training nor evaluation."""
+"""Reports: HTML pages of one file that open offline, with tables and plots, and the tables in Markdown."""

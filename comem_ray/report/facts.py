@@ -9,28 +9,27 @@ from typing import Any
 
 from comem_ray.artifacts import Manifest, fingerprint
 from comem_ray.config import Config
+from comem_ray.evaluation.figures import MemoryStoreSize
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.memory_store import store_bytes
 from comem_ray.report.page import Table
 
-_SHOWN = 16  # hex digits of a digest
-_FIGURES = {"arms", "recall", "memory_against_rag", "questions"}  # of report.json, which have tables of their own
+DIGITS = 16  # hex digits of a digest
 
 
 def facts(
     config: Config,
     questions: Sequence[EvaluationQuestion],
     predictions: Sequence[Mapping[str, Any]],
-    found: Mapping[str, Any],
     manifest: Manifest,
     items: int,
 ) -> Table:
-    """`items` is the size of the knowledge base."""
+    """`manifest` is that of the evaluation, `items` the number of items in the knowledge base."""
     languages = ", ".join(sorted({q.language for q in questions}))
     images = sum((q.image is not None or q.image_at is not None) for q in questions)
-    said = {
+    rows = {
         "run": config.name,
-        "seed": config.seed,
+        "seed": str(config.seed),
         "questions": f"{len(questions):,} ({images:,} with an image; languages: {languages})",
         "language model": f"{_name(config.backbone.model)} ({config.backbone.precision})",
         "memory encoder": _adapter(config),
@@ -38,16 +37,10 @@ def facts(
         **_store(config),
         "retriever": f"{_name(config.clip.model)}, by {config.retrieval.by}, {_language(config.retrieval.language)}",
         "decoding": _decoding(config),
-        **{name.replace("_", " "): value for name, value in found.items() if _is_fact(name, value)},
-        **{f"digest of the {name}": code[:_SHOWN] for name, code in _digests(questions, predictions, manifest)},
+        **{f"digest of the {name}": code[:DIGITS] for name, code in _digests(questions, predictions, manifest)},
     }
-    note = "A digest is the beginning of a SHA-256: two reports that show the same one have the same."
-    rows = [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in said.items()]
-    return Table("The run", [], rows, note)
-
-
-def _is_fact(name: str, value: Any) -> bool:
-    return name not in _FIGURES and isinstance(value, str | int | float)
+    note = "A digest is the first digits of a SHA-256. Two reports with the same digest of a thing have the same thing."
+    return Table("The run", [], [list(row) for row in rows.items()], note)
 
 
 def _adapter(config: Config) -> str:
@@ -57,7 +50,7 @@ def _adapter(config: Config) -> str:
 
 
 def _name(model: str) -> str:
-    """The model as the configuration has it; of an absolute path, what every machine would call it."""
+    """The model as the configuration has it; of an absolute path its last part, the same on every machine."""
     return Path(model).name if Path(model).is_absolute() else model
 
 
@@ -65,9 +58,9 @@ def _store(config: Config) -> dict[str, str]:
     folder = config.folder("memory")
     if not (folder / "manifest.json").exists():
         return {}
-    held = store_bytes(folder)
-    size, items = held["bytes"] / 1e6, held["items"]
-    return {"memory store": f"{size:,.1f} MB for {items:,} items, {config.adapter.queries} vectors each"}
+    store = MemoryStoreSize.of(store_bytes(folder))
+    size = f"{store.bytes / 1e6:,.1f} MB for {store.items:,} items, {config.adapter.queries} vectors each"
+    return {"memory store": size}
 
 
 def _language(language: str | None) -> str:
@@ -76,12 +69,12 @@ def _language(language: str | None) -> str:
 
 def _decoding(config: Config) -> str:
     settings = config.reasoner
-    how = f"temperature {settings.temperature}, top_p {settings.top_p}" if settings.temperature else "greedy"
-    return f"{how}, at most {settings.max_new_tokens} tokens"
+    method = f"temperature {settings.temperature}, top_p {settings.top_p}" if settings.temperature else "greedy"
+    return f"{method}, at most {settings.max_new_tokens} tokens"
 
 
 def _image_mark(question: EvaluationQuestion) -> str:
-    """Changes with the image, which may still lie where it is."""
+    """A text that changes with the image, without reading an image that is still in its file."""
     at = question.image_at
     return at.mark if at is not None else hashlib.sha256(question.image or b"").hexdigest()
 
@@ -89,8 +82,8 @@ def _image_mark(question: EvaluationQuestion) -> str:
 def _digests(
     questions: Sequence[EvaluationQuestion], predictions: Sequence[Mapping[str, Any]], manifest: Manifest
 ) -> Iterable[tuple[str, str]]:
-    asked = [[q.data_id, q.question, q.rule, q.gold, _image_mark(q)] for q in questions]
-    yield "questions", fingerprint(asked)
+    """Name and digest of each thing that two reports may share."""
+    yield "questions", fingerprint([[q.data_id, q.question, q.rule, q.gold, _image_mark(q)] for q in questions])
     for name, value in manifest.identity.get("encoder", {}).items():
         if name in ("backbone", "adapter"):
             yield name, value if isinstance(value, str) else fingerprint(value)

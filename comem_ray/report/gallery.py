@@ -1,6 +1,6 @@
-"""The gallery of a report: some questions with their image, every answer with its verdict, and the items before them.
+"""The gallery of a report: questions with their image, every answer with its verdict, and the items of the prompt.
 
-Wrong ones first; how many of what kind were left out is said. Knows nothing of HTML.
+Wrong answers come first. A summary says how many questions of which kind are left out. Knows nothing of HTML.
 """
 
 from __future__ import annotations
@@ -22,28 +22,17 @@ from comem_ray.tasks.images import ImageReader
 from comem_ray.tasks.rules.scoring import number_range
 
 Row = Mapping[str, Any]
+"""A row of PREDICTION_SCHEMA (comem_ray.evaluation.predictions), scored."""
 
-SOURCES = 5  # shown of a question, best first
+SOURCES = 5  # most items of a card, best first
 _ITEM_SIDE = 72  # pixels of an item's image
 _MAX_PIXELS = 100_000_000  # of an image that is opened
-_WRONG = 2 / 3  # of the gallery, where there are as many
+_WRONG = 2 / 3  # share of wrongly answered questions in the gallery, if there are as many
 
 
 @dataclass(frozen=True)
-class Sights:
-    """Where a card's images come from: the items, and a reader of questions' images."""
-
-    items: ItemStore
-    reader: ImageReader
-
-    def image(self, question: EvaluationQuestion) -> bytes | None:
-        """The question's image from where it lies; None where none can be read."""
-        return opened(question, self.reader, _MAX_PIXELS).image
-
-
-@dataclass(frozen=True)
-class Said:
-    """One answer, and the arms that gave it: {"name", "mode"} each."""
+class CardAnswer:
+    """An answer, and the arms that gave it: {"name", "mode"} each."""
 
     text: str
     score: float
@@ -55,8 +44,8 @@ class Said:
 
 
 @dataclass(frozen=True)
-class Source:
-    """An item before a question. `rank` is its place in retrieval, from 1; 0 where it was not retrieved."""
+class CardSource:
+    """An item. `rank` is its position in retrieval, from 1; 0 if it was not retrieved. `right`: it holds the answer."""
 
     title: str
     language: str
@@ -68,6 +57,8 @@ class Source:
 
 @dataclass(frozen=True)
 class Card:
+    """A question as the gallery shows it. Images are data: URIs; None where there is no image."""
+
     anchor: str
     data_id: str
     question: str
@@ -75,105 +66,122 @@ class Card:
     language: str
     groups: Mapping[str, str]
     image: str | None
-    answers: list[Said]
-    sources: list[Source]
-    sources_said: str
+    answers: list[CardAnswer]
+    sources: list[CardSource]
+    sources_heading: str
 
     @property
     def characters(self) -> int:
-        """About what the card takes on the page."""
+        """About how many characters the card takes on the page."""
         texts = [self.question, self.gold, *(a.text for a in self.answers)]
         images = [self.image or "", *(s.image or "" for s in self.sources)]
         return sum(map(len, texts + images)) + 250 * (len(self.answers) + len(self.sources) + 2)
 
 
+@dataclass(frozen=True)
+class Gallery:
+    """The cards of the chosen questions, and a text that says how they were chosen."""
+
+    cards: list[Card]
+    summary: str
+
+
+@dataclass(frozen=True)
+class CardBuilder:
+    """What cards are made with: the arms in the order to show, the items, and a reader of the questions' images."""
+
+    arms: Sequence[str]
+    items: ItemStore
+    images: ImageReader
+
+    def card(self, question: EvaluationQuestion, rows: Sequence[Row], image_side: int, anchor: str) -> Card:
+        """The card of a question and its predictions; its image has `image_side` pixels, its heading is `anchor`."""
+        sources, heading = _sources(question, rows, self.items)
+        return Card(
+            anchor=anchor,
+            data_id=question.data_id,
+            question=question.question,
+            gold=gold_text(question.gold),
+            language=question.language,
+            groups=question.groups,
+            image=_image(opened(question, self.images, _MAX_PIXELS).image, image_side),
+            answers=_answers(rows, self.arms),
+            sources=sources,
+            sources_heading=heading,
+        )
+
+
 def gallery(
     questions: Sequence[EvaluationQuestion],
     rows: Sequence[Row],
-    arms: Sequence[str],
-    sights: Sights,
+    builder: CardBuilder,
     settings: GalleryConfig,
     anchor: str,
-) -> dict[str, Any]:
-    """`cards` of the chosen questions, and what is `said` of the choice. `arms` are names in the order to show."""
-    given: dict[str, list[Row]] = defaultdict(list)
+) -> Gallery:
+    """At most `settings.questions` cards and `settings.max_mb` megabytes; `anchor` begins their anchors."""
+    rows_by_id: dict[str, list[Row]] = defaultdict(list)
     for row in rows:
-        given[row["data_id"]].append(row)
-    judged, mode = lead_scores(given)
-    asked = {q.data_id: q for q in questions if q.data_id in given}
-    chosen = choose(judged, settings.questions)
+        rows_by_id[row["data_id"]].append(row)
+    scores, mode = question_scores(rows_by_id)
+    questions_by_id = {q.data_id: q for q in questions if q.data_id in rows_by_id}
     cards, room = list[Card](), settings.max_mb * 1e6
-    for number, data_id in enumerate(chosen, start=1):
-        card = _card(asked[data_id], given[data_id], arms, sights, settings, f"{anchor}-question-{number}")
+    for number, data_id in enumerate(choose(scores, settings.questions), start=1):
+        question, card_anchor = questions_by_id[data_id], f"{anchor}-question-{number}"
+        card = builder.card(question, rows_by_id[data_id], settings.image_side, card_anchor)
         room -= card.characters
         if room < 0:
             break
         cards.append(card)
-    wrong = sum(score < 0.5 for score in judged.values())
-    shown = sum(judged[c.data_id] < 0.5 for c in cards)
-    said = (
-        f"Mode {mode} was wrong on {wrong:,} of {len(asked):,} questions (mean of its k, items as retrieved, below one "
-        f"half). Shown are {shown:,} of these first, then {len(cards) - shown:,} of the others; "
-        f"{len(asked) - len(cards):,} are left out. The choice is drawn by digests of their ids."
+    return Gallery(cards, _summary(scores, mode, cards))
+
+
+def _summary(scores: Mapping[str, float], mode: str, cards: Sequence[Card]) -> str:
+    if not scores:
+        return "No question was asked."
+    wrong = sum(score < 0.5 for score in scores.values())
+    wrong_cards = sum(scores[card.data_id] < 0.5 for card in cards)
+    return (
+        f"Mode {mode} was wrong on {wrong:,} of {len(scores):,} questions. A question counts as wrong here if the mean "
+        "score over all k, with the items as retrieved, is below one half. "
+        f"Below are {wrong_cards:,} of these, then {len(cards) - wrong_cards:,} of the others. "
+        f"{len(scores) - len(cards):,} questions are left out. Digests of the ids decide which."
     )
-    return {"cards": cards, "said": said if asked else "No question was asked."}
 
 
-def lead_scores(given: Mapping[str, Sequence[Row]]) -> tuple[dict[str, float], str]:
-    """Mean score of each question over the arms of one mode, items as retrieved; and that mode: memory where asked."""
-    asked = {row["mode"] for rows in given.values() for row in rows}
-    mode = next((m for m in reversed(MODES) if m in asked), MODES[0])
+def question_scores(rows_by_id: Mapping[str, Sequence[Row]]) -> tuple[dict[str, float], str]:
+    """The mean score (0..1) of each question over the arms of one mode, items as retrieved; and that mode.
+
+    The mode is memory if it was asked, else rag, else none. A question without such an arm has the mean of all its
+    arms.
+    """
+    modes = {row["mode"] for rows in rows_by_id.values() for row in rows}
+    mode = next((m for m in reversed(MODES) if m in modes), MODES[0])
     scores = {}
-    for data_id, rows in given.items():
-        some = [r["score"] for r in rows if r["mode"] == mode and r["gold_position"] is None] or [
-            r["score"] for r in rows
-        ]
-        scores[data_id] = statistics.fmean(some)
+    for data_id, rows in rows_by_id.items():
+        of_mode = [r["score"] for r in rows if r["mode"] == mode and r["gold_position"] is None]
+        scores[data_id] = statistics.fmean(of_mode or [r["score"] for r in rows])
     return scores, mode
 
 
 def choose(scores: Mapping[str, float], count: int) -> list[str]:
-    """The ids of at most `count` questions, the worst first; two thirds wrong ones where there are as many.
+    """The ids of at most `count` questions, the worst first; two thirds wrong ones if there are as many.
 
-    Which of the wrong ones, and of the others, follows from digests of their ids: from all of the file, and every time
-    the same.
+    Digests of the ids decide which of the wrong ones and which of the others. So they come from all of the file, and
+    they are the same every time.
     """
-    drawn = sorted(scores, key=fingerprint)
-    wrong = [data_id for data_id in drawn if scores[data_id] < 0.5]
-    right = [data_id for data_id in drawn if scores[data_id] >= 0.5]
+    shuffled = sorted(scores, key=fingerprint)
+    wrong = [data_id for data_id in shuffled if scores[data_id] < 0.5]
+    right = [data_id for data_id in shuffled if scores[data_id] >= 0.5]
     chosen = wrong[: max(round(count * _WRONG), count - len(right))]
     chosen += right[: count - len(chosen)]
     return sorted(chosen, key=scores.__getitem__)
 
 
-def _card(
-    question: EvaluationQuestion,
-    rows: Sequence[Row],
-    arms: Sequence[str],
-    sights: Sights,
-    settings: GalleryConfig,
-    anchor: str,
-) -> Card:
-    sources, said = _sources(question, rows, sights.items)
-    return Card(
-        anchor=anchor,
-        data_id=question.data_id,
-        question=question.question,
-        gold=gold_text(question.gold),
-        language=question.language,
-        groups=question.groups,
-        image=_image(sights.image(question), settings.image_side),
-        answers=_answers(rows, arms),
-        sources=sources,
-        sources_said=said,
-    )
-
-
 def gold_text(gold: Any) -> str:
-    """A gold answer of any rule in words."""
+    """The right answer of any rule, as a text for readers."""
     try:
         limits = number_range(gold)
-    except ValueError:  # of a benchmark with a form of its own
+    except ValueError:  # of a task whose gold has another form
         limits = None
     if limits is not None:
         return f"{limits[0]:g} to {limits[1]:g}"
@@ -184,50 +192,54 @@ def gold_text(gold: Any) -> str:
     return str(gold)
 
 
-def _answers(rows: Sequence[Row], arms: Sequence[str]) -> list[Said]:
+def _answers(rows: Sequence[Row], arms: Sequence[str]) -> list[CardAnswer]:
     """The different answers, each with its arms, in the order of the arms."""
-    found: dict[tuple[str, float], Said] = {}
+    answers: dict[tuple[str, float], CardAnswer] = {}
     for row in sorted(rows, key=lambda r: arms.index(r["arm"])):
-        text = f"(not asked: {row['fault']})" if row.get("fault") else row["prediction"]
-        said = found.setdefault((text, row["score"]), Said(text, row["score"], []))
-        said.arms.append({"name": row["arm"], "mode": row["mode"]})
-    return list(found.values())
+        text = f"(not asked: {row['fault']})" if row["fault"] else row["prediction"]
+        answer = answers.setdefault((text, row["score"]), CardAnswer(text, row["score"], []))
+        answer.arms.append({"name": row["arm"], "mode": row["mode"]})
+    return list(answers.values())
 
 
-def _sources(question: EvaluationQuestion, rows: Sequence[Row], store: ItemStore) -> tuple[list[Source], str]:
-    """The first items of the longest list that retrieval gave, the right one beside them, and a heading."""
-    lists = [r for r in rows if r["gold_position"] is None and r["item_ids"]]
-    if not lists:
+def _sources(question: EvaluationQuestion, rows: Sequence[Row], store: ItemStore) -> tuple[list[CardSource], str]:
+    """The first items of the longest list that was retrieved, then the right item if it is not among them; a heading.
+
+    Of lists of one length, that from the largest knowledge base counts.
+    """
+    retrieved = [row for row in rows if row["gold_position"] is None and row["item_ids"]]
+    if not retrieved:
         return [], ""
-    longest = max(lists, key=lambda r: (r.get("knowledge") or 0, len(r["item_ids"])))
+    longest = max(retrieved, key=lambda row: (row["knowledge"], len(row["item_ids"])))
     ids, gold = list(longest["item_ids"]), question.gold_items
-    shown = ids[:SOURCES]
-    if gold and not set(gold) & set(shown) and gold[0] in store:
-        shown.append(gold[0])
-    items = store.get(shown)
-    sources = [_source(item, ids.index(item.item_id) + 1 if item.item_id in ids else 0, gold) for item in items]
-    first = f"the first {SOURCES} of {len(ids)}" if len(ids) > SOURCES else str(len(ids))
-    return sources, f"Sources: {first}; {_rank(longest['rank'])}"
+    visible = ids[:SOURCES]
+    if gold and not set(gold) & set(visible) and gold[0] in store:
+        visible.append(gold[0])
+    sources = [
+        _source(item, ids.index(item.item_id) + 1 if item.item_id in ids else 0, gold) for item in store.get(visible)
+    ]
+    count = f"the first {SOURCES} of {len(ids)}" if len(ids) > SOURCES else str(len(ids))
+    return sources, f"Sources: {count}; {_rank(longest['rank'])}"
 
 
 def _rank(rank: int | None) -> str:
     if rank is None:
         return "the right item is not known"
-    return f"the right item at rank {rank}" if rank else "the right item not among the retrieved"
+    return f"the right item is at rank {rank}" if rank else "the right item was not retrieved"
 
 
-def _source(item: Item, rank: int, gold: Sequence[str]) -> Source:
+def _source(item: Item, rank: int, gold: Sequence[str]) -> CardSource:
     title, image = item.title or item.text[:60], _image(item.image, _ITEM_SIDE)
-    return Source(title, item.language, web_address(item.page_url), image, rank, item.item_id in gold)
+    return CardSource(title, item.language, web_address(item.page_url), image, rank, item.item_id in gold)
 
 
 def web_address(url: str | None) -> str | None:
-    """The address of a page where it is one: a link of another kind, such as javascript:, would run."""
+    """`url` if it is http or https, else None: a link of another kind, such as javascript:, would run."""
     return url if url is not None and url.startswith(("https://", "http://")) else None
 
 
 def _image(data: bytes | None, side: int) -> str | None:
-    """None where there is none, or it cannot be opened: the answers are worth showing all the same."""
+    """The image as a data: URI; None if there is none or it cannot be opened: the answers are shown all the same."""
     if data is None:
         return None
     try:

@@ -1,7 +1,7 @@
-"""Pages from templates: whatever is put into one is escaped, and the page forbids itself every request.
+"""Pages from templates. All that is put into a page is escaped, and the page forbids itself every request.
 
-The policy in its head lets nothing be loaded, and no script run but report.js, which is named there by its digest:
-text of a model or of the web could not run even if it were not escaped.
+The policy in its head lets nothing be loaded. It lets one script run, report.js, which it names by its digest. So text
+of a model or of the web could not run even if it were not escaped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _JPEG_QUALITY = 72
 
 @dataclass(frozen=True)
 class Table:
-    """Cells are text, or Markup where they are more. The first of a row is its heading; `note` stands below."""
+    """Cells are text or Markup. The first cell of a row is its heading; `note` is a line below the table."""
 
     caption: str
     head: Sequence[str]
@@ -34,14 +34,14 @@ class Table:
 
 
 def write_page(path: Path, template: str, context: Mapping[str, Any]) -> Path:
-    """Writes the page that `template` makes of `context`."""
+    """Writes the page that `template` makes of `context`; returns its path."""
     page = _environment().get_template(template).render(context)
-    write_atomic(path, lambda p: p.write_text(page, encoding="utf-8") and None)
+    write_atomic(path, lambda p: p.write_text(page, encoding="utf-8"))
     return path
 
 
 def data_uri(image: Image, side: int) -> str:
-    """The image as a JPEG inside a URI, its longer side at most `side` pixels."""
+    """The image as a JPEG in a data: URI, its longer side at most `side` pixels."""
     small, out = image.convert("RGB"), io.BytesIO()
     small.thumbnail((side, side), Resampling.LANCZOS)
     small.save(out, "JPEG", quality=_JPEG_QUALITY, optimize=True)

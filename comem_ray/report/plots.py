@@ -1,7 +1,7 @@
-"""Line and point plots as inline SVG: a <figure> with its title, its drawing and its legend.
+"""Line and point plots as inline SVG: a <figure> with a title, a drawing and a legend.
 
-Colours are classes that report.css gives for light and dark; the drawing is as wide as a phone, so that its text keeps
-its size there. The same numbers always give the same text. Knows nothing of what it draws.
+Colours are classes of report.css, which has them for light and dark. The drawing is as wide as a phone, so that its
+text keeps its size there. The same numbers always give the same text. Knows nothing of what it draws.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _CROWDED = 34  # pixels between ticks of an axis below which one is left out
 
 @dataclass(frozen=True)
 class Point:
-    """`low` and `high` are its interval; `label` is drawn beside it, `said` shown under the mouse."""
+    """`low` and `high` are its interval. `label` is drawn beside it; `description` is shown under the mouse."""
 
     x: float
     y: float
     low: float | None = None
     high: float | None = None
     label: str = ""
-    said: str = ""
+    description: str = ""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Points under one name. `style` is its colour's class; a "level" is a dashed line across the whole plot."""
+    """Points under one name. `style` is the class of its colour. A "level" is a dashed line across the whole plot."""
 
     name: str
     style: str
@@ -44,7 +44,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Axis:
-    """`ticks` and `limits` follow from the data where they are not given. A y axis without a title has the plot's."""
+    """`ticks` and `limits` follow from the data unless they are given. A y axis without a title has the plot's."""
 
     title: str
     log: bool = False
@@ -68,15 +68,15 @@ class _Scale:
 
 
 def plot(title: str, x: Axis, y: Axis, series: Sequence[Series]) -> Markup:
-    """The figure. On a logarithmic axis every value must be above zero; a level's x does not count."""
+    """The figure. On a logarithmic axis every value must be above zero; the x of a level is ignored."""
     xs = [p.x for s in series if s.shape != "level" for p in s.points]
     ys = [v for s in series for p in s.points for v in (p.y, p.low, p.high) if v is not None]
     across, x_ticks = _scale(x, xs, LEFT, WIDTH - RIGHT)
     up, y_ticks = _scale(y, ys, HEIGHT - BOTTOM, TOP)
     body = [_axes(x, y, across, up, x_ticks, y_ticks)]
     body += [_interval(s, across, up) for s in series] + [_series(s, across, up) for s in series]
-    said = f"{title}. {y.title or title} against {x.title}. " + ". ".join(map(_told, series))
-    drawing = _tag("svg", *body, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=said)
+    description = f"{title}. {y.title or title} against {x.title}. " + ". ".join(map(_description, series))
+    drawing = _tag("svg", *body, viewBox=f"0 0 {WIDTH} {HEIGHT}", role="img", aria_label=description)
     return _tag("figure", _tag("figcaption", title), drawing, _legend(series), class_="plot")
 
 
@@ -114,7 +114,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _apart(ticks: Sequence[float], scale: _Scale) -> list[float]:
-    """The ticks without those that would touch the one before."""
+    """The ticks, without those that would touch the tick before."""
     kept: list[float] = []
     for tick in ticks:
         if not kept or abs(scale.at(tick) - scale.at(kept[-1])) >= _CROWDED:
@@ -141,17 +141,17 @@ def _axes(x: Axis, y: Axis, across: _Scale, up: _Scale, x_ticks: Sequence[float]
 
 def _interval(series: Series, across: _Scale, up: _Scale) -> Markup:
     """A band along a line, a bar at a point."""
-    known = [(p.x, p.low, p.high) for p in series.points if p.low is not None and p.high is not None]
-    if not known:
+    intervals = [(p.x, p.low, p.high) for p in series.points if p.low is not None and p.high is not None]
+    if not intervals:
         return Markup("")
     if series.shape == "level":
-        known = [(end, low, high) for end in (across.low, across.high) for _, low, high in known[:1]]
-    if series.shape in ("line", "level") and len(known) > 1:
-        rim = [(x, low) for x, low, _ in known] + [(x, high) for x, _, high in reversed(known)]
-        return _tag("polygon", points=_path(rim, across, up), class_=f"band {series.style}")
+        intervals = [(end, low, high) for end in (across.low, across.high) for _, low, high in intervals[:1]]
+    if series.shape in ("line", "level") and len(intervals) > 1:
+        outline = [(x, low) for x, low, _ in intervals] + [(x, high) for x, _, high in reversed(intervals)]
+        return _tag("polygon", points=_path(outline, across, up), class_=f"band {series.style}")
     bars = [
         _tag("line", x1=across.at(x), x2=across.at(x), y1=up.at(low), y2=up.at(high), class_=f"bar {series.style}")
-        for x, low, high in known
+        for x, low, high in intervals
     ]
     return Markup("").join(bars)
 
@@ -161,11 +161,11 @@ def _series(series: Series, across: _Scale, up: _Scale) -> Markup:
     if series.shape == "level":
         ends = [(end, series.points[0].y) for end in (across.low, across.high)]
         line = _tag("polyline", points=_path(ends, across, up), class_=f"line level {series.style}")
-        return _tag("g", _tag("title", series.points[0].said or series.name), line)
+        return _tag("g", _tag("title", series.points[0].description or series.name), line)
     if series.shape == "line":
-        along = [(p.x, p.y) for p in series.points]
-        long = " long" if len(along) > _MARKED else ""
-        parts.append(_tag("polyline", points=_path(along, across, up), class_=f"line {series.style}{long}"))
+        points = [(p.x, p.y) for p in series.points]
+        long = " long" if len(points) > _MARKED else ""
+        parts.append(_tag("polyline", points=_path(points, across, up), class_=f"line {series.style}{long}"))
     if series.shape != "line" or len(series.points) <= _MARKED:
         parts += [_mark(series, n, p, across, up) for n, p in enumerate(series.points)]
     return Markup("").join(parts)
@@ -174,13 +174,13 @@ def _series(series: Series, across: _Scale, up: _Scale) -> Markup:
 def _mark(series: Series, number: int, point: Point, across: _Scale, up: _Scale) -> Markup:
     x, y = across.at(point.x), up.at(point.y)
     hollow = " hollow" if series.shape == "hollow" else ""
-    title = _tag("title", point.said or f"{series.name}: {short(point.x)}, {short(point.y)}")
+    title = _tag("title", point.description or f"{series.name}: {short(point.x)}, {short(point.y)}")
     parts = [_tag("circle", title, cx=x, cy=y, r=3.5, class_=f"mark {series.style}{hollow}")]
     if point.label:
         right = x > WIDTH - RIGHT - 34
-        below = number % 2 and y < HEIGHT - BOTTOM - 16  # neighbours may stand close
-        place = {"x": x - 6 if right else x + 6, "y": y + (14 if below else -6)}
-        parts.append(_tag("text", point.label, **place, class_="label", text_anchor="end" if right else "start"))
+        below = number % 2 and y < HEIGHT - BOTTOM - 16  # neighbours may be close
+        at = {"x": x - 6 if right else x + 6, "y": y + (14 if below else -6)}
+        parts.append(_tag("text", point.label, **at, class_="label", text_anchor="end" if right else "start"))
     return Markup("").join(parts)
 
 
@@ -199,11 +199,11 @@ def _legend(series: Sequence[Series]) -> Markup:
     return _tag("ul", *entries, class_="legend")
 
 
-def _told(series: Series) -> str:
-    """A series in words, for those who do not see it; of a long one, its ends."""
+def _description(series: Series) -> str:
+    """A series in words, for readers who cannot see it; a long one by its first and last point."""
     points = series.points if len(series.points) <= _MARKED else [series.points[0], series.points[-1]]
-    told = "; ".join(p.said or f"{short(p.x)}: {short(p.y)}" for p in points)
-    return f"{series.name}: {told}"
+    values = "; ".join(p.description or f"{short(p.x)}: {short(p.y)}" for p in points)
+    return f"{series.name}: {values}"
 
 
 def short(value: float) -> str:
@@ -215,11 +215,11 @@ def short(value: float) -> str:
 
 
 def _tag(tag_name: str, *children: str, **attributes: str | float) -> Markup:
-    """An element. `class_` is class, `aria_label` aria-label; text and attributes are escaped, Markup is not."""
-    said = Markup("").join(
+    """An element. `class_` is class, `aria_label` is aria-label. Text and attributes are escaped, Markup is not."""
+    attribute_text = Markup("").join(
         Markup(' {}="{}"').format(
             key.rstrip("_").replace("_", "-"), f"{value:.1f}" if isinstance(value, float) else value
         )
         for key, value in attributes.items()
     )
-    return Markup("<{0}{1}>{2}</{0}>").format(tag_name, said, Markup("").join(children))
+    return Markup("<{0}{1}>{2}</{0}>").format(tag_name, attribute_text, Markup("").join(children))

@@ -1,4 +1,4 @@
-"""The report of a run: `report.html` with its curves, one file that opens offline."""
+"""The report of a training run, `report.html`: its curves, its last figures and its configuration."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from comem_ray.report.plots import Axis, Point, Series, plot
 from comem_ray.training.metrics import read_metrics
 
 CURVES = {  # title and unit
-    "loss": ("Loss", "nats a token"),
+    "loss": ("Loss", "nats per token"),
     "learning_rate": ("Learning rate", ""),
     "gradient_norm": ("Gradient norm before clipping", ""),
-    "samples_per_s": ("Samples", "a second"),
-    "tokens_per_s": ("Tokens", "a second"),
+    "samples_per_s": ("Samples", "per second"),
+    "tokens_per_s": ("Tokens", "per second"),
     "tflops": ("Useful work", "TFLOP/s"),
 }
-_SMOOTH = 0.9  # of the running mean that is drawn over the loss
+_SMOOTH = 0.9  # weight of the past in the running mean that is drawn over the loss
 
 
 def write_report(folder: Path, configuration: str) -> Path:
-    """Writes the report of the run whose metrics.jsonl is in `folder`; `configuration` is shown as it is."""
+    """Writes the report of the run whose metrics are in `folder`; returns its path. `configuration` is a text."""
     rows = read_metrics(folder)
-    steps = [r for r in rows if "loss" in r]
-    checks = [r for r in rows if "validation" in r]
-    last = [_table("Last step", row) for row in steps[-1:]]
-    last += [_table("Last validation", {"step": r["step"], **r["validation"]}) for r in checks[-1:]]
+    steps = [row for row in rows if "loss" in row]
+    validations = [row for row in rows if "validation" in row]
+    tables = [_table("Last step", row) for row in steps[-1:]]
+    tables += [_table("Last validation", {"step": row["step"], **row["validation"]}) for row in validations[-1:]]
     context = {
         "title": f"Training, {len(steps):,} steps",
-        "plots": _plots(steps, checks) if steps else [],
-        "tables": last,
+        "plots": _plots(steps, validations) if steps else [],
+        "tables": tables,
         "configuration": configuration,
     }
     return write_page(folder / NAME, "training.html", context)
 
 
-def _plots(steps: Sequence[Mapping[str, Any]], checks: Sequence[Mapping[str, Any]]) -> list[Markup]:
-    found = [_curve(name, steps) for name in CURVES if any(row.get(name) for row in steps)]
-    return found + ([_validation(checks)] if checks else [])
+def _plots(steps: Sequence[Mapping[str, Any]], validations: Sequence[Mapping[str, Any]]) -> list[Markup]:
+    curves = [_curve(name, steps) for name in CURVES if any(row.get(name) for row in steps)]
+    return curves + ([_validation(validations)] if validations else [])
 
 
 def _curve(name: str, steps: Sequence[Mapping[str, Any]]) -> Markup:
@@ -56,11 +56,11 @@ def _curve(name: str, steps: Sequence[Mapping[str, Any]]) -> Markup:
     return plot(title, _steps(numbers), Axis(unit), lines)
 
 
-def _validation(checks: Sequence[Mapping[str, Any]]) -> Markup:
-    numbers = [row["step"] for row in checks]
+def _validation(validations: Sequence[Mapping[str, Any]]) -> Markup:
+    numbers = [row["step"] for row in validations]
     lines = [
-        Series(mode, mode, _points(numbers, [row["validation"][mode] for row in checks]))
-        for mode in checks[-1]["validation"]
+        Series(mode, mode, _points(numbers, [row["validation"][mode] for row in validations]))
+        for mode in validations[-1]["validation"]
         if mode != "n"
     ]
     return plot("Validation", _steps(numbers), Axis("right answers, %", limits=(0, 100)), lines)
@@ -75,7 +75,7 @@ def _points(steps: Sequence[float], values: Sequence[float]) -> list[Point]:
 
 
 def running_mean(values: Sequence[float], keep: float) -> list[float]:
-    """Exponential running mean, corrected for its start: the first value is itself."""
+    """Exponential running mean with bias correction: the first mean is the first value. `keep` weighs the past."""
     means, total, weight = [], 0.0, 0.0
     for value in values:
         total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)

@@ -61,7 +61,7 @@ def run(config: Config, languages: Sequence[str] = ("en",)) -> Summary:
     root = config.folder("evaluation")
     texts = [f"## {name}\n\n{(root / name / 'evaluation' / 'report.md').read_text()}" for name in summaries]
     write_atomic(root / "report.md", lambda p: p.write_text("\n".join(texts), encoding="utf-8") and None)
-    parts = [evaluate.part(world.config) for world in worlds.values()]
+    parts = [evaluate.finished_evaluation(world.config) for world in worlds.values()]
     write_report(root / "report.html", f"Evaluation of {config.name}", parts)
     return {f"{name}: {k}": v for name, summary in summaries.items() for k, v in summary.items() if "%" in k}
 

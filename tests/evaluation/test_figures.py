@@ -1,109 +1,103 @@
-"""Arms, intervals and tables against values worked out by hand."""
+"""The figures of an evaluation against values worked out by hand, and through report.json."""
+
+import json
+from dataclasses import replace
 
 import pytest
 
-from comem_ray.config import EvaluationConfig
-from comem_ray.evaluation.arms import Arm, arms
-from comem_ray.evaluation.evaluator import rank
-from comem_ray.evaluation.figures import figures, markdown
-from comem_ray.evaluation.intervals import mcnemar, wilson
+from comem_ray.evaluation.figures import (
+    EvaluationFigures,
+    Faults,
+    MemoryStoreSize,
+    PairFigures,
+    Share,
+    compute_figures,
+)
+from comem_ray.evaluation.intervals import wilson
 from comem_ray.evaluation.questions import EvaluationQuestion
-from comem_ray.tasks.rules.scoring import score
+
+QUESTIONS = [EvaluationQuestion(i, "?", None, "exact", ["x"], groups={"fact": fact}) for i, fact in ("aC", "bC", "cR")]
+RANKS = (1, 2, 0)
 
 
-def test_arms_of_a_configuration():
-    found = arms(EvaluationConfig(questions="q", modes=["none", "memory", "rag"], k=[1, 3], gold_positions=[1, 3]))
-    assert [a.name for a in found] == [
-        "none",
-        "memory, k=1",
-        "memory, k=3",
-        "rag, k=1",
-        "rag, k=3",
-        "memory, k=3, right item at 1",
-        "memory, k=3, right item at 3",
-        "rag, k=3, right item at 1",
-        "rag, k=3, right item at 3",
-    ]
+def row(data_id, arm, score, rank, **fields):
+    mode = arm.split(",")[0]
+    defaults = {"k": 0 if mode == "none" else 1, "gold_position": None, "knowledge": 0 if mode == "none" else 20}
+    counts = {"prompt_tokens": 10, "memory_vectors": 0, "fault": None}
+    return {"data_id": data_id, "arm": arm, "mode": mode, "score": score, "rank": rank} | defaults | counts | fields
 
 
-@pytest.mark.parametrize(
-    ("arm", "retrieved", "gold", "want"),
-    [
-        (Arm("none", 0), "abcd", "b", []),
-        (Arm("rag", 3), "abcd", "b", ["a", "b", "c"]),
-        (Arm("rag", 10), "abcd", "", ["a", "b", "c", "d"]),
-        (Arm("memory", 3, 1), "abcd", "b", ["b", "a", "c"]),
-        (Arm("memory", 3, 3), "abcd", "b", ["a", "c", "b"]),
-        (Arm("memory", 3, 2), "abcd", "z", ["a", "z", "b"]),  # the right item need not be retrieved
-        (Arm("memory", 3, 2), "abcd", "", None),
-    ],
-)
-def test_items_of_an_arm(arm, retrieved, gold, want):
-    assert arm.items(list(retrieved), list(gold)) == want
+def rows_of(arm, scores, **fields):
+    return [row(i, arm, float(s), r, **fields) for i, s, r in zip("abc", scores, RANKS, strict=True)]
 
 
-def test_rank():
-    assert [rank(list("abc"), gold) for gold in (["b"], ["z"], [], ["c", "a"])] == [2, 0, None, 1]
-
-
-def test_wilson_against_published_values():
-    # Newcombe 1998 (Statistics in Medicine 17:857), table I, method 3: 81/263, 15/148, 0/20, 1/29.
-    for hits, n, low, high in (
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0, 0.1611),
-        (1, 29, 0.0061, 0.1718),
-    ):
-        assert wilson(hits / n, n) == pytest.approx((low, high), abs=1e-4)
-
-
-def test_mcnemar_is_the_sign_test_of_the_discordant_pairs():
-    first, second = [True] * 9 + [False] * 1 + [True] * 20, [False] * 9 + [True] * 1 + [True] * 20
-    assert mcnemar(first, second) == pytest.approx(2 * (1 + 10) / 2**10)
-    assert mcnemar([True, False], [True, False]) == 1
-
-
-@pytest.mark.parametrize(
-    ("said", "right"),
-    [
-        ("The capital of Bulgaria is Sofia.", 1),
-        ("Sofia", 1),
-        ("sofia is the capital", 0),
-        ("The capital of Bulgaria is New Sofia.", 0),
-        ("The capital of Sofia is Plovdiv.", 0),
-        ("This is Sofia, which is the Sofia.", 1),  # an article does not count
-    ],
-)
-def test_the_fact_of_a_sentence(said, right):
-    assert score("sentence", said, ["Sofia"]) == right
-
-
-def row(data_id, arm, mode, score, rank, tokens=10):
-    return {"data_id": data_id, "arm": arm, "mode": mode, "score": score, "rank": rank, "prompt_tokens": tokens} | {
-        "memory_vectors": 0,
-        "k": 1,
-        "gold_position": None,
-    }
-
-
-def test_figures_by_hand():
-    questions = [EvaluationQuestion(i, "?", None, "exact", ["x"], groups={"fact": f}) for i, f in ("aC", "bC", "cR")]
-    scores = {"rag, k=1": (1, 0, 1), "memory, k=1": (1, 1, 1)}
-    rows = [
-        row(i, arm, arm.split(",")[0], float(s), r)
-        for arm, some in scores.items()
-        for i, s, r in zip("abc", some, (1, 2, 0), strict=True)
-    ]
+@pytest.fixture
+def figures():
+    rows = rows_of("rag, k=1", (1, 0, 1)) + rows_of("memory, k=1", (1, 1, 1))
     times = [{"data_id": "a", "arm": "rag, k=1", "first_token_ms": ms, "answer_ms": 2 * ms} for ms in (1.0, 5.0, 3.0)]
-    found = figures(questions, rows, times, [1, 3])
-    rag = found["arms"]["rag, k=1"]
-    assert (rag["score"], rag["n"], rag["first_token_ms"], rag["answer_ms"]) == (66.67, 3, 3.0, 6.0)
-    assert (rag["mode"], rag["k"], rag["gold_position"]) == ("rag", 1, None)
-    assert rag["groups"]["fact"]["C"]["score"] == 50
-    assert rag["groups"]["language"]["en"]["n"] == 3
-    assert found["recall"]["@1"]["score"] == 33.33
-    assert found["recall"]["@3"]["score"] == 66.67
-    assert found["memory_against_rag"]["k=1"] == {"difference": 33.33, "mcnemar_p": 1.0, "n": 3}
-    text = markdown(found)
-    assert "| memory, k=1 | 100.0 (43.9 to 100.0) | 3 |" in text  # 3 of 3: 0.4385
-    assert "| by fact | C | R |" in text
+    return compute_figures(QUESTIONS, rows, times, [1, 3])
+
+
+def test_figures_by_hand(figures):
+    rag = figures.arms["rag, k=1"]
+    low, high = (round(100 * end, 2) for end in wilson(2 / 3, 3))
+    assert rag.share == Share(66.67, low, high, 3)
+    assert (rag.first_token_ms, rag.answer_ms) == (3.0, 6.0)
+    assert (rag.mode, rag.k, rag.gold_position, rag.knowledge) == ("rag", 1, None, 20)
+    assert rag.groups["fact"]["C"].score == 50
+    assert rag.groups["language"]["en"].n == 3
+    assert {k: share.score for k, share in figures.recall.items()} == {1: 33.33, 3: 66.67}
+    assert figures.recall_by_knowledge == {20: figures.recall}
+    assert figures.memory_against_rag == {"k=1": PairFigures(33.33, 1.0, 3)}
+    assert figures.arms["memory, k=1"].first_token_ms is None
+
+
+def test_a_question_that_was_not_asked_counts_as_wrong_and_has_no_tokens():
+    asked, missing, long = rows_of("rag, k=1", (1, 0, 0))
+    rows = [asked, {**missing, "fault": "image_missing", "prompt_tokens": 0}, {**long, "fault": "prompt_too_long"}]
+    arm = compute_figures(QUESTIONS, rows, [], [1]).arms["rag, k=1"]
+    assert (arm.share.score, arm.share.n) == (33.33, 3)
+    assert arm.unanswered == {"image_missing": 1, "prompt_too_long": 1}
+    assert arm.prompt_tokens == 10
+    assert compute_figures(QUESTIONS, rows[1:], [], [1]).arms["rag, k=1"].prompt_tokens == 0
+
+
+def test_recall_is_that_of_the_largest_knowledge():
+    rows = rows_of("rag, k=1", (1, 0, 1))
+    small = [{**r, "arm": "rag, k=1, 5 items", "knowledge": 5, "rank": 1} for r in rows]
+    placed = [{**r, "arm": "rag, k=1, right item at 1", "gold_position": 1, "rank": 1} for r in rows]
+    found = compute_figures(QUESTIONS, [*small, *rows, *placed, *rows_of("none", (0, 0, 0))], [], [1])
+    assert [size for size, _ in found.recall_by_knowledge.items()] == [20, 5]
+    assert (found.recall[1].score, found.recall_by_knowledge[5][1].score) == (33.33, 100)
+    unknown = [{**r, "rank": None} for r in rows]
+    assert compute_figures(QUESTIONS, unknown, [], [1]).recall == {}
+
+
+def test_they_come_back_from_json(figures):
+    full = replace(
+        figures,
+        sources={"okvqa": {"official": {"none": {"overall": 1.5, "interval": [0.0, 3.0]}}, "left_out": 1}},
+        missing_images=Faults(2, [{"data_id": "a", "reason": "image_missing"}]),
+        rejected=Faults(1, [{"where": "x.jsonl, line 3", "reason": "no question"}]),
+        memory_store=MemoryStoreSize(14, 14_000, 1000.0),
+    )
+    for original in (figures, full):
+        data = original.to_json()
+        assert EvaluationFigures.from_json(data) == original
+        assert EvaluationFigures.from_json(json.loads(json.dumps(data))) == original
+
+
+def test_report_json_keeps_its_names(figures):
+    data = figures.to_json()
+    assert data.keys() == {
+        *("questions", "arms", "recall", "recall_by_knowledge", "memory_against_rag"),
+        *("sources", "missing_images", "rejected", "memory_store"),
+    }
+    assert data["arms"]["rag, k=1"].keys() == {
+        *("mode", "k", "gold_position", "knowledge", "score", "low", "high", "n", "unanswered"),
+        *("prompt_tokens", "memory_vectors", "first_token_ms", "answer_ms", "groups"),
+    }
+    assert data["recall"]["@1"].keys() == {"score", "low", "high", "n"}
+    assert data["recall_by_knowledge"].keys() == {"20"}
+    assert data["memory_against_rag"]["k=1"] == {"difference": 33.33, "mcnemar_p": 1.0, "n": 3}
+    assert data["missing_images"] == {"count": 0, "first": []}

@@ -1,4 +1,4 @@
-"""Parts of the knowledge base: nested, seeded, with all right items, and searched as brute force would."""
+"""Subsets of the knowledge base: nested, seeded, with all right items, and searched as brute force would."""
 
 import itertools
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from comem_ray.config import ConfigError
-from comem_ray.evaluation.knowledge_subsets import Knowledge
+from comem_ray.evaluation.knowledge_subsets import KnowledgeSubsets
 from comem_ray.retrieval.index import ItemIndex
 
 N, C = 200, 16
@@ -29,48 +29,48 @@ def item_index(vectors, factory="Flat"):
 
 
 def members(knowledge, size, language=None):
-    return set(knowledge._positions(size, language).tolist())
+    return set(knowledge.positions(size, language).tolist())
 
 
-def test_a_part_holds_every_smaller_one_and_the_right_items(vectors):
-    knowledge = Knowledge(item_index(vectors), RIGHT, seed=7)
-    parts = [members(knowledge, size) for size in (3, 4, 50, 199, N, "all")]
-    assert [len(part) for part in parts] == [3, 4, 50, 199, N, N]
-    assert parts[0] == {3, 150, 199}
-    assert all(less <= more for less, more in itertools.pairwise(parts))
-    again = Knowledge(item_index(vectors), reversed(RIGHT), seed=7)
-    assert members(again, 50) == parts[2]
-    assert members(Knowledge(item_index(vectors), RIGHT, seed=8), 50) != parts[2]
+def test_a_subset_holds_every_smaller_one_and_the_right_items(vectors):
+    knowledge = KnowledgeSubsets(item_index(vectors), RIGHT, seed=7)
+    subsets = [members(knowledge, size) for size in (3, 4, 50, 199, N, "all")]
+    assert [len(subset) for subset in subsets] == [3, 4, 50, 199, N, N]
+    assert subsets[0] == {3, 150, 199}
+    assert all(less <= more for less, more in itertools.pairwise(subsets))
+    again = KnowledgeSubsets(item_index(vectors), reversed(RIGHT), seed=7)
+    assert members(again, 50) == subsets[2]
+    assert members(KnowledgeSubsets(item_index(vectors), RIGHT, seed=8), 50) != subsets[2]
 
 
-def test_a_language_has_parts_of_its_own(vectors):
-    knowledge = Knowledge(item_index(vectors), RIGHT, seed=7)
+def test_a_language_has_subsets_of_its_own(vectors):
+    knowledge = KnowledgeSubsets(item_index(vectors), RIGHT, seed=7)
     assert members(knowledge, 1, "en") == {150}
     assert members(knowledge, 2, "de") == {3, 199}
     assert members(knowledge, "all", "de") == set(range(1, N, 2))
-    assert knowledge.part("all", "de").count == 100
+    assert knowledge.subset("all", "de").count == 100
 
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW16"])
-def test_a_search_sees_the_part_alone(vectors, factory):
+def test_a_search_sees_the_subset_alone(vectors, factory):
     index = item_index(vectors, factory)
-    knowledge = Knowledge(index, RIGHT, seed=7)
+    knowledge = KnowledgeSubsets(index, RIGHT, seed=7)
     mask = np.isin(np.arange(N), list(members(knowledge, 20)))
     queries = vectors[:9] + 0.1
-    _, found = index.nearest(queries, 5, part=knowledge.part(20))
+    _, positions = index.nearest(queries, 5, part=knowledge.subset(20))
     scores = queries @ vectors.T
     scores[:, ~mask] = -np.inf
-    assert found.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :5].tolist()
+    assert positions.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :5].tolist()
 
 
 @pytest.mark.parametrize(
-    ("size", "language", "said"),
+    ("size", "language", "message"),
     [
         (2, None, r"2, want 3 \(the right items of the questions\) to 200 \(all items\), or 'all'"),
         (201, None, "201, want 3 .* to 200"),
         (101, "en", r"want 1 .* to 100 \(all items of language 'en'\)"),
     ],
 )
-def test_a_size_that_cannot_be_is_refused(vectors, size, language, said):
-    with pytest.raises(ConfigError, match=f"evaluation.knowledge_sizes: .*{said}"):
-        Knowledge(item_index(vectors), RIGHT, seed=7).part(size, language)
+def test_an_impossible_size_is_refused(vectors, size, language, message):
+    with pytest.raises(ConfigError, match=f"evaluation.knowledge_sizes: .*{message}"):
+        KnowledgeSubsets(item_index(vectors), RIGHT, seed=7).subset(size, language)

@@ -1,4 +1,4 @@
-"""jobs.evaluate on a real local Ray: every arm asked, scored as the library scores, the same after kill -9.
+"""jobs.evaluate on a real local Ray: every arm is asked, scored as the library scores, and the same after kill -9.
 
 After our own questions come those of every published benchmark.
 """
@@ -20,15 +20,17 @@ from support.tiny_run import work, write_run
 from comem_ray.artifacts import StageFolder
 from comem_ray.config import Config, ConfigError, EvaluationConfig, EvaluationSourceConfig, load_config
 from comem_ray.evaluation.evaluator import Evaluator
-from comem_ray.evaluation.figures import figures, markdown
+from comem_ray.evaluation.figures import EvaluationFigures, compute_figures
+from comem_ray.evaluation.predictions import PREDICTION_SCHEMA, TIMES_SCHEMA
 from comem_ray.evaluation.questions import EvaluationQuestion, opened, read_questions, write_questions
 from comem_ray.evaluation.sources import read_source
 from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.report.evaluation import write_report
+from comem_ray.report.markdown import markdown
 from comem_ray.tasks.images import ImageReader
 from comem_ray.tasks.scorecard import scorecard
 from jobs.encode_memory import STAGE, EncodeShard
-from jobs.evaluate import part, section
+from jobs.evaluate import finished_evaluation, section
 
 COUNT = 9
 FIRST = dict(zip(GOLD, ("a1", 70, "q0", "v1"), strict=True))  # the first question of each
@@ -37,7 +39,7 @@ ARMS = 1 + 2 * 2 + 2 * 2
 
 @pytest.fixture(scope="module")
 def world(make_config, tmp_path_factory) -> Config:
-    """Nine questions over 14 items; the gold of every second one is what the backbone says in mode memory."""
+    """Nine questions over 14 items; the gold of every second one is the backbone's own answer in mode memory."""
     home = tmp_path_factory.mktemp("evaluation")
     evaluation = {
         "questions": str(home / "questions.parquet"),
@@ -55,13 +57,11 @@ def world(make_config, tmp_path_factory) -> Config:
     units = ["part-0000-000000", "part-0000-000001"]
     work(memory, EncodeShard(config, memory), units)
     memory.close(units)
-    asked = [question(i, ids[i], ["nothing"]) for i in range(COUNT)]
-    said = {
-        r["data_id"]: r["prediction"] for r in in_units(config, asked + published(home)) if r["arm"] == "memory, k=1"
-    }
-    gold = [question(i, ids[i], [said[f"q{i}"]] if i % 2 else ["nothing"]) for i in range(COUNT)]
-    write_questions(home / "questions.parquet", gold)
-    sources = write_published(home / "published", {b: said[f"{b}/{first}"] for b, first in FIRST.items()})
+    questions = [question(i, ids[i], ["nothing"]) for i in range(COUNT)] + published(home)
+    answers = {r["data_id"]: r["prediction"] for r in in_units(config, questions) if r["arm"] == "memory, k=1"}
+    ours = [question(i, ids[i], [answers[f"q{i}"]] if i % 2 else ["nothing"]) for i in range(COUNT)]
+    write_questions(home / "questions.parquet", ours)
+    sources = write_published(home / "published", {b: answers[f"{b}/{first}"] for b, first in FIRST.items()})
     return config.model_copy(update={"evaluation": EvaluationConfig.model_validate(evaluation | {"sources": sources})})
 
 
@@ -81,7 +81,7 @@ def in_units(config: Config, questions: list[EvaluationQuestion]) -> list[dict]:
 
 
 def run_file(config: Config, name: str) -> Path:
-    """The configuration of a run of its own beside the run's stages."""
+    """The configuration of another run over the same items, index and memory."""
     root = Path(config.root).parent / name
     root.mkdir()
     for stage in ("items", "index", "memory"):
@@ -112,7 +112,8 @@ def without_times(folder: Path) -> str:
 
 
 def report_again(config: Config) -> None:
-    write_report(config.folder("evaluation") / "report.html", f"Evaluation of {config.name}", [part(config)])
+    path = config.folder("evaluation") / "report.html"
+    write_report(path, f"Evaluation of {config.name}", [finished_evaluation(config)])
 
 
 def test_every_arm_is_asked_and_scored(world, uninterrupted):
@@ -130,7 +131,7 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
     assert (memory["memory_vectors"], report["arms"]["rag, k=1"]["memory_vectors"]) == (8, 0)
     assert report["arms"]["rag, k=2"]["prompt_tokens"] > report["arms"]["rag, k=1"]["prompt_tokens"] + 20
     assert memory["first_token_ms"] > 0
-    # Beside ours: the questions about entities that have an item.
+    # Ours, and the questions about entities that have an item.
     assert report["recall"]["@1"]["n"] == COUNT + 1 + 4 + 1
     for row in rows:
         if row["gold_position"] is not None:
@@ -138,7 +139,10 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
                 row["item_ids"][row["gold_position"] - 1]
                 == pq.read_table(world.evaluation.questions).to_pylist()[int(row["data_id"][1:])]["gold_items"][0]
             )
+    assert EvaluationFigures.from_json(report).to_json() == report
     assert "memory, k=1, %" in output
+    assert pq.read_schema(folder / "part-000000.parquet").equals(PREDICTION_SCHEMA)
+    assert pq.read_schema(folder / "times.parquet").equals(TIMES_SCHEMA)
     lines = (folder.parent / "predictions" / "memory-k-1.jsonl").read_text().splitlines()
     wanted = [{"data_id": r["data_id"], "prediction": r["prediction"]} for r in rows if r["arm"] == "memory, k=1"]
     assert [json.loads(line) for line in lines] == wanted
@@ -162,9 +166,9 @@ def test_published_benchmarks_are_scored_by_their_own_rules(world, uninterrupted
             continue
         files = [Path(path) for path in [*source.paths, *source.references] if "*" not in path]
         files += [path for name in source.paths if "*" in name for path in Path(name).parent.glob(Path(name).name)]
-        said = folder.parent / "predictions" / source.label / "memory-k-1.jsonl"
-        beside = [path and Path(path) for path in (source.question_types, source.titles)]
-        summary = scorecard(source.benchmark, sorted(files), said, *beside).summary
+        predictions_file = folder.parent / "predictions" / source.label / "memory-k-1.jsonl"
+        more = [path and Path(path) for path in (source.question_types, source.titles)]
+        summary = scorecard(source.benchmark, sorted(files), predictions_file, *more).summary
         assert found["official"]["memory, k=1"] == summary | {"left_out": 0}
         assert (found["questions"], found["left_out"]) == (summary["n"], summary["left_out"])
     for label in FIRST:
@@ -189,7 +193,7 @@ def test_what_could_not_be_asked_is_counted(world, uninterrupted):
 
 
 def test_knowledge_sizes_and_long_prompts(world):
-    """Smaller knowledge is a part of larger, with the right items in it; a prompt that is too long costs no job."""
+    """A smaller knowledge base is a subset of a larger one; a prompt that is too long is a fault of its row alone."""
     changed = {
         "modes": ["none", "rag", "memory"],
         "k": [1, 3],
@@ -198,10 +202,10 @@ def test_knowledge_sizes_and_long_prompts(world):
     }
     longest = world.reasoner.model_copy(update={"max_prompt_tokens": 150})
     config = world.model_copy(update={"evaluation": world.evaluation.model_copy(update=changed), "reasoner": longest})
-    asked = [opened(q, ImageReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
+    questions = [opened(q, ImageReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
     right = {i for q in read_questions(Path(world.evaluation.questions)) for i in q.gold_items}
     evaluator = Evaluator(config, config.evaluation, gold_items=right)
-    rows = evaluator.predictions(asked)
+    rows = evaluator.predictions(questions)
     assert {(r["arm"], r["knowledge"]) for r in rows if r["k"] != 1} == {
         ("none", 0),
         *((f"{mode}, k=3, {n} items", {"all": 14}.get(n, n)) for mode in ("rag", "memory") for n in (10, "all", 12)),
@@ -209,8 +213,8 @@ def test_knowledge_sizes_and_long_prompts(world):
     found = {
         (r["data_id"], r["arm"].split(", ")[-1]): r["item_ids"] for r in rows if r["mode"] == "memory" and r["k"] == 3
     }
-    for question in asked:
-        every = evaluator._retrieved(asked)
+    for question in questions:
+        every = evaluator._retrieved(questions)
         deep = [every[n][question.data_id] for n in (10, 12, "all")]
         assert found[question.data_id, "10 items"] == deep[0][:3]
         for less, more in itertools.pairwise(deep):  # as many of the larger as are in the smaller, in the same order
@@ -219,14 +223,14 @@ def test_knowledge_sizes_and_long_prompts(world):
     assert {(r["mode"], r["k"], r["fault"], r["score"], r["prediction"]) for r in long} == {
         ("rag", 3, "prompt_too_long", 0.0, "")
     }
-    assert evaluator.times(asked[:1])
-    tables = figures(asked, rows, [], [1, 3])
-    assert tables["arms"]["rag, k=3, 10 items"]["unanswered"] == {"prompt_too_long": 3}
-    assert list(tables["recall_by_knowledge"]) == ["14", "12", "10"]
-    assert tables["recall"] == tables["recall_by_knowledge"]["14"]
-    assert "| 3 of 14 |" in markdown(tables)
+    assert evaluator.times(questions[:1])
+    figures = compute_figures(questions, rows, [], [1, 3])
+    assert figures.arms["rag, k=3, 10 items"].unanswered == {"prompt_too_long": 3}
+    assert list(figures.recall_by_knowledge) == [14, 12, 10]
+    assert figures.recall == figures.recall_by_knowledge[14]
+    assert "| 3 of 14 |" in markdown(figures)
     with pytest.raises(ConfigError, match=r"knowledge_sizes: 8, want 9 .* to 14"):
-        evaluator._knowledge.part(8)
+        evaluator._knowledge.subset(8)
 
 
 def test_killed_then_rerun_equals_uninterrupted(world, uninterrupted, start_job):

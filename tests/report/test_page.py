@@ -27,7 +27,7 @@ def browser() -> Iterator[Browser]:
     if path is None and os.environ.get("CI"):
         pytest.fail("no Chromium: scripts/chromium.sh installs one")
     if path is None:
-        pytest.skip("no Chromium on this machine: the reports are not looked at")
+        pytest.skip("no Chromium on this machine: the reports are not rendered")
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield running
@@ -38,30 +38,30 @@ def browser() -> Iterator[Browser]:
 def evaluation(make_config, tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("page")
     fields = {"questions": "q.parquet", "k": [1, 3, 10], "gold_positions": [1, 2, 3]}
-    part = write_evaluation(make_config(root=str(root), evaluation=fields), COUNT)
-    return write_report(root / "report.html", "Evaluation of tiny", [part, part])
+    finished = write_evaluation(make_config(root=str(root), evaluation=fields), COUNT)
+    return write_report(root / "report.html", "Evaluation of tiny", [finished, finished])
 
 
 @pytest.fixture(scope="module")
 def training(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("training")
     steps = [{"step": s, "loss": 9 / s, "learning_rate": 1e-5 * s, "tflops": None} for s in range(1, 60)]
-    checks = [{"step": s, "validation": {"none": 1.0, "memory": s, "n": 9}} for s in (20, 40)]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps + checks))
+    validations = [{"step": s, "validation": {"none": 1.0, "memory": s, "n": 9}} for s in (20, 40)]
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in steps + validations))
     return write_training_report(folder, "name: <b>tiny</b>")
 
 
 def opened(browser: Browser, path: Path, size: dict[str, int] = WIDE, scheme: str = "light", **options) -> Page:
-    """The page, after a check that it needed nothing but itself and said nothing."""
+    """The page, after a check that it requested nothing but itself and wrote nothing to the console."""
     page = browser.new_page(viewport=size, color_scheme=scheme, **options)
-    said, asked = list[str](), list[str]()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    messages, requests = list[str](), list[str]()
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
     page.goto(path.as_uri())
     page.wait_for_load_state("load")
-    assert said == []
-    assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+    assert messages == []
+    assert [url for url in requests if not url.startswith("data:")] == [path.as_uri()]
     return page
 
 
@@ -105,16 +105,16 @@ def test_a_text_keeps_its_size_on_a_phone(browser, evaluation):
 
 def test_the_filter(browser, evaluation):
     page = opened(browser, evaluation)
-    form, cards = page.locator("form.filter").first, page.locator("#part-1-cards > .card:visible")
+    form, cards = page.locator("form.filter").first, page.locator("#evaluation-1-cards > .card:visible")
     assert cards.count() == COUNT
     form.get_by_label("answered by").select_option("memory")
     form.get_by_label("verdict").select_option("wrong")
     assert cards.count() == COUNT // 3
-    assert form.locator("output").inner_text() == f"{COUNT // 3} of {COUNT} shown"
-    assert page.locator("#part-1-cards .arms li[data-mode=rag]:visible").count() == 0
+    assert form.locator("output").inner_text() == f"{COUNT // 3} of {COUNT} questions"
+    assert page.locator("#evaluation-1-cards .arms li[data-mode=rag]:visible").count() == 0
     form.get_by_label("text").fill("Which number is this, 12?")
     assert cards.count() == 1
-    assert page.locator("#part-2-cards > .card:visible").count() == COUNT  # each part has a filter of its own
+    assert page.locator("#evaluation-2-cards > .card:visible").count() == COUNT  # with a filter of its own
     form.get_by_role("button", name="All").click()
     expect(cards).to_have_count(COUNT)  # waited for: the page takes its turn after the form's fields have been cleared
     form.get_by_label("answered by").select_option("rag, k=10")
@@ -126,15 +126,15 @@ def test_the_filter(browser, evaluation):
 
 def test_by_keyboard(browser, evaluation):
     page = opened(browser, evaluation)
-    page.locator("#part-1-cards summary").first.focus()
+    page.locator("#evaluation-1-cards summary").first.focus()
     page.keyboard.press("Enter")
-    assert page.locator("#part-1-cards .sources").first.is_visible()
-    assert page.locator("#part-1-cards .is-right").first.is_visible()
+    assert page.locator("#evaluation-1-cards .sources").first.is_visible()
+    assert page.locator("#evaluation-1-cards .is-right").first.is_visible()
     page.close()
 
 
 def test_without_a_script_everything_is_there(browser, evaluation):
     page = opened(browser, evaluation, java_script_enabled=False)
-    assert page.locator("#part-1-cards > .card:visible").count() == COUNT
+    assert page.locator("#evaluation-1-cards > .card:visible").count() == COUNT
     assert page.locator("form.filter:visible").count() == 0
     page.close()

@@ -1,4 +1,4 @@
-"""Plots against their arithmetic: where a value is drawn, which ticks an axis has, what is said in place of colours."""
+"""Plots against their arithmetic: where a value is drawn, which ticks an axis has, what the description holds."""
 
 import xml.etree.ElementTree as ET
 
@@ -65,15 +65,17 @@ def test_a_band_has_the_ends_of_every_interval():
     assert len(list(drawn(Series("memory", "memory", points, "points")).iter("polygon"))) == 0
 
 
-def test_who_does_not_see_it_is_told_the_values():
-    figure = drawn(Series("memory", "memory", [Point(1, 50, said="k=1: 50%")]), Series("none", "none", [Point(0, 7)]))
+def test_the_description_has_the_values():
+    figure = drawn(
+        Series("memory", "memory", [Point(1, 50, description="k=1: 50%")]), Series("none", "none", [Point(0, 7)])
+    )
     (svg,) = figure.iter("svg")
     assert svg.get("role") == "img"
     assert svg.get("aria-label") == "A plot. right, % against k. memory: k=1: 50%. none: 0: 7"
     assert [li.findtext("span") or (li[0].tail) for li in figure.iter("li")] == ["memory", "none"]
 
 
-def test_a_long_line_is_not_marked_nor_told_point_by_point():
+def test_a_long_line_has_neither_marks_nor_every_point_in_its_description():
     figure = drawn(Series("loss", "memory", [Point(i, i % 7) for i in range(1000)]), y=Axis("loss"))
     assert circles(figure) == []
     assert len(figure.find("svg").get("aria-label")) < 100

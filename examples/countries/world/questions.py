@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -132,12 +132,18 @@ def write_questions(folder: Path) -> int:
         if not path.exists():
             image = question_image(countries[question.code], SEED)
             write_atomic(path, lambda p, image=image: image.save(p, format="PNG"))  # type: ignore[misc]
-    lines = "".join(json.dumps(asdict(q), ensure_ascii=False) + "\n" for q in questions)
+    lines = "".join(json.dumps(_row(q), ensure_ascii=False) + "\n" for q in questions)
     write_atomic(folder / "questions.jsonl", lambda p: p.write_text(lines, encoding="utf-8") and None)
     return len(questions)
 
 
+def _row(question: DemoQuestion) -> dict[str, Any]:
+    """The fields of a question, and those that a source `jsonl` of `evaluation.sources` wants beside them."""
+    evaluation = {"data_id": f"{question.code}-{question.fact}", "answers": [question.answer]}
+    return {**asdict(question), **evaluation, "rule": "sentence", "language": "en"}
+
+
 def read_questions(folder: Path) -> list[DemoQuestion]:
     """The questions that `write_questions` wrote into `folder`."""
-    lines = (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines()
-    return [DemoQuestion(**json.loads(line)) for line in lines]
+    rows = map(json.loads, (folder / "questions.jsonl").read_text(encoding="utf-8").splitlines())
+    return [DemoQuestion(**{field.name: row[field.name] for field in fields(DemoQuestion)}) for row in rows]
