@@ -110,7 +110,7 @@ def test_divergence_stops_the_run_and_names_the_last_good_checkpoint(make_run):
 
 def test_a_run_of_another_configuration_is_not_continued(make_run):
     list(Trainer(make_run()).run())
-    with pytest.raises(ArtifactError, match=r"training: there .*0\.001.*now .*0\.002"):
+    with pytest.raises(ArtifactError, match=r"training: stored .*0\.001.*now .*0\.002"):
         list(Trainer(make_run(learning_rate=2e-3)).run())
 
 
