@@ -156,7 +156,7 @@ class StageFolder:
             )
 
     def commit(self, unit: str, inputs: str, files: Mapping[str, int], counts: Mapping[str, int]) -> Record:
-        """Declares `unit` finished. `files` maps the names of its files, which are in this folder, to their row counts."""
+        """Declares `unit` finished. `files` maps the names of its files, written before, to their row counts."""
         self._withdraw_manifest()
         shards = [
             Shard(name, rows, (self.path / name).stat().st_size, file_sha256(self.path / name))
