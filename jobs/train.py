@@ -27,7 +27,7 @@ from comem_ray.report.training import write_report
 from comem_ray.training.estimate import estimate
 from comem_ray.training.loop import Diverged, Trainer
 from comem_ray.training.metrics import MetricsLog, read_metrics
-from comem_ray.training.runs import checked, section
+from comem_ray.training.runs import check_run, training_section
 from jobs.common import StageFailed, Summary, main
 
 FAILURES = 3  # times that workers may die before the job fails
@@ -36,9 +36,9 @@ STOPPED = "stopped.txt"  # why a run was given up: another try would end the sam
 
 def run(config: Config) -> Summary:
     """Trains to the last step. What is there already is kept; a finished run takes no step."""
-    training, folder = section(config), config.folder("training")
-    checkpoints, steps = checked(config)
-    kept = checkpoints.done()
+    training, folder = training_section(config), config.folder("training")
+    checkpoints, steps = check_run(config)
+    kept = checkpoints.latest_step()
     stopped = folder / STOPPED
     stopped.unlink(missing_ok=True)
     if kept < steps:
@@ -71,12 +71,12 @@ def run(config: Config) -> Summary:
 
 def _worker(settings: dict[str, Any]) -> None:
     config = Config.model_validate(settings)
-    workers, context = section(config).workers, ray.train.get_context()
+    workers, context = training_section(config).workers, ray.train.get_context()
     if not workers.gpus:
         torch.set_num_threads(max(1, int(workers.cpus)))
     rank, count = context.get_world_rank(), context.get_world_size()
     trainer = Trainer(config, "cuda" if workers.gpus else "cpu", rank, count, _total if count > 1 else None)
-    log = MetricsLog(config.folder("training"), trainer.checkpoints.done()) if rank == 0 else None
+    log = MetricsLog(config.folder("training"), trainer.checkpoints.latest_step()) if rank == 0 else None
     try:
         for report in trainer.run():
             figures = asdict(report)
@@ -99,7 +99,7 @@ def _total(tensors: Sequence[Tensor]) -> None:
 
 def dry_run(config: Config) -> str:
     """What the run would take, as text."""
-    section(config)
+    training_section(config)
     return "\n".join(estimate(config).lines())
 
 

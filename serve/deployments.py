@@ -176,7 +176,7 @@ class Reasoner(_Model):
     def _look(self, data: bytes) -> None:
         image = _image(data, self.max_pixels)
         if not isinstance(image, Refusal):  # else the question is refused when it comes
-            self._looked[sha256(data).digest()] = self.model.look(image)
+            self._looked[sha256(data).digest()] = self.model.encode_image(image)
         while len(self._looked) > LOOKED:
             self._looked.popitem(last=False)
 

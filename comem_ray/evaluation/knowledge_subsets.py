@@ -31,7 +31,7 @@ class Knowledge:
         """The part of `size` items of `language`, of any where none is given. Raises ConfigError for a wrong size."""
         key = size, language
         if key not in self._parts:
-            self._parts[key] = self._index.part(self._positions(size, language))
+            self._parts[key] = self._index.subset(self._positions(size, language))
         return self._parts[key]
 
     def _positions(self, size: int | Literal["all"], language: str | None) -> np.ndarray:

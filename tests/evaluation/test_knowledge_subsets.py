@@ -57,7 +57,7 @@ def test_a_search_sees_the_part_alone(vectors, factory):
     knowledge = Knowledge(index, RIGHT, seed=7)
     mask = np.isin(np.arange(N), list(members(knowledge, 20)))
     queries = vectors[:9] + 0.1
-    _, found = index.nearest(queries, 5, part=knowledge.part(20))
+    _, found = index.nearest(queries, 5, subset=knowledge.part(20))
     scores = queries @ vectors.T
     scores[:, ~mask] = -np.inf
     assert found.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :5].tolist()
