@@ -1,17 +1,17 @@
-"""What does serving cost? /v1/answer over HTTP against the same call made directly on the library, in one run.
+"""What does serving cost? /v1/answer over HTTP against the same call directly on the library, in one run.
 
     python benchmarks/serve_overhead.py --config configs/demo.yaml [--requests 200] [--mode memory] [--new-tokens 8]
 
-The time of the model itself varies more than what serving adds: measure on a quiet machine. `--ray-env` serves with
+The model's own time varies more than the time that serving adds: measure on a quiet machine. `--ray-env` serves with
 the settings of serve/ray.env; `OMP_WAIT_POLICY=PASSIVE` before the command gives this process the replicas' policy.
 
 Needs a finished run (`python -m jobs.quickstart --config ...`). Serves it as users do (`serve run serve/config.yaml`,
 on a Ray of its own), and loads the library's parts into this process, with as many threads as a replica has. The two
-are asked in turns, the same question with the same image, one request at a time: what one adds to the other is the
-difference of their medians. Then 1, 4 and 8 clients at once ask the served one.
+answer in turns, the same question with the same image, one request at a time. The cost of serving is the difference of
+their medians. Then 1, 4 and 8 simultaneous clients use the served one.
 
-"Direct" is what the API does and no more: image decoded, items retrieved, their texts read, memory read from the
-store, question answered.
+"Direct" does what the API does and no more: decode the image, retrieve items, read their texts, read their memory from
+the store, answer the question.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class Direct:
         image = open_image(base64.b64decode(image), limit)
         if mode == "none":
             return self.reasoner.answer([Prompt(QUESTION, image, max_new_tokens=new_tokens)])[0].text, []
-        asked = self.config.retrieval
-        hits = self.retriever.retrieve([Query(image, None)], asked.top_k, "image", asked.language)[0]
+        settings = self.config.retrieval
+        hits = self.retriever.retrieve([Query(image, None)], settings.top_k, "image", settings.language)[0]
         items = self.items.get([h.item_id for h in hits], image=mode == "rag")
         knowledge: dict[str, Any] = {}
         if mode == "rag":
@@ -153,7 +153,7 @@ def quantiles(values: list[float]) -> tuple[float, float]:
 
 
 def compare(direct: Direct, client: Client, images: list[str], requests: int, warm_up: int = 5) -> None:
-    """Both in turns, over the same images; which goes first changes each time."""
+    """Both in turns, over the same images. Which goes first changes each time."""
     times: dict[str, list[float]] = {"direct": [], "served": []}
     stages: dict[str, list[float]] = {}
     for number, image in zip(range(-warm_up, requests), itertools.cycle(images), strict=False):
@@ -178,7 +178,7 @@ def compare(direct: Direct, client: Client, images: list[str], requests: int, wa
 
 
 def throughput(url: str, client: Client, images: list[str], users: int, requests: int) -> None:
-    """Requests a second with `users` asking at once."""
+    """Requests per second with `users` simultaneous clients."""
 
     def user(number: int) -> list[float]:
         with httpx.Client(base_url=url, timeout=300) as http:
@@ -188,7 +188,7 @@ def throughput(url: str, client: Client, images: list[str], users: int, requests
 
     start = time.perf_counter()
     with ThreadPoolExecutor(users) as threads:
-        times = [t for of_user in threads.map(user, range(users)) for t in of_user]
+        times = [t for user_times in threads.map(user, range(users)) for t in user_times]
     seconds = time.perf_counter() - start
     p50, p95 = quantiles(times)
     print(f"{users} at once: {len(times) / seconds:6.1f} answers/s   p50 {p50:8.1f} ms   p95 {p95:8.1f} ms")

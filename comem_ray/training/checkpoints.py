@@ -66,7 +66,7 @@ class Checkpoints:
             made_by.is_file() and json.loads(made_by.read_text(encoding="utf-8")) == self.identity
         ):
             raise ArtifactError(
-                f"adapter.path {target} holds an adapter that this run did not make: name another folder, or move it away"
+                f"adapter.path {target} holds an adapter that this run did not make: name another, or move it away"
             )
 
     def restore(self, optimizer: MasterAdamW) -> int:

@@ -50,7 +50,7 @@ class StepReport:
     tflops: float  # useful work of this worker; the recomputation of gradient checkpointing is not counted
     mfu: float | None  # tflops over the device's peak; None if the peak is not known
     memory_gb: float  # peak of the GPU, or of the process on a CPU
-    validation: dict[str, float] | None = None  # percent right by mode, and n; only worker 0, in steps with a validation
+    validation: dict[str, float] | None = None  # percent right by mode, and n; worker 0 only, if validated
 
 
 class Trainer:

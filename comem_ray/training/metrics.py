@@ -22,7 +22,7 @@ NAME = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends figures to `folder`. The figures of steps after `done` are removed first: these steps will be repeated."""
+    """Appends figures to `folder`. Those of steps after `done` are removed first: these steps will be repeated."""
 
     def __init__(self, folder: Path, done: int):
         folder.mkdir(parents=True, exist_ok=True)

@@ -52,23 +52,23 @@ def question(i: int, ids: list[str]) -> EvaluationQuestion:
     return EvaluationQuestion(f"q{i}", text, image, "exact", [f"number {i}"], ["en", "ja"][i % 2], [gold], groups)
 
 
-def row(asked: EvaluationQuestion, i: int, arm: Arm, ids: list[str]) -> dict[str, Any]:
+def row(question: EvaluationQuestion, i: int, arm: Arm, ids: list[str]) -> dict[str, Any]:
     """The right item is retrieved at place 1, 2, 3 or not at all, in turn."""
-    gold = asked.gold_items[0]
+    gold = question.gold_items[0]
     rank = (i + 1) % 4
     others = [item for item in ids if item != gold]
     retrieved = [*others[: rank - 1], gold, *others[rank - 1 :]] if rank else others
     right = {"none": False, "rag": i % 2 == 0, "memory": i % 3 != 0}[arm.mode]
     return {
-        "data_id": asked.data_id,
+        "data_id": question.data_id,
         "arm": arm.name,
         "mode": arm.mode,
         "k": arm.k,
         "gold_position": arm.gold_position,
-        "prediction": asked.gold[0] if right else f"not {NASTY}" if i == 1 else f"I do not know, {arm.mode}",
+        "prediction": question.gold[0] if right else f"not {NASTY}" if i == 1 else f"I do not know, {arm.mode}",
         "score": float(right),
         "rank": rank,
-        "item_ids": arm.items(retrieved, asked.gold_items),
+        "item_ids": arm.items(retrieved, question.gold_items),
         "prompt_tokens": 70 + (260 * arm.k if arm.mode == "rag" else 0),
         "memory_vectors": 8 * arm.k if arm.mode == "memory" else 0,
     }
