@@ -2,12 +2,12 @@
 
     python -m benchmarks.embed_items --model ViT-B-32 --images 800 --rounds 3
 
-The bare loop is a process of its own: import, model, then batch by batch decode, preprocess, encode, and one file at
-the end; torch has all the cores. The job is the whole of `run(config)` on a running Ray: it too starts a process,
-imports and builds the model, and it writes shards, digests and the manifest besides. It has one actor a core, the
-fastest way on a CPU. Rounds alternate which goes first.
-Weights are random, of one seed in both, so that the vectors can be compared too. With --texts both embed the items'
-texts as well.
+The bare loop is a process of its own: import, model, then decode, preprocess and encode batch by batch, and one file at
+the end. torch has all the cores. The job is the whole of `run(config)` on a running Ray. It too starts a process,
+imports and builds the model; and it writes shards, digests and the manifest. It has one actor per core, which is
+fastest on a CPU. Rounds alternate which of the two goes first.
+Weights are random, with one seed for both, so that the vectors can be compared. With --texts both also embed the items'
+texts.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def main() -> None:
 
 
 def bare_loop(args: argparse.Namespace, folder: Path) -> None:
-    """What one would write by hand."""
+    """The loop that one would write by hand."""
     torch.set_num_threads(args.cores)
-    begun = time.perf_counter()
+    start = time.perf_counter()
     torch.manual_seed(0)
     model, _, preprocess = open_clip.create_model_and_transforms(args.model)
     tokenizer = open_clip.get_tokenizer(args.model)
     model.eval()
     built = time.perf_counter()
-    vectors, of_texts = [], []
+    vectors, text_vectors = [], []
     for path in sorted(folder.glob("*.parquet")):
         table = pq.read_table(path, columns=["text", "image"])
         for batch in table.to_batches(args.batch_size):
@@ -73,10 +73,10 @@ def bare_loop(args: argparse.Namespace, folder: Path) -> None:
             with torch.inference_mode():
                 vectors.append(model.encode_image(torch.stack(images), normalize=True).half())
                 if args.texts:
-                    of_texts.append(model.encode_text(tokenizer(batch["text"].to_pylist()), normalize=True).half())
+                    text_vectors.append(model.encode_text(tokenizer(batch["text"].to_pylist()), normalize=True).half())
     np.save(folder.parent / "bare.npy", torch.cat(vectors).numpy())
     ended = time.perf_counter()
-    print(json.dumps({"bare_model": built - begun, "bare_loop": ended - built}))
+    print(json.dumps({"bare_model": built - start, "bare_loop": ended - built}))
 
 
 def compare(args: argparse.Namespace) -> None:
@@ -143,18 +143,18 @@ def make_config(args: argparse.Namespace, home: str, root: str) -> Any:
 
 def time_bare(home: str) -> dict[str, float]:
     command = [sys.executable, "-m", "benchmarks.embed_items", *sys.argv[1:], "--bare", str(Path(home, "items"))]
-    begun = time.perf_counter()
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return {"bare": time.perf_counter() - begun, **json.loads(done.stdout.splitlines()[-1])}
+    start = time.perf_counter()
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return {"bare": time.perf_counter() - start, **json.loads(result.stdout.splitlines()[-1])}
 
 
 def time_job(args: argparse.Namespace, home: str, number: int) -> dict[str, float]:
     from jobs.embed_items import run
 
     config = make_config(args, home, f"round{number}")
-    begun = time.perf_counter()
+    start = time.perf_counter()
     run(config)
-    return {"job": time.perf_counter() - begun}
+    return {"job": time.perf_counter() - start}
 
 
 def check(args: argparse.Namespace, home: Path) -> None:

@@ -3,8 +3,8 @@
     python benchmarks/ingest_memory.py [--megabytes 1000] [--rows-per-shard 2000]
 
 Generates a WIT TSV of that size (rows of about 2.5 kB, images from a local folder) and the same file as gzip. Then
-reads each in a process of its own, and runs jobs.ingest over the gzip on a local Ray. Memory is what a process holds
-for itself (RSS less shared pages: the object store is counted apart, by its limit).
+reads each in a process of its own, and runs jobs.ingest over the gzip on a local Ray. The memory of a process is RSS
+without shared pages; the object store is counted separately, by its limit.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def generate(folder: Path, megabytes: int) -> int:
 
 
 class Watch(threading.Thread):
-    """Notes, of each kind of child process, the most memory that one held, and the most that all of them held."""
+    """Records the peak memory of one child process of each kind, and the peak of all of them together."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

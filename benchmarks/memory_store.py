@@ -1,9 +1,9 @@
-"""Which file format for the memory store? 10 random items out of 100,000, read by place, in three formats.
+"""Which file format for the memory store? 10 random items of 100,000, read by row number, in three formats.
 
     python benchmarks/memory_store.py [--items 100000] [--width 576] [--reads 200]
 
-Arrow IPC (memory-mapped, one fixed-size binary a row), Lance (`take`), safetensors (memory-mapped, `get_slice`); all in
-shards of 10,000 items as the job writes them. Needs `pip install pylance` for Lance. "Warm": the pages are in memory.
+Arrow IPC (memory-mapped, one fixed-size binary per row), Lance (`take`), safetensors (memory-mapped, `get_slice`), all
+in shards of 10,000 items, as the job writes them. Lance needs `pip install pylance`. "Warm": the pages are in memory.
 "Cold": the files' pages are dropped from the page cache before each read.
 """
 
@@ -25,7 +25,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-QUERIES, SHARD, ASKED = 8, 10_000, 10
+QUERIES, SHARD, READ_ITEMS = 8, 10_000, 10
 
 
 def shards(items: int, width: int) -> Iterator[torch.Tensor]:
@@ -50,7 +50,7 @@ def write_all(folder: Path, items: int, width: int) -> None:
 
 
 def readers(folder: Path, width: int) -> dict[str, Callable[[np.ndarray], torch.Tensor]]:
-    """A function places -> (ASKED, QUERIES, width) bfloat16 for each format, over handles opened once."""
+    """A function rows_read -> (READ_ITEMS, QUERIES, width) bfloat16 for each format, over handles opened once."""
     import lance
 
     slices = [safe_open(p, framework="pt").get_slice("memory") for p in sorted(folder.glob("*.safetensors"))]
@@ -63,9 +63,9 @@ def readers(folder: Path, width: int) -> dict[str, Callable[[np.ndarray], torch.
         return joined.reshape(len(rows), QUERIES, width)
 
     return {
-        "safetensors": lambda places: torch.stack([slices[p // SHARD][int(p % SHARD)] for p in places]),
-        "arrow ipc": lambda places: from_bytes([columns[p // SHARD][int(p % SHARD)].as_py() for p in places]),
-        "lance": lambda places: from_bytes(dataset.take(places.tolist())["memory"].to_pylist()),
+        "safetensors": lambda rows_read: torch.stack([slices[p // SHARD][int(p % SHARD)] for p in rows_read]),
+        "arrow ipc": lambda rows_read: from_bytes([columns[p // SHARD][int(p % SHARD)].as_py() for p in rows_read]),
+        "lance": lambda rows_read: from_bytes(dataset.take(rows_read.tolist())["memory"].to_pylist()),
     }
 
 
@@ -81,10 +81,10 @@ def measure(read: Callable[[np.ndarray], torch.Tensor], items: int, reads: int, 
     rng = np.random.default_rng(1)
     took = []
     for _ in range(reads):
-        places = rng.choice(items, ASKED, replace=False)
+        rows_read = rng.choice(items, READ_ITEMS, replace=False)
         before()
         start = time.perf_counter()
-        read(places)
+        read(rows_read)
         took.append((time.perf_counter() - start) * 1e3)
     return f"p50 {statistics.median(took):8.3f} ms   p99 {np.percentile(took, 99):8.3f} ms"
 
@@ -101,13 +101,13 @@ def main() -> None:
         folder = Path(temporary)
         write_all(folder, args.items, args.width)
         os.sync()
-        print(f"{args.items:,} items of {QUERIES} x {args.width} bfloat16; {ASKED} random items a read")
+        print(f"{args.items:,} items of {QUERIES} x {args.width} bfloat16; {READ_ITEMS} random items per read")
         opened = readers(folder, args.width)
-        places = np.random.default_rng(2).choice(args.items, ASKED, replace=False)
-        first = opened["safetensors"](places)
+        rows_read = np.random.default_rng(2).choice(args.items, READ_ITEMS, replace=False)
+        first = opened["safetensors"](rows_read)
         for name, read in opened.items():
-            assert torch.equal(read(places), first), name
-            measure(read, args.items, args.reads, lambda: None)  # the same reads once before: the pages come in
+            assert torch.equal(read(rows_read), first), name
+            measure(read, args.items, args.reads, lambda: None)  # brings the pages into memory
             warm = measure(read, args.items, args.reads, lambda: None)
             cold = measure(read, args.items, max(10, args.reads // 10), lambda: drop_pages(folder))
             print(f"{name:12} warm {warm}    cold {cold}", flush=True)

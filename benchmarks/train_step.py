@@ -3,10 +3,10 @@
     python -m benchmarks.train_step --config configs/qwen2_5_vl_7b.yaml --steps 3
     python -m benchmarks.train_step --config configs/qwen2_5_vl_7b.yaml --backbone FOLDER    # any other shapes
 
-No checkpoint, data or Ray is needed: the model is made on the device, the samples are of the typical size that the dry
-run assumes (comem_ray.training.estimate.ASSUMED). Everything else is the trainer's own: objective, optimizer, micro-
-batches, gradient checkpointing. Prints the median step, peak memory, MFU (useful FLOPs, no recomputation), and from
-that the hours of the paper's 15.6 thousand samples.
+Needs no checkpoint, data or Ray: the model is made on the device, and the samples have the typical size that the dry
+run assumes (comem_ray.training.estimate.ASSUMED). All else is the trainer's own: objective, optimizer, micro-batches,
+gradient checkpointing. Prints the median step, peak memory, MFU (useful FLOPs, without recomputation), and the hours
+that the paper's 15.6 thousand samples would take.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from comem_ray.config import Config, load_config
 from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.patch_embedding import use_patch_products
+from comem_ray.model.patch_embedding import use_linear_patch_embedding
 from comem_ray.model.random_backbone import byte_tokenizer
 from comem_ray.model.reasoner import Reasoner
 from comem_ray.model.sequences import Sequencer
 from comem_ray.model.shapes import backbone_config
-from comem_ray.model.window_attention import use_window_attention
+from comem_ray.model.window_attention import group_attention_windows
 from comem_ray.training.data.samples import Sample
 from comem_ray.training.estimate import ASSUMED, PAPER_SAMPLES, estimate
-from comem_ray.training.loop import flops_a_token, known_peak, trainable_parameters
+from comem_ray.training.loop import flops_per_token, known_peak, trainable_parameters
 from comem_ray.training.objective import NOTHING, Objective
 from comem_ray.training.optimizer import MasterAdamW
 
@@ -48,8 +48,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.FIELD=VALUE")
-    parser.add_argument("--backbone", help="name or folder whose shapes to take; default: the configuration's")
-    parser.add_argument("--steps", type=int, default=3, help="measured, after one that is not")
+    parser.add_argument("--backbone", help="name or folder whose shapes are used; default: the configuration's")
+    parser.add_argument("--steps", type=int, default=3, help="measured steps, after one that is not measured")
     args = parser.parse_args(arguments)
     overrides = [f"backbone.model={args.backbone}"] if args.backbone else []
     config = load_config(args.config, [*overrides, *args.overrides, "adapter.path=null"])
@@ -72,18 +72,18 @@ def measure(config: Config, device: str, steps: int) -> dict[str, Any]:
     samples = [typical_sample(i, training.items) for i in range(training.global_batch)]
     seconds, figures = [], NOTHING
     for step in range(steps + 1):
-        begun, figures = time.perf_counter(), NOTHING
+        start, figures = time.perf_counter(), NOTHING
         for first in range(0, len(samples), training.micro_batch):
             figures += objective.backward(samples[first : first + training.micro_batch], 1 / len(samples))
             optimizer.collect()
         optimizer.step(step)
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     median = statistics.median(seconds[1:])
     tokens = figures.encoder_tokens + figures.reasoner_tokens
     peak = training.peak_tflops or known_peak(device)
-    tflops = flops_a_token(backbone) * tokens / median / 1e12
+    tflops = flops_per_token(backbone) * tokens / median / 1e12
     memory = torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else None
     return {
         "date": str(date.today()),
@@ -93,7 +93,7 @@ def measure(config: Config, device: str, steps: int) -> dict[str, Any]:
         "global_batch": training.global_batch,
         "micro_batch": training.micro_batch,
         "gradient_checkpointing": training.gradient_checkpointing,
-        "tokens_a_sample": round(tokens / len(samples)),
+        "tokens_per_sample": round(tokens / len(samples)),
         "step_s": round(median, 3),
         "samples_per_s": round(len(samples) / median, 3),
         "tflops": round(tflops, 2),
@@ -121,15 +121,15 @@ def random_backbone(config: Config, device: str) -> Backbone:
             shapes, dtype=dtype, attn_implementation=config.backbone.attention
         )
     model.eval().requires_grad_(False)
-    use_window_attention(model)
-    use_patch_products(model)
+    group_attention_windows(model)
+    use_linear_patch_embedding(model)
     limits = {"item": config.backbone.item_pixels, "question": config.backbone.question_pixels}
     sequencer = Sequencer(tokenizer, Qwen2VLImageProcessor(), shapes.image_token_id, limits)
     return Backbone(model, sequencer, torch.device(device))
 
 
 def typical_sample(number: int, items: int) -> Sample:
-    """A sample of the size that estimates assume; a token is a byte."""
+    """A sample of the size that estimates assume, with one token per byte."""
     rng = random.Random(number)
 
     def text(tokens: int) -> str:
@@ -139,9 +139,9 @@ def typical_sample(number: int, items: int) -> Sample:
         pixels = np.random.default_rng(number).integers(0, 256, (height, width, 3), dtype=np.uint8)
         return Image.fromarray(pixels)
 
-    shown = [(text(ASSUMED["text tokens an item"]), noise(512, 384)) for _ in range(items)]
+    item_pairs = [(text(ASSUMED["text tokens per item"]), noise(512, 384)) for _ in range(items)]
     question, answer = text(ASSUMED["question tokens"]), text(ASSUMED["answer tokens"])
-    return Sample(str(number), question, noise(640, 480), shown, answer)
+    return Sample(str(number), question, noise(640, 480), item_pairs, answer)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Numbered shards, their commit records, and the manifest that is written last.
 
-A stage works on *units* (one unit, one or more output files). A unit is finished when its record `<unit>.json` stands
-in `records/`: the record is written after the files, each of them atomically, so a process killed at any point leaves
-either a finished unit or none. A rerun keeps the finished units whose inputs are unchanged. `manifest.json` closes the
-stage; it holds nothing that changes between runs (no times), so a killed-and-rerun stage ends with the same bytes.
+A stage works on *units*. One unit makes one or more output files. A unit is finished when its record `<unit>.json` is
+in `records/`. The record is written after the files, and every file is written atomically. So a process that is killed
+at any point leaves either a finished unit or none. A rerun keeps the finished units whose inputs are unchanged.
+`manifest.json` closes the stage. It holds nothing that changes between runs (no times), so a stage that was killed and
+run again ends with the same bytes.
 
-Knows nothing of Ray, nor of what the shards hold. Paths are folders on a filesystem that all nodes see.
+Knows nothing of Ray or of what the shards hold. Paths are folders on a filesystem that all nodes see.
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from comem_ray.home import home_hint
+
 FORMAT = 1
-ROW_GROUP_ROWS = 32  # small, so that reading one item by its row costs little
+ROW_GROUP_ROWS = 32  # small, so that reading a single item costs little
 
 
 class ArtifactError(ValueError):
-    """An artifact is missing, unfinished, damaged, or was made by something else than what reads it."""
+    """An artifact is missing, unfinished or damaged, or another configuration or model made it."""
 
 
 def fingerprint(value: Any) -> str:
@@ -43,7 +46,7 @@ def file_sha256(path: Path) -> str:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write` with a temporary path beside `path`, flushes it to disk, then renames it into place."""
+    """Calls `write` with a temporary path in the same folder, flushes the file to disk, then renames it to `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -78,7 +81,7 @@ class Shard:
 
 @dataclass(frozen=True)
 class Record:
-    """What a finished unit left: its files and its counts. `inputs` is the digest of what it was made from."""
+    """The files and the counts of a finished unit. `inputs` is the digest of what the unit was made from."""
 
     unit: str
     inputs: str
@@ -88,7 +91,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The closing statement of a stage. `identity` says what made it, and `extra` holds the stage's own facts."""
+    """The end of a finished stage. `identity` says what made it, `extra` holds the stage's own facts."""
 
     stage: str
     identity: dict[str, Any]
@@ -99,7 +102,7 @@ class Manifest:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of what made the stage (configuration, model) and of every file in it."""
+        """Digest (hex) of what made the stage (configuration, model) and of every file in it."""
         return fingerprint([self.stage, self.identity, [asdict(r) for r in self.records], self.extra])
 
     def shards(self, suffix: str = "") -> list[Shard]:
@@ -108,10 +111,12 @@ class Manifest:
 
 
 def load_manifest(folder: Path, stage: str) -> Manifest:
-    """Reads the manifest of a finished stage. Raises ArtifactError where there is none or it is another stage's."""
+    """Reads the manifest of a finished stage. Raises ArtifactError if it is missing, damaged or of another stage."""
     path = folder / "manifest.json"
     if not path.exists():
-        raise ArtifactError(f"{folder} has no manifest.json: run the stage '{stage}' to its end first")
+        raise ArtifactError(
+            f"{folder} has no manifest.json: run the stage '{stage}' to its end first{home_hint(folder)}"
+        )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -125,33 +130,33 @@ def load_manifest(folder: Path, stage: str) -> Manifest:
 
 
 class StageFolder:
-    """The folder a stage writes to. Can be pickled, so that workers commit their own units.
+    """The folder that a stage writes to. It can be pickled, so that workers commit their own units.
 
-    Raises ArtifactError where the folder was begun with another `identity`, naming the fields that differ.
+    Raises ArtifactError if the folder was started with another `identity`; the message names the fields that differ.
     """
 
     def __init__(self, path: Path, stage: str, identity: Mapping[str, Any]):
         self.path, self.stage, self.identity = path, stage, json.loads(json.dumps(dict(identity)))
         path.mkdir(parents=True, exist_ok=True)
-        begun = path / "stage.json"
-        if begun.exists():
-            self._refuse_other(json.loads(begun.read_text(encoding="utf-8")))
+        stage_file = path / "stage.json"
+        if stage_file.exists():
+            self._refuse_other(json.loads(stage_file.read_text(encoding="utf-8")))
         else:
-            write_json(begun, {"stage": stage, "identity": self.identity})
+            write_json(stage_file, {"stage": stage, "identity": self.identity})
 
-    def _refuse_other(self, begun: dict[str, Any]) -> None:
-        old = {"stage": begun["stage"], **begun["identity"]}
+    def _refuse_other(self, stored: dict[str, Any]) -> None:
+        old = {"stage": stored["stage"], **stored["identity"]}
         new = {"stage": self.stage, **self.identity}
         differing = [k for k in sorted(old.keys() | new.keys()) if old.get(k) != new.get(k)]
         if differing:
-            said = "; ".join(f"{k}: there {old.get(k)!r}, now {new.get(k)!r}" for k in differing)
+            changes = "; ".join(f"{k}: stored {old.get(k)!r}, now {new.get(k)!r}" for k in differing)
             raise ArtifactError(
-                f"{self.path} was begun with another configuration ({said}). "
+                f"{self.path} was started with another configuration ({changes}). "
                 "Name another folder (root), go back to that configuration, or delete the folder"
             )
 
     def commit(self, unit: str, inputs: str, files: Mapping[str, int], counts: Mapping[str, int]) -> Record:
-        """Declares `unit` finished. `files` maps names of files already written here to their row counts."""
+        """Declares `unit` finished. `files` maps the names of its files, written before, to their row counts."""
         self._withdraw_manifest()
         shards = [
             Shard(name, rows, (self.path / name).stat().st_size, file_sha256(self.path / name))
@@ -162,15 +167,15 @@ class StageFolder:
         return record
 
     def withdraw(self, unit: str) -> None:
-        """Takes back the record of `unit`, whose files are about to be replaced."""
+        """Removes the record of `unit`, whose files are about to be replaced."""
         self._withdraw_manifest()
         (self.path / "records" / f"{unit}.json").unlink(missing_ok=True)
 
     def finished(self, inputs: Mapping[str, str]) -> dict[str, Record]:
         """Records of the units in `inputs` (unit -> digest of its inputs) that need no more work.
 
-        A unit made from other inputs, or whose files are gone or cut short, is not among them. Where work is left, the
-        manifest of an earlier run is withdrawn, for the files will no longer be those it lists.
+        Left out are units made from other inputs, and units whose files are gone or cut short. If work is left, the
+        manifest of an earlier run is removed, because the files will no longer be those it lists.
         """
         kept = {r.unit: r for r in self.records() if inputs.get(r.unit) == r.inputs and self._whole(r)}
         if kept.keys() != inputs.keys():
@@ -190,15 +195,17 @@ class StageFolder:
         return all(p.exists() and p.stat().st_size == size for p, size in paths)
 
     def close(self, units: Iterable[str], extra: Mapping[str, Any] | None = None) -> Manifest:
-        """Writes the manifest over exactly `units`; drops records and files of any other unit and temporary files.
+        """Writes the manifest of exactly `units`. Deletes temporary files, and the records and files of other units.
 
-        Raises ArtifactError where a unit has no record or its files are gone or cut short.
+        Raises ArtifactError if a unit has no record, or if its files are gone or cut short.
         """
         wanted = set(units)
         records = self.records()
         kept = [r for r in records if r.unit in wanted and self._whole(r)]
         if missing := sorted(wanted - {r.unit for r in kept}):
-            raise ArtifactError(f"{self.path}: {len(missing)} of {len(wanted)} units unfinished, first {missing[0]}")
+            raise ArtifactError(
+                f"{self.path}: {len(missing)} of {len(wanted)} units are unfinished, the first is {missing[0]}"
+            )
         self._drop(records, kept)
         counts = Counter[str]()
         for record in kept:
@@ -208,7 +215,7 @@ class StageFolder:
         return manifest
 
     def _drop(self, records: list[Record], kept: list[Record]) -> None:
-        """Leaves no file that no unit claims: of a unit dropped, of one redone, of one killed before its record."""
+        """Deletes files that belong to no kept unit: of dropped units, of earlier tries, of tries killed too early."""
         units = {r.unit for r in kept}
         for record in records:
             if record.unit not in units:

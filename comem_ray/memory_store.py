@@ -1,9 +1,9 @@
-"""The memory store: (Q, D) bfloat16 vectors an item, read at random by `item_id` without loading the store.
+"""The memory store: memory (Q, D) bfloat16 of every item, read at random by `item_id` without loading the store.
 
-One safetensors file a shard of items, memory-mapped, rows in the order of the item shard: `memory` (n, Q, D) bfloat16
-and `item_ids` (n, 24) uint8 (the hex digits). Why safetensors: the figures are in BENCHMARKS.md.
+There is one memory-mapped safetensors file per item shard, rows in the order of the item shard: `memory` (n, Q, D)
+bfloat16 and `item_ids` (n, 24) uint8 (the hex digits). BENCHMARKS.md has the figures that speak for safetensors.
 
-Knows the fingerprint of the encoder that made it, nothing of how memory is made.
+Knows the fingerprint of the encoder that made it, but not how memory is made.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ OPEN_SHARDS = 4_096  # a mapping costs address space, not memory
 
 
 def write_memory(path: Path, item_ids: Sequence[str], memory: Tensor) -> None:
-    """Writes a shard atomically: `memory` (n, Q, D) bfloat16 of the n `item_ids`."""
+    """Writes a shard atomically: `memory` (n, Q, D) bfloat16 of n `item_ids`. Raises ValueError for other shapes."""
     if memory.dtype != torch.bfloat16 or memory.ndim != 3 or len(memory) != len(item_ids):
         raise ValueError(
             f"want (items, Q, D) bfloat16 of {len(item_ids)} items, got {tuple(memory.shape)} {memory.dtype}"
@@ -38,16 +38,16 @@ def write_memory(path: Path, item_ids: Sequence[str], memory: Tensor) -> None:
 
 
 def store_bytes(folder: Path) -> dict[str, float]:
-    """{"items", "bytes", "bytes_per_item"} of a finished stage `encode_memory`; the bytes are those of its files."""
+    """{"items", "bytes", "bytes_per_item"} of a finished stage `encode_memory`, by the sizes of its files."""
     shards = load_manifest(folder, STAGE).shards(".safetensors")
     items, size = sum(s.rows for s in shards), sum(s.bytes for s in shards)
     return {"items": items, "bytes": size, "bytes_per_item": round(size / max(1, items), 1)}
 
 
 class MemoryStore:
-    """Memory by `item_id` over a finished stage `encode_memory`.
+    """Memory by `item_id`, of a finished stage `encode_memory`.
 
-    Raises ArtifactError where the store was made by an encoder of another fingerprint.
+    Raises ArtifactError if an encoder of another fingerprint made the store.
     """
 
     def __init__(self, folder: Path, fingerprint: str):
@@ -72,18 +72,18 @@ class MemoryStore:
         return len(self._ids)
 
     def __contains__(self, item_id: str) -> bool:
-        return bool(self._places([item_id])[0] >= 0)
+        return bool(self._positions([item_id])[0] >= 0)
 
     def missing(self, item_ids: Sequence[str]) -> list[str]:
         """Those of `item_ids` that the store does not hold, in their order."""
-        return [i for i, place in zip(item_ids, self._places(item_ids), strict=True) if place < 0]
+        return [i for i, position in zip(item_ids, self._positions(item_ids), strict=True) if position < 0]
 
     def get(self, item_ids: Sequence[str]) -> Tensor:
-        """Memory (K, Q, D), bfloat16, in the order asked. Raises KeyError naming an item it does not hold."""
-        places = self._places(item_ids)
-        if (places < 0).any():
-            raise KeyError(f"no memory of item {item_ids[int(np.argmax(places < 0))]!r} in the store")
-        rows = [self._memory(int(self._shard[p]))[int(self._row[p])] for p in places]
+        """Memory (K, Q, D), bfloat16, in the order of `item_ids`. Raises KeyError naming an item it does not hold."""
+        positions = self._positions(item_ids)
+        if (positions < 0).any():
+            raise KeyError(f"the store holds no memory of item {item_ids[int(np.argmax(positions < 0))]!r}")
+        rows = [self._memory(int(self._shard[p]))[int(self._row[p])] for p in positions]
         return torch.stack(rows) if rows else torch.empty(0, 0, 0, dtype=torch.bfloat16)
 
     def get_stored(self, item_ids: Sequence[str]) -> dict[str, Tensor]:
@@ -92,14 +92,14 @@ class MemoryStore:
         stored = [i for i in item_ids if i not in absent]
         return dict(zip(stored, self.get(stored), strict=True))
 
-    def _places(self, item_ids: Sequence[str]) -> np.ndarray:
-        """Place of each id in the sorted table, -1 where it is not there."""
-        asked = _id_bytes(item_ids)
-        places = np.searchsorted(self._ids, asked)
-        found = np.zeros(len(asked), bool)
-        inside = places < len(self._ids)
-        found[inside] = self._ids[places[inside]] == asked[inside]
-        return np.where(found, places, -1)
+    def _positions(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Position (n,) int64 of each id in the sorted table, -1 if the table lacks it."""
+        ids = _id_bytes(item_ids)
+        positions = np.searchsorted(self._ids, ids)
+        matches = np.zeros(len(ids), bool)
+        inside = positions < len(self._ids)
+        matches[inside] = self._ids[positions[inside]] == ids[inside]
+        return np.where(matches, positions, -1)
 
 
 def stack_memory(item_ids: Sequence[str], *parts: Mapping[str, Tensor]) -> Tensor:
@@ -109,7 +109,7 @@ def stack_memory(item_ids: Sequence[str], *parts: Mapping[str, Tensor]) -> Tenso
 
 
 def _id_bytes(item_ids: Sequence[str]) -> np.ndarray:
-    # An id of another length cannot be there; encoded longer than ID_CHARS it would be cut and might match.
+    # The store has no id of another length. One longer than ID_CHARS would be cut, and might then match.
     return np.array([i.encode() if len(i) == ID_CHARS else b"" for i in item_ids], dtype=f"S{ID_CHARS}")
 
 

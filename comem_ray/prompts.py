@@ -1,11 +1,11 @@
-"""Every word of a prompt: the chat turns of a knowledge item, of a retrieved item in rag mode, and of a question; what
-a translator is told.
+"""Every word of a prompt: the chat turns of an item to encode, of a retrieved item in rag mode, and of a question; the
+instruction of the translation model.
 
-A prompt is a list of parts. `Control` is ours and may hold control tokens; `Plain` is the text of an item or a question
-and is tokenised as text whatever stands in it; an image stands for itself. Knows no tokenizer and no model.
+A prompt is a list of parts. `ControlText` is our own and may hold control tokens. `PlainText` is the text of an item or
+a question; all of it is tokenised as text. `ImagePart` is an image. Knows no tokenizer and no model.
 
-The item turn is that of the paper's code (Qwen chat format, no system turn); questions put the image first, in
-training and inference alike.
+The item turn is that of the paper's code (Qwen chat format, no system turn). Questions put the image first, in training
+and in inference.
 """
 
 from __future__ import annotations
@@ -53,21 +53,21 @@ ITEM_CAPTION = " Similar image and text knowledge for reference"
 
 @dataclass(frozen=True)
 class ControlText:
-    """Text of ours, tokenised with control tokens."""
+    """Our own text, tokenised with control tokens."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class PlainText:
-    """Text of others, tokenised as text alone."""
+    """Text of an item or a question, in which nothing becomes a control token."""
 
     text: str
 
 
 @dataclass(frozen=True)
 class ImagePart:
-    """An image, or what a backbone takes for one. Its role chooses the pixel limits it is resized within."""
+    """An image, or its features. `role` chooses the pixel limits that it is resized within."""
 
     image: Any
     role: Literal["item", "question"]
@@ -81,7 +81,7 @@ END = ControlText("<|im_end|>\n")
 
 
 def item_turn(text: str, image: Any) -> list[PromptPart]:
-    """What the memory encoder reads of one item: the image as the user's, the text as the assistant's."""
+    """The prompt of the memory encoder for one item: the image in the user's turn, the text in the assistant's."""
     return [
         USER,
         *image_parts(image, "item"),
@@ -93,15 +93,15 @@ def item_turn(text: str, image: Any) -> list[PromptPart]:
 
 
 def question_prompt(text: str, image: Any | None, items: Sequence[tuple[str, Any]] = ()) -> list[PromptPart]:
-    """The reasoner's prompt up to where the answer begins. `items` (rag mode) come as user turns, text then image.
+    """The reasoner's prompt, up to the start of the answer. `items` (rag mode) come as user turns, text before image.
 
-    Memory is not a part: it stands in front of the whole prompt, before the system turn, as embeddings.
+    Memory is not a part: its embeddings come before the whole prompt, system turn included.
     """
     parts: list[PromptPart] = [ControlText(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
     for item_text, item_image in items:
         parts += [USER, PlainText(item_text[:MAX_TEXT_CHARS]), *image_parts(item_image, "item"), END]
-    own = image_parts(image, "question") if image is not None else []
-    return [*parts, USER, *own, PlainText(text), ASSISTANT]
+    question_image = image_parts(image, "question") if image is not None else []
+    return [*parts, USER, *question_image, PlainText(text), ASSISTANT]
 
 
 def image_parts(image: Any, role: Literal["item", "question"]) -> list[PromptPart]:
@@ -109,13 +109,13 @@ def image_parts(image: Any, role: Literal["item", "question"]) -> list[PromptPar
     return [ControlText("<|vision_start|>"), ImagePart(image, role), ControlText("<|vision_end|>")]
 
 
-def options(question: str, choices: Sequence[tuple[str, str]], how: str) -> str:
-    """A multiple choice: the question, the options (mark, text) a line each, and `how` to answer."""
-    return "\n".join([question, *(f"{mark} {text}" for mark, text in choices), how])
+def options(question: str, choices: Sequence[tuple[str, str]], instruction: str) -> str:
+    """A multiple-choice question: the question, one line per option (mark, text), and how to answer."""
+    return "\n".join([question, *(f"{mark} {text}" for mark, text in choices), instruction])
 
 
 def translation_instruction(language: str) -> str:
-    """What a translation model is told; `language` is a BCP 47 code."""
+    """The system turn of the translation model; `language` is a BCP 47 code."""
     return (
         f"Translate the user's text into {LANGUAGES.get(language, language)}. Reply with the translation alone. Keep "
         "line breaks, numbers, names that have no translation, and every \\boxed{...} with its content translated."

@@ -27,7 +27,7 @@ from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import STAGE as ITEMS
 from comem_ray.knowledge.items import item_shards
-from comem_ray.knowledge.schema import embedding_schema
+from comem_ray.knowledge.schema import embedding_schema, stored_column
 from comem_ray.retrieval.clip import ClipEncoder, locate
 from comem_ray.retrieval.embeddings import STAGE
 from jobs.common import Summary, main, run_units
@@ -100,7 +100,8 @@ class EmbedShard:
         """The batches of a shard; the next ones are begun before one is yielded."""
         under_way: deque[_Batch] = deque()
         with pq.ParquetFile(path) as file:
-            columns = ["item_id", "text", "image"] if self._clip.texts else ["item_id", "image"]
+            image = stored_column(file.schema_arrow, "image")
+            columns = ["item_id", "text", image] if self._clip.texts else ["item_id", image]
             for rows in file.iter_batches(self._clip.batch_size, columns=columns):
                 under_way.append(self._begin(rows))
                 if len(under_way) > AHEAD:
@@ -110,7 +111,8 @@ class EmbedShard:
     def _begin(self, rows: pa.RecordBatch) -> _Batch:
         submit, encoder = self._threads.submit, self._encoder
         tokens = submit(encoder.tokenize, rows["text"].to_pylist()) if self._clip.texts else None
-        return _Batch(rows["item_id"].to_pylist(), tokens, [submit(self._pixels, p.as_py()) for p in rows["image"]])
+        images = rows[stored_column(rows.schema, "image")]
+        return _Batch(rows["item_id"].to_pylist(), tokens, [submit(self._pixels, i.as_py()) for i in images])
 
     def _pixels(self, image: bytes) -> torch.Tensor:
         return self._encoder.preprocess(open_image(image, self._max_pixels))

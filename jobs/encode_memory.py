@@ -22,6 +22,7 @@ from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import STAGE as ITEMS
 from comem_ray.knowledge.items import item_shards
+from comem_ray.knowledge.schema import current_columns, stored_column
 from comem_ray.memory_store import STAGE, write_memory
 from comem_ray.model.adapter import encoder_fingerprint, encoder_identity
 from comem_ray.model.memory_encoder import MemoryEncoder
@@ -63,7 +64,8 @@ class EncodeShard:
         path = self.config.folder("items") / f"{unit}.parquet"
         chosen = self.config.memory.languages
         wanted = None if chosen is None else [("language", "in", chosen)]
-        table = pq.read_table(path, columns=["item_id", "text", "image"], filters=wanted)
+        columns = ["item_id", "text", stored_column(pq.read_schema(path), "image")]
+        table = current_columns(pq.read_table(path, columns=columns, filters=wanted))
         item_ids = table["item_id"].to_pylist()
         name = f"{unit}.safetensors"
         parts = [self.encoder.encode_sequences(chunk) for chunk in self._chunks(table)]

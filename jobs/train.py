@@ -32,7 +32,7 @@ from comem_ray.report.training import write_report
 from comem_ray.training.estimate import estimate
 from comem_ray.training.loop import Diverged, Trainer
 from comem_ray.training.metrics import MetricsLog, read_metrics
-from comem_ray.training.runs import checked, section
+from comem_ray.training.runs import check_run, training_section
 from jobs.common import StageFailed, Summary, main
 from jobs.console import Progress
 from jobs.refusals import raise_refusal, to_text
@@ -47,8 +47,8 @@ POLL_S = 1
 def run(config: Config) -> Summary:
     """Trains to the last step. What is there already is kept; a finished run takes no step."""
     folder = config.folder("training")
-    checkpoints, steps = checked(config)
-    kept = checkpoints.done()
+    checkpoints, steps = check_run(config)
+    kept = checkpoints.latest_step()
     for name in (STOPPED, REFUSED):
         (folder / name).unlink(missing_ok=True)
     if kept < steps:
@@ -74,7 +74,7 @@ def run(config: Config) -> Summary:
 
 
 def _trainer(config: Config) -> TorchTrainer:
-    workers, folder = section(config).workers, config.folder("training")
+    workers, folder = training_section(config).workers, config.folder("training")
     resources = {"CPU": workers.cpus, "GPU": workers.gpus} if workers.gpus else {"CPU": workers.cpus}
     return TorchTrainer(
         _worker,
@@ -124,11 +124,11 @@ def _worker(settings: dict[str, Any]) -> None:
 
 
 def _train(config: Config, rank: int, count: int) -> None:
-    workers = section(config).workers
+    workers = training_section(config).workers
     if not workers.gpus:
         torch.set_num_threads(max(1, int(workers.cpus)))
     trainer = Trainer(config, "cuda" if workers.gpus else "cpu", rank, count, _total if count > 1 else None)
-    log = MetricsLog(config.folder("training"), trainer.checkpoints.done()) if rank == 0 else None
+    log = MetricsLog(config.folder("training"), trainer.checkpoints.latest_step()) if rank == 0 else None
     try:
         for report in trainer.run():
             figures = asdict(report)
@@ -151,7 +151,7 @@ def _total(tensors: Sequence[Tensor]) -> None:
 
 def dry_run(config: Config) -> str:
     """What the run would take, as text."""
-    section(config)
+    training_section(config)
     return "\n".join(estimate(config).lines())
 
 

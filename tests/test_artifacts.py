@@ -134,9 +134,9 @@ def test_killed_before_any_file_or_record_is_in_place_it_ends_with_the_same_byte
     tmp_path: Path, uninterrupted: dict[str, bytes], moved: int
 ) -> None:
     """10 files are moved into place in a run: stage.json, 4 times a shard and its record, the manifest."""
-    here = Path(__file__).parent
+    tests = Path(__file__).parent
     folder = tmp_path / "killed"
-    child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(here), str(moved)], check=False)
+    child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(tests), str(moved)], check=False)
     assert child.returncode == -signal.SIGKILL
     assert not (folder / "manifest.json").exists()
     assert len(list(folder.rglob(".*.tmp"))) == 1
@@ -165,7 +165,7 @@ def test_a_unit_whose_file_is_cut_or_gone_is_done_again(
         os.truncate(file, file.stat().st_size - 1)
     else:
         file.unlink()
-    with pytest.raises(ArtifactError, match=f"1 of 4 units unfinished, first {unit}"):
+    with pytest.raises(ArtifactError, match=f"1 of 4 units are unfinished, the first is {unit}"):
         stage.close(INPUTS)
     assert work(stage, INPUTS) == [unit]
     stage.close(INPUTS)
@@ -253,7 +253,7 @@ def test_a_unit_redone_with_fewer_files_leaves_none_of_the_old(tmp_path: Path) -
 def test_closing_with_a_unit_unfinished_names_it_and_writes_no_manifest(tmp_path: Path) -> None:
     stage = begin(tmp_path)
     work(stage, dict(list(INPUTS.items())[:3]))
-    with pytest.raises(ArtifactError, match="1 of 4 units unfinished, first part-0000-000003"):
+    with pytest.raises(ArtifactError, match="1 of 4 units are unfinished, the first is part-0000-000003"):
         stage.close(INPUTS)
     assert not (tmp_path / "manifest.json").exists()
 
@@ -262,17 +262,17 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: 
     begin(tmp_path, {"model": "tiny", "width": 4, "seed": 0})
     with pytest.raises(ArtifactError) as refused:
         begin(tmp_path, {"model": "large", "width": 4, "queries": 8})
-    said = str(refused.value)
-    assert "model: there 'tiny', now 'large'" in said
-    assert "seed: there 0, now None" in said
-    assert "queries: there None, now 8" in said
-    assert "width" not in said
-    assert str(tmp_path) in said
+    message = str(refused.value)
+    assert "model: stored 'tiny', now 'large'" in message
+    assert "seed: stored 0, now None" in message
+    assert "queries: stored None, now 8" in message
+    assert "width" not in message
+    assert str(tmp_path) in message
 
 
 def test_another_stage_is_refused(tmp_path: Path) -> None:
     begin(tmp_path)
-    with pytest.raises(ArtifactError, match="stage: there 'items', now 'memory'"):
+    with pytest.raises(ArtifactError, match="stage: stored 'items', now 'memory'"):
         StageFolder(tmp_path, "memory", IDENTITY)
 
 
@@ -295,16 +295,16 @@ def test_reading_a_stage_that_never_closed_says_what_to_run(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ('{"stage": "memory", "format": 1}', "is stage 'memory' in format 1, wanted 'items' in format 1"),
         ('{"stage": "items", "format": 99}', "is stage 'items' in format 99, wanted 'items' in format 1"),
         ('{"stage": "it', "is damaged"),
     ],
 )
-def test_a_manifest_of_another_make_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_a_manifest_of_another_make_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ArtifactError, match=said):
+    with pytest.raises(ArtifactError, match=message):
         load_manifest(tmp_path, "items")
 
 

@@ -32,22 +32,22 @@ def memory_of(numbers) -> torch.Tensor:
     return torch.stack(rows).bfloat16() if rows else torch.empty(0, Q, D, dtype=torch.bfloat16)
 
 
-def test_random_access_in_the_order_asked(store):
+def test_random_access_in_the_given_order(store):
     opened = MemoryStore(store, "a" * 64)
     assert len(opened) == 12
     for numbers in ([11, 0, 5, 4], [3], [7, 7], []):
-        given = opened.get([item_id(i) for i in numbers])
-        assert torch.equal(given, memory_of(numbers)) or not numbers
-        assert len(given) == len(numbers)
-        assert given.dtype == torch.bfloat16
+        memory = opened.get([item_id(i) for i in numbers])
+        assert torch.equal(memory, memory_of(numbers)) or not numbers
+        assert len(memory) == len(numbers)
+        assert memory.dtype == torch.bfloat16
 
 
-def test_what_is_not_there_is_named(store):
+def test_an_unknown_item_is_named(store):
     opened = MemoryStore(store, "a" * 64)
-    strangers = [item_id(50), "", "zz", item_id(3) + "0", item_id(3)[:-1], "é" * 24]
+    unknown = [item_id(50), "", "zz", item_id(3) + "0", item_id(3)[:-1], "é" * 24]
     assert item_id(3) in opened
-    for stranger in strangers[:-1]:
-        assert stranger not in opened
+    for unknown_id in unknown[:-1]:
+        assert unknown_id not in opened
     assert opened.missing([item_id(3), item_id(50), item_id(4)]) == [item_id(50)]
     with pytest.raises(KeyError, match=item_id(50)):
         opened.get([item_id(3), item_id(50)])

@@ -1,4 +1,4 @@
-"""What sections of the configuration have in common: their base, and the sections that several stages use."""
+"""What the sections of the configuration share: their base class, and the sections that several stages use."""
 
 from __future__ import annotations
 
@@ -15,18 +15,31 @@ class Section(BaseModel):
 
 
 class WorkersConfig(Section):
-    """An actor pool of a stage. Peak use of a node is `count` times the rest."""
+    """The actor pool of a stage. A node needs `count` times the memory, cores and GPUs of one actor."""
 
-    count: int = Field(1, ge=1, description="actors; on a CPU, one a core is fastest; each holds a model")
-    cpus: float = Field(1, gt=0, description="cores an actor reserves; its threads follow this number")
-    gpus: float = Field(0, ge=0, description="GPUs an actor reserves, a fraction shares one; 0 computes on the CPU")
+    count: int = Field(
+        1, ge=1, description="number of actors, each with its own model; one per core is fastest on a CPU"
+    )
+    cpus: float = Field(1, gt=0, description="cores that one actor reserves; its number of threads follows")
+    gpus: float = Field(
+        0, ge=0, description="GPUs that one actor reserves; a fraction shares a GPU, 0 computes on the CPU"
+    )
 
 
 class ImageConfig(Section):
-    """What a stored image may be and becomes."""
+    """Which source images are accepted, and what is stored of them."""
 
-    max_side: int = Field(512, ge=16, description="pixels of the longest side of a stored image; more is dearer")
-    resize: Literal["keep_aspect", "square"] = Field("keep_aspect", description="'square' squashes (the paper's code)")
-    max_pixels: int = Field(50_000_000, ge=1, description="pixels of a source image above which it is rejected")
-    max_bytes: int = Field(30_000_000, ge=1, description="bytes of a source image above which it is rejected")
-    jpeg_quality: int = Field(90, ge=1, le=100, description="quality of re-encoded images; more is larger")
+    max_side: int = Field(
+        512, ge=16, description="longest side of a stored image in pixels; more shows more detail and takes more disk"
+    )
+    resize: Literal["keep_aspect", "square"] = Field(
+        "keep_aspect",
+        description="'keep_aspect' keeps the proportions; 'square' squashes the image, as the paper's code does",
+    )
+    max_pixels: int = Field(
+        50_000_000, ge=1, description="largest source image in pixels; a larger one is rejected, before it is decoded"
+    )
+    max_bytes: int = Field(30_000_000, ge=1, description="largest source image in bytes; a larger one is rejected")
+    jpeg_quality: int = Field(
+        90, ge=1, le=100, description="JPEG quality of re-encoded images; more looks better and takes more disk"
+    )

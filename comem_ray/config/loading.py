@@ -1,4 +1,4 @@
-"""Reads and validates a configuration file; every wrong field is named in one sentence."""
+"""Reads and validates a configuration file. Every wrong field is named in one sentence."""
 
 from __future__ import annotations
 
@@ -11,6 +11,22 @@ from pydantic import ValidationError
 
 from comem_ray.config.run import Config
 
+# Fields of version 0.1 that have another name now: by the section that holds them, or anywhere else ("").
+RENAMED = {
+    "synthesis.sources": {"format": "task"},
+    "evaluation.sources": {"benchmark": "task"},
+    "evaluation": {"places": "gold_positions"},
+    "": {
+        "pictures": "images",
+        "picture_limits": "image_limits",
+        "picture_side": "image_side",
+        "max_picture_pixels": "max_image_pixels",
+    },
+}
+REMOVED = {
+    "evaluation.demo_languages": "it was removed; only examples/countries used it",
+}
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be used. The message names each field and says what would be right."""
@@ -19,7 +35,7 @@ class ConfigError(ValueError):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """Reads and validates a configuration file. `overrides` are "section.field=value" (value in YAML).
 
-    Raises ConfigError, with every wrong field named, where file or override cannot be used.
+    Raises ConfigError, naming every wrong field, if the file or an override cannot be used.
     """
     try:
         data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -68,7 +84,19 @@ def _child(node: Any, name: str) -> Any:
 def _sentence(error: Any) -> str:
     field = ".".join(str(part) for part in error["loc"]) or "(top level)"
     if error["type"] == "extra_forbidden":
-        return f"field {field}: there is no such field"
+        return f"field {field}: {unknown_field(error['loc'])}"
     if error["type"] == "missing":
         return f"field {field}: is missing"
+    if error["type"] == "literal_error" and error["input"] == "picture":
+        return f"field {field}: 'picture' was renamed to 'image'"
     return f"field {field}: {error['msg']}, got {error['input']!r}"
+
+
+def unknown_field(location: Sequence[str | int]) -> str:
+    """The message about a field that does not exist: with its new name, if version 0.1 had it."""
+    *parents, name = (part for part in location if isinstance(part, str))
+    section = ".".join(parents)
+    new = RENAMED.get(section, {}).get(name) or RENAMED[""].get(name)
+    if new is not None:
+        return f"it was renamed to {new!r}"
+    return REMOVED.get(f"{section}.{name}", "there is no such field")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from pydantic import Field
@@ -10,36 +9,35 @@ from pydantic import Field
 from comem_ray.config.api import ApiConfig
 from comem_ray.config.base import Section
 from comem_ray.config.evaluation import EvaluationConfig
-from comem_ray.config.knowledge import IngestConfig
+from comem_ray.config.ingest import IngestConfig
 from comem_ray.config.model import AdapterConfig, BackboneConfig, MemoryConfig, ReasonerConfig
 from comem_ray.config.retrieval import ClipConfig, IndexConfig, RetrievalConfig
 from comem_ray.config.synthesis import SynthesisConfig
 from comem_ray.config.training import TrainingConfig
+from comem_ray.home import resolve
 
 
 class Config(Section):
-    name: str = Field(min_length=1)
+    """The configuration of a run. A relative path in it is below $COMEM_HOME (default ~/comem)."""
+
+    name: str = Field(min_length=1, description="name of the run, in logs and reports")
     root: str = Field(min_length=1, description="folder of the run's artifacts")
-    seed: int = Field(0, ge=0)
-    ingest: IngestConfig
-    clip: ClipConfig
-    index: IndexConfig = IndexConfig()
-    retrieval: RetrievalConfig = RetrievalConfig()
-    backbone: BackboneConfig
-    adapter: AdapterConfig = AdapterConfig()
-    memory: MemoryConfig = MemoryConfig()
-    reasoner: ReasonerConfig = ReasonerConfig()
-    synthesis: SynthesisConfig | None = None
-    evaluation: EvaluationConfig | None = None
-    training: TrainingConfig | None = None
-    api: ApiConfig = ApiConfig()
+    seed: int = Field(0, ge=0, description="seed of everything random in the run")
+    ingest: IngestConfig = Field(description="source files and their images")
+    clip: ClipConfig = Field(description="CLIP model of the retriever")
+    index: IndexConfig = Field(IndexConfig(), description="FAISS index over the items")
+    retrieval: RetrievalConfig = Field(RetrievalConfig(), description="choice of the items for a question")
+    backbone: BackboneConfig = Field(description="vision-language model that encodes and answers")
+    adapter: AdapterConfig = Field(AdapterConfig(), description="trained LoRA and Q-Former")
+    memory: MemoryConfig = Field(MemoryConfig(), description="encoding of items ahead of time")
+    reasoner: ReasonerConfig = Field(ReasonerConfig(), description="prompts and decoding")
+    synthesis: SynthesisConfig | None = Field(
+        None, description="training samples to make; null: jobs.synthesize is off"
+    )
+    evaluation: EvaluationConfig | None = Field(None, description="evaluation; null: jobs.evaluate is off")
+    training: TrainingConfig | None = Field(None, description="fine-tune of the adapter; null: jobs.train is off")
+    api: ApiConfig = Field(ApiConfig(), description="limits of the HTTP endpoint")
 
     def folder(self, stage: str) -> Path:
         """Absolute folder of a stage's artifact: "items", "embeddings", "index", "memory", ..."""
         return resolve(self.root) / stage
-
-
-def resolve(path: str) -> Path:
-    """The absolute path of a path in a configuration: relative ones are below $COMEM_HOME (default ~/comem)."""
-    home = Path(os.environ.get("COMEM_HOME") or "~/comem").expanduser().absolute()
-    return home / Path(path).expanduser()

@@ -31,7 +31,7 @@ class KnowledgeSubsets:
         """The subset of `size` items, all of `language` where one is given. Raises ConfigError for a wrong size."""
         key = size, language
         if key not in self._subsets:
-            self._subsets[key] = self._index.part(self.positions(size, language))
+            self._subsets[key] = self._index.subset(self.positions(size, language))
         return self._subsets[key]
 
     def positions(self, size: int | Literal["all"], language: str | None = None) -> np.ndarray:

@@ -1,1 +1,1 @@
-"""What makes a knowledge item of a source row: readers, images, rules, shards; and items by `item_id`."""
+"""From source rows to knowledge items (readers, images, rules, shards), and items by `item_id`."""

@@ -1,8 +1,8 @@
 """One unit of the items stage: the rows of a chunk become a shard of items and a shard of rejected rows.
 
-Rows that repeat an earlier row are dropped before their image is fetched. Where an earlier run left shards of the
-same unit, its items are taken over by `item_id` and its final rejections by row: only what failed is tried again.
-At most a few images and one row group are held at a time. Knows nothing of Ray, nor of which units there are.
+Rows that repeat an earlier row are dropped before their image is fetched. Shards of the same unit from an earlier run
+are used: items by `item_id`, final rejections by row. So a rerun tries only what failed. At most a few images and one
+row group are in memory at a time. Knows nothing of Ray or of the other units.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError, Record, StageFold
 from comem_ray.config import IngestConfig
 from comem_ray.knowledge.fetch import Fetcher
 from comem_ray.knowledge.images import ImageError, StoredImage, normalize_image
-from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
+from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA, stored_column
 from comem_ray.knowledge.sources.chunks import parse_batch, rows_digest
 from comem_ray.knowledge.sources.files import SourceFile
 from comem_ray.knowledge.sources.image_bytes import image_bytes
 from comem_ray.knowledge.sources.lines import RAW_BYTES
-from comem_ray.knowledge.sources.rows import Fault, ParsedRow, Row
+from comem_ray.knowledge.sources.rows import ParsedRow, Row, RowFault
 from comem_ray.knowledge.sources.scan import Unit
 
-AHEAD = 4  # images under way or done for each thread
-Fate = StoredImage | Fault
-URL_CHARS = 2_048  # characters of an image reference that a rejected row keeps
+AHEAD = 4  # images per thread that are under way or ready
+Outcome = StoredImage | RowFault
+URL_CHARS = 2_048  # characters of an image reference kept in a rejected row
 
 
 def item_file(unit: str) -> str:
@@ -45,7 +45,7 @@ def rejected_file(unit: str) -> str:
 
 
 class ImageMaker:
-    """Loads and normalises images on threads of its own; `decoders` of them decode at once (memory, cores)."""
+    """Loads and normalises images on threads of its own. At most `decoders` threads decode at once (memory, cores)."""
 
     def __init__(self, settings: IngestConfig, decoders: int):
         self._limits = settings.images
@@ -56,7 +56,7 @@ class ImageMaker:
         self.ahead = AHEAD * threads
 
     def start(self, image: str | bytes, folder: Path) -> Future[StoredImage]:
-        """Begins to make what items hold of a Row's `image`; the result may be a ImageError."""
+        """Starts to load a Row's `image` and to normalise it. The future may raise ImageError."""
         return self._pool.submit(self._make, image, folder)
 
     def _make(self, image: str | bytes, folder: Path) -> StoredImage:
@@ -66,25 +66,25 @@ class ImageMaker:
 
 
 def ingest_unit(file: SourceFile, unit: Unit, batch: pa.RecordBatch, stage: StageFolder, maker: ImageMaker) -> Record:
-    """Makes and commits a unit out of its chunk. Raises ArtifactError where that is not the chunk that was scanned."""
+    """Makes a unit of its chunk and commits it. Raises ArtifactError if the file changed after the scan."""
     rows = parse_batch(file.format, batch)
     if rows_digest(rows) != unit.digest:
-        raise ArtifactError(f"{file.path} changed while it was read: leave it alone and run again")
-    earlier = _Earlier(stage.path, unit.name)
+        raise ArtifactError(f"{file.path} changed since it was scanned: run again, and do not change it meanwhile")
+    earlier = _EarlierRun(stage.path, unit.name)
     rejected: list[dict[str, Any]] = []
     items = 0
 
     def write(path: Path) -> None:
         nonlocal items
         with _ItemWriter(path) as writer:
-            for number, raw, row, fate in _fates(file, unit, rows, earlier, maker):
-                if isinstance(fate, StoredImage):
+            for number, raw, row, outcome in _outcomes(file, unit, rows, earlier, maker):
+                if isinstance(outcome, StoredImage):
                     assert isinstance(row, Row)
-                    writer.add(_item(file, number, row, fate))
+                    writer.add(_item(file, number, row, outcome))
                 else:
-                    rejected.append(_rejected(file, number, raw, row, fate))
+                    rejected.append(_rejected(file, number, raw, row, outcome))
             items = writer.rows
-        # From here to the commit the files are newer than their record; without one the unit counts as unfinished.
+        # From this point to the commit the files are newer than their record. Without one, the unit is unfinished.
         stage.withdraw(unit.name)
 
     write_atomic(stage.path / item_file(unit.name), write)
@@ -93,99 +93,102 @@ def ingest_unit(file: SourceFile, unit: Unit, batch: pa.RecordBatch, stage: Stag
     return stage.commit(unit.name, unit.inputs, files, _counts(len(rows), items, rejected, len(unit.repeats)))
 
 
-def _fates(
+def _outcomes(
     file: SourceFile,
     unit: Unit,
     rows: list[ParsedRow],
-    earlier: _Earlier,
+    earlier: _EarlierRun,
     maker: ImageMaker,
-) -> Iterator[tuple[int, bytes, Row | Fault, Fate]]:
-    """The rows that repeat none, in order: number, bytes, row and fate. Images are made some rows ahead."""
+) -> Iterator[tuple[int, bytes, Row | RowFault, Outcome]]:
+    """The rows that repeat none, in order: number, bytes, row and outcome. Images are made some rows ahead."""
     repeats = set(unit.repeats.tolist())
     shared = _SharedImages(rows, Path(file.images), maker)
-    waiting: deque[tuple[int, bytes, Row | Fault, Fate | Future[StoredImage]]] = deque()
+    waiting: deque[tuple[int, bytes, Row | RowFault, Outcome | Future[StoredImage]]] = deque()
     for position, (raw, row) in enumerate(rows):
         if position in repeats:
             continue
         number = unit.first_row + position
-        fate = row if isinstance(row, Fault) else earlier.fate(number, raw, row) or shared.start(row.image)
-        waiting.append((number, raw, row, fate))
+        if isinstance(row, RowFault):
+            waiting.append((number, raw, row, row))
+        else:
+            waiting.append((number, raw, row, earlier.outcome(number, raw, row) or shared.start(row.image)))
         if len(waiting) > maker.ahead:
-            yield _settled(*waiting.popleft())
+            yield _wait_for_outcome(*waiting.popleft())
     while waiting:
-        yield _settled(*waiting.popleft())
+        yield _wait_for_outcome(*waiting.popleft())
 
 
-def _settled(
-    number: int, raw: bytes, row: Row | Fault, fate: Fate | Future[StoredImage]
-) -> tuple[int, bytes, Row | Fault, Fate]:
-    if isinstance(fate, Future):
+def _wait_for_outcome(
+    number: int, raw: bytes, row: Row | RowFault, outcome: Outcome | Future[StoredImage]
+) -> tuple[int, bytes, Row | RowFault, Outcome]:
+    if isinstance(outcome, Future):
         try:
-            fate = fate.result()
+            outcome = outcome.result()
         except ImageError as error:
-            fate = Fault(error.reason, error.detail, error.retryable)
-    return number, raw, row, fate
+            outcome = RowFault(error.reason, error.detail, error.retryable)
+    return number, raw, row, outcome
 
 
 class _SharedImages:
-    """Begins images, once for all rows of a unit that name the same one (a page's image in many languages)."""
+    """Starts each image once, for all rows of a unit that name it (a page's image in many languages)."""
 
     def __init__(self, rows: list[ParsedRow], folder: Path, maker: ImageMaker):
-        self._left = Counter(row.image for _, row in rows if isinstance(row, Row))
-        self._begun: dict[str | bytes, Future[StoredImage]] = {}
+        self._uses_left = Counter(row.image for _, row in rows if isinstance(row, Row))
+        self._futures: dict[str | bytes, Future[StoredImage]] = {}
         self._folder, self._maker = folder, maker
 
     def start(self, image: str | bytes) -> Future[StoredImage]:
-        self._left[image] -= 1
-        if image not in self._begun:
-            begun = self._maker.start(image, self._folder)
-            if self._left[image]:
-                self._begun[image] = begun
-            return begun
-        return self._begun[image] if self._left[image] else self._begun.pop(image)
+        self._uses_left[image] -= 1
+        if image not in self._futures:
+            future = self._maker.start(image, self._folder)
+            if self._uses_left[image]:
+                self._futures[image] = future
+            return future
+        return self._futures[image] if self._uses_left[image] else self._futures.pop(image)
 
 
-class _Earlier:
-    """What an earlier run left of a unit. Items are told by their `item_id`, rejected rows by number and bytes."""
+class _EarlierRun:
+    """The shards that an earlier run left of a unit: its items by `item_id`, its rejected rows by number and bytes."""
 
     def __init__(self, folder: Path, unit: str):
-        self._items = _opened(folder / item_file(unit))
+        self._items = _open_shard(folder / item_file(unit))
         ids = self._items.read(["item_id"]).column(0).to_pylist() if self._items else []
-        self._place = {item_id: divmod(n, ROW_GROUP_ROWS) for n, item_id in enumerate(ids)}
+        self._row = {item_id: divmod(n, ROW_GROUP_ROWS) for n, item_id in enumerate(ids)}
         self._group: tuple[int, pa.Table | None] = (-1, None)
-        rejected = _opened(folder / rejected_file(unit))
+        rejected = _open_shard(folder / rejected_file(unit))
         rows = rejected.read().to_pylist() if rejected else []
-        # A row whose bytes were cut short cannot be told for certain, and is judged anew.
+        # A row whose bytes were cut short may be another row: it is tried again.
         self._final = {r["source_row"]: r for r in rows if not r["retryable"] and len(r["raw"]) < RAW_BYTES}
 
-    def fate(self, number: int, raw: bytes, row: Row) -> Fate | None:
-        """The image or the final rejection that the row got then; None where it must be tried."""
-        if row.item_id in self._place:
-            return self._image(*self._place[row.item_id])
+    def outcome(self, number: int, raw: bytes, row: Row) -> Outcome | None:
+        """The image or the final rejection of the row in the earlier run; None if it must be tried."""
+        if row.item_id in self._row:
+            return self._image(*self._row[row.item_id])
         final = self._final.get(number)
         if final is not None and final["raw"] == raw:
-            return Fault(final["reason"], final["detail"])
+            return RowFault(final["reason"], final["detail"])
         return None
 
     def _image(self, group: int, n: int) -> StoredImage:
         assert self._items is not None
         if self._group[0] != group:
-            self._group = group, self._items.read_row_group(group, ["image", "width", "height"])
+            image_column = stored_column(self._items.schema_arrow, "image")
+            self._group = group, self._items.read_row_group(group, [image_column, "width", "height"])
         table = self._group[1]
         assert table is not None
         image, width, height = (column[n].as_py() for column in table.columns)
         return StoredImage(image, width, height)
 
 
-def _opened(path: Path) -> pq.ParquetFile | None:
+def _open_shard(path: Path) -> pq.ParquetFile | None:
     try:
         return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException):  # none, or a damaged one
+    except (OSError, pa.ArrowException):  # missing or damaged
         return None
 
 
 class _ItemWriter:
-    """Writes items in row groups of ROW_GROUP_ROWS, so that no more than one group is held."""
+    """Writes items in row groups of ROW_GROUP_ROWS, with at most one group in memory."""
 
     def __init__(self, path: Path):
         self._writer = pq.ParquetWriter(path, ITEM_SCHEMA, compression="zstd")
@@ -227,7 +230,7 @@ def _item(file: SourceFile, number: int, row: Row, image: StoredImage) -> dict[s
     }
 
 
-def _rejected(file: SourceFile, number: int, raw: bytes, row: Row | Fault, fault: Fault) -> dict[str, Any]:
+def _rejected(file: SourceFile, number: int, raw: bytes, row: Row | RowFault, fault: RowFault) -> dict[str, Any]:
     reference = row.image_url or row.image if isinstance(row, Row) else None
     return {
         "source": file.name,
@@ -241,7 +244,7 @@ def _rejected(file: SourceFile, number: int, raw: bytes, row: Row | Fault, fault
 
 
 def _counts(rows: int, items: int, rejected: list[dict[str, Any]], duplicates: int) -> dict[str, int]:
-    assert rows == items + len(rejected) + duplicates, "every row has exactly one fate"
+    assert rows == items + len(rejected) + duplicates, "every row has exactly one outcome"
     reasons = Counter(f"rejected.{row['reason']}" for row in rejected)
     retryable = sum(row["retryable"] for row in rejected)
     main = {"rows": rows, "items": items, "rejected": len(rejected), "duplicates": duplicates, "retryable": retryable}

@@ -1,7 +1,7 @@
-"""Knowledge items by `item_id` over a finished items/ stage, without loading the store.
+"""Knowledge items by `item_id`, of a finished items/ stage, without loading the store.
 
-Ids are read once, into 24 bytes an item. An item costs one read of the columns asked for, of one row group (32 rows).
-Knows nothing of how items are made, nor of retrieval.
+The ids are read once and take 24 bytes per item. One item costs one read of the needed columns of one row group (32
+rows). Knows nothing of how items are made, nor of retrieval.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from comem_ray.artifacts import ROW_GROUP_ROWS, Manifest, Shard, load_manifest
+from comem_ray.knowledge.schema import current_columns, stored_column
 
 STAGE = "ingest"
 OPEN_FILES = 256
@@ -31,7 +32,7 @@ class UnknownItem(LookupError, ValueError):
 
 @dataclass(frozen=True)
 class Item:
-    """One knowledge item. `image` is a JPEG or PNG of `width` x `height` pixels, None where it was not asked for."""
+    """One knowledge item. `image` is a JPEG or PNG of `width` x `height` pixels, None if it was not read."""
 
     item_id: str
     language: str
@@ -45,14 +46,14 @@ class Item:
 
 
 def item_shards(manifest: Manifest) -> dict[str, Shard]:
-    """The item shard of each unit of an items/ stage, in order; the shards of rejected rows are not among them."""
+    """The item shard of each unit of an items/ stage, in order, without the shards of rejected rows."""
     return {r.unit: s for r in manifest.records for s in r.shards if s.name == f"{r.unit}.parquet"}
 
 
 class ItemStore:
     """Random access to the items in `folder`. Threads may share one store.
 
-    Raises ArtifactError where the stage is unfinished.
+    Raises ArtifactError if the stage is unfinished.
     """
 
     def __init__(self, folder: Path):
@@ -77,39 +78,41 @@ class ItemStore:
         return [i.decode() for i in self._ids.tolist()]
 
     def get(self, item_ids: Sequence[str], image: bool = True) -> list[Item]:
-        """The items in the order asked; without `image` the image's bytes are not read.
+        """The items in the order of `item_ids`. Without `image` the image's bytes are not read.
 
-        Raises UnknownItem for an id that is not there.
+        Raises UnknownItem for an id that the store does not hold.
         """
-        places = [self._place(item_id) for item_id in item_ids]
+        rows_of_ids = [self._locate(item_id) for item_id in item_ids]
         groups = defaultdict(list)
-        for shard, row in places:
+        for shard, row in rows_of_ids:
             groups[shard, row // ROW_GROUP_ROWS].append(row % ROW_GROUP_ROWS)
-        columns = [*_COLUMNS, "image"] if image else _COLUMNS
-        found: dict[tuple[int, int], Item] = {}
+        items: dict[tuple[int, int], Item] = {}
         for (shard, group), rows in groups.items():
-            for row, fields in zip(rows, self._read(shard, group, rows, columns), strict=True):
-                found[shard, group * ROW_GROUP_ROWS + row] = Item(**{"image": None, **fields})
-        return [found[place] for place in places]
+            for row, fields in zip(rows, self._read(shard, group, rows, image), strict=True):
+                items[shard, group * ROW_GROUP_ROWS + row] = Item(**{"image": None, **fields})
+        return [items[row] for row in rows_of_ids]
 
-    def _place(self, item_id: str) -> tuple[int, int]:
+    def _locate(self, item_id: str) -> tuple[int, int]:
+        """The shard of an item and its row there. Raises UnknownItem."""
         position = self._find(item_id)
         if position is None:
-            raise UnknownItem(f"there is no knowledge item {item_id!r} among the {len(self):,} of the knowledge base")
+            raise UnknownItem(f"no knowledge item has the id {item_id!r}; the knowledge base holds {len(self):,} items")
         shard = int(np.searchsorted(self._starts, position, side="right")) - 1
         return shard, position - int(self._starts[shard])
 
     def _find(self, item_id: str) -> int | None:
-        wanted = np.bytes_(item_id.encode())
-        at = int(np.searchsorted(self._ids, wanted, sorter=self._order))
-        if at == len(self._ids) or self._ids[self._order[at]] != wanted:
+        encoded = np.bytes_(item_id.encode())
+        position = int(np.searchsorted(self._ids, encoded, sorter=self._order))
+        if position == len(self._ids) or self._ids[self._order[position]] != encoded:
             return None
-        return int(self._order[at])
+        return int(self._order[position])
 
-    def _read(self, shard: int, group: int, rows: list[int], columns: list[str]) -> list[dict[str, Any]]:
+    def _read(self, shard: int, group: int, rows: list[int], image: bool) -> list[dict[str, Any]]:
         with self._lock:
-            table = self._file(shard).read_row_group(group, columns=columns, use_threads=False)
-        return table.take(rows).to_pylist()
+            file = self._file(shard)
+            columns = [*_COLUMNS, stored_column(file.schema_arrow, "image")] if image else _COLUMNS
+            table = file.read_row_group(group, columns=columns, use_threads=False)
+        return current_columns(table.take(rows)).to_pylist()
 
     def _file(self, shard: int) -> pq.ParquetFile:
         if shard in self._open:
@@ -122,7 +125,7 @@ class ItemStore:
 
 
 def _read_ids(path: Path) -> np.ndarray:
-    """The ids of a shard, (n,) bytes of fixed width."""
+    """The ids (n,) of a shard, bytes of fixed width."""
     column = pq.read_table(path, columns=["item_id"])["item_id"].combine_chunks()
     width = pc.max(pc.binary_length(column)).as_py() or 1
     return np.array(column.cast(pa.binary()).to_pylist(), f"S{width}")

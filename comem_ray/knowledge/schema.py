@@ -1,6 +1,7 @@
-"""The Arrow schemas of the files that stages hand to one another.
+"""The Arrow schemas of the shards of items, rejected rows and embeddings.
 
-Plain Arrow types only, so that every shard opens with pyarrow, pandas or DuckDB and without this package.
+Only plain Arrow types, so that every shard opens with pyarrow, pandas or DuckDB, without this package. Version 0.1
+wrote two columns under other names; `stored_column` and `current_columns` let readers accept both.
 """
 
 from __future__ import annotations
@@ -8,13 +9,16 @@ from __future__ import annotations
 import pyarrow as pa
 
 MAX_TEXT_CHARS = 5_000
-"""Characters of an item's text that are used; longer text is cut before tokenising."""
+"""Characters of an item's text that are used. Longer text is cut before tokenising."""
+
+OLD_NAMES = {"image": "picture", "image_embedding": "picture_embedding"}
+"""Columns by their name now, with the name that version 0.1 wrote."""
 
 ITEM_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),  # 24 hex digits, a digest of what makes the item itself
-        pa.field("language", pa.string(), nullable=False),  # BCP 47 as in the source, "und" where unknown
-        pa.field("title", pa.string(), nullable=False),  # "" where the source has none
+        pa.field("language", pa.string(), nullable=False),  # BCP 47 as in the source, "und" if unknown
+        pa.field("title", pa.string(), nullable=False),  # "" if the source has none
         pa.field("text", pa.string(), nullable=False),  # "{title}: {description}", at most MAX_TEXT_CHARS
         pa.field("page_url", pa.string()),
         pa.field("image_url", pa.string()),
@@ -32,9 +36,9 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("source_row", pa.int64(), nullable=False),
         pa.field("reason", pa.string(), nullable=False),  # a code, such as "image_animated"
         pa.field("detail", pa.string(), nullable=False),  # a sentence: what was wrong and what would be right
-        pa.field("retryable", pa.bool_(), nullable=False),  # true where a later run may succeed (a network failure)
+        pa.field("retryable", pa.bool_(), nullable=False),  # true if a later run may succeed (a network failure)
         pa.field("image_url", pa.string()),
-        pa.field("raw", pa.binary(), nullable=False),  # the row as it stood in the file, at most 4,096 bytes of it
+        pa.field("raw", pa.binary(), nullable=False),  # the row as it is in the file, at most 4,096 bytes of it
     ]
 )
 
@@ -42,9 +46,21 @@ REJECTED_SCHEMA = pa.schema(
 def embedding_schema(width: int, texts: bool = True) -> pa.Schema:
     """Schema of a shard of CLIP embeddings, rows in the order of the item shard of the same name.
 
-    `width` is C, the width of the CLIP space. Vectors are L2-normalised and stored as float16. Without `texts` there is
-    no column of text embeddings.
+    `width` is C, the width of the CLIP space. Vectors are L2-normalised and stored as float16. Without `texts` the
+    column of text embeddings is left out.
     """
     columns = ["image_embedding", "text_embedding"] if texts else ["image_embedding"]
     vectors = [pa.field(column, pa.list_(pa.float16(), width), nullable=False) for column in columns]
     return pa.schema([pa.field("item_id", pa.string(), nullable=False), *vectors])
+
+
+def stored_column(schema: pa.Schema, name: str) -> str:
+    """The name under which a shard of `schema` holds the column `name`: this one, or that of version 0.1."""
+    old = OLD_NAMES.get(name, name)
+    return old if name not in schema.names and old in schema.names else name
+
+
+def current_columns(table: pa.Table) -> pa.Table:
+    """`table` with its columns under their names of now."""
+    new_names = {old: new for new, old in OLD_NAMES.items()}
+    return table.rename_columns([new_names.get(name, name) for name in table.column_names])

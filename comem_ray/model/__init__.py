@@ -1,1 +1,1 @@
-"""The backbone VLM, the adapter on it (LoRA + Q-Former), the memory encoder and the reasoner."""
+"""The backbone VLM, its adapter (LoRA and Q-Former), the memory encoder and the reasoner."""

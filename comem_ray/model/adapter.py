@@ -1,7 +1,7 @@
-"""The adapter, what is trained: its folder, and the fingerprint of an encoder, which is a backbone with an adapter.
+"""The adapter, which is the trained part: its folder, and the fingerprint of an encoder (a backbone with an adapter).
 
-An adapter folder holds `lora/` (a PEFT folder, loadable by `PeftModel.from_pretrained` alone), `qformer.safetensors`
-and `adapter.json` (sizes, and the fingerprint of the backbone it was trained on). Nothing here is a pickle.
+An adapter folder holds `lora/` (a PEFT folder, which `PeftModel.from_pretrained` loads), `qformer.safetensors` and
+`adapter.json` (sizes, and the fingerprint of the backbone that it was trained on). No file is a pickle.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 
 from comem_ray.artifacts import ArtifactError, file_sha256, fingerprint, write_json
-from comem_ray.config import AdapterConfig, Config, ConfigError, resolve
+from comem_ray.config import AdapterConfig, Config, ConfigError
+from comem_ray.home import home_hint, resolve
 from comem_ray.knowledge.schema import MAX_TEXT_CHARS
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
@@ -29,7 +30,7 @@ ADAPTER_FILES = ("adapter.json", "qformer.safetensors", "lora/adapter_config.jso
 
 @dataclass
 class Adapter:
-    """What is trained: the LoRA layers (inside the backbone, off unless switched on) and the Q-Former."""
+    """The trained part: the LoRA layers (inside the backbone, inactive unless enabled) and the Q-Former."""
 
     lora: PeftModel
     qformer: QFormer
@@ -38,7 +39,7 @@ class Adapter:
 def encoder_identity(config: Config) -> dict[str, Any]:
     """All that a memory depends on: backbone, adapter, pixel limits and prompt. Loads no weights.
 
-    Precision and device are not in it: they change the rounding of a memory, not what it says.
+    Precision and device are left out: they change the rounding of a memory, not its content.
     """
     template = [getattr(part, "text", None) for part in item_turn("", None)]  # type: ignore[arg-type]
     return {
@@ -50,7 +51,7 @@ def encoder_identity(config: Config) -> dict[str, Any]:
 
 
 def encoder_fingerprint(config: Config) -> str:
-    """Digest (hex) of `encoder_identity`: two encoders with the same one make the same memory."""
+    """Digest (hex) of `encoder_identity`. Two encoders with the same fingerprint make the same memory."""
     return fingerprint(encoder_identity(config))
 
 
@@ -61,16 +62,16 @@ def _adapter_identity(config: AdapterConfig) -> dict[str, Any]:
 
 
 def adapter_files(folder: Path) -> dict[str, str]:
-    """Digests of an adapter folder's files. Raises ConfigError where it is none."""
+    """Digests of an adapter folder's files. Raises ConfigError if one is missing."""
     if missing := [n for n in ADAPTER_FILES if not (folder / n).is_file()]:
-        raise ConfigError(f"{folder} is no adapter folder: {', '.join(missing)} missing")
+        raise ConfigError(f"{folder} is not an adapter folder: it lacks {', '.join(missing)}{home_hint(folder)}")
     return {name: file_sha256(folder / name) for name in ADAPTER_FILES}
 
 
 def attach_adapter(config: AdapterConfig, backbone: Backbone, trainable: bool = False) -> Adapter:
-    """Adds the adapter to `backbone`: trained weights from `config.path`, or seeded random ones where it is null.
+    """Adds the adapter to `backbone`: trained weights from `config.path`, or seeded random ones if it is null.
 
-    Raises ArtifactError where the adapter was trained on another backbone.
+    Raises ArtifactError if the adapter was trained on another backbone.
     """
     if config.path is None:
         with torch.random.fork_rng():
@@ -78,7 +79,7 @@ def attach_adapter(config: AdapterConfig, backbone: Backbone, trainable: bool = 
             qformer = QFormer(backbone.width, **_sizes(config))
         adapter = Adapter(add_lora(backbone.model, config), qformer)
     else:
-        _adapter_identity(config)  # names what is missing
+        _adapter_identity(config)  # raises, naming missing files
         adapter = _load(resolve(config.path), backbone, trainable)
     adapter.qformer.to(backbone.device, backbone.dtype).requires_grad_(trainable).train(trainable)
     adapter.lora.train(trainable)  # LoRA's dropout follows
@@ -86,7 +87,7 @@ def attach_adapter(config: AdapterConfig, backbone: Backbone, trainable: bool = 
 
 
 def save_adapter(folder: Path, adapter: Adapter, backbone_fingerprint: str) -> None:
-    """Writes an adapter folder. `backbone_fingerprint` is that of the checkpoint it was trained on."""
+    """Writes an adapter folder. `backbone_fingerprint` is that of the checkpoint that it was trained on."""
     adapter.lora.save_pretrained(str(folder / "lora"), safe_serialization=True)
     weights = {k: v.detach().contiguous().cpu() for k, v in adapter.qformer.state_dict().items()}
     save_file(weights, folder / "qformer.safetensors")
@@ -94,14 +95,14 @@ def save_adapter(folder: Path, adapter: Adapter, backbone_fingerprint: str) -> N
 
 
 def _load(folder: Path, backbone: Backbone, trainable: bool) -> Adapter:
-    said = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
-    have = checkpoint_fingerprint(Path(backbone.model.name_or_path))
-    if said["backbone"] != have:
+    stored = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
+    present = checkpoint_fingerprint(Path(backbone.model.name_or_path))
+    if stored["backbone"] != present:
         raise ArtifactError(
-            f"{folder} was trained on backbone {said['backbone'][:12]}, this one is {have[:12]}: "
+            f"{folder} was trained on backbone {stored['backbone'][:12]}, this one is {present[:12]}: "
             "name the backbone it was trained on, or train an adapter for this one"
         )
-    qformer = QFormer(backbone.width, **said["qformer"])
+    qformer = QFormer(backbone.width, **stored["qformer"])
     qformer.load_state_dict(load_file(folder / "qformer.safetensors"))
     return Adapter(load_lora(backbone.model, folder / "lora", trainable), qformer)
 

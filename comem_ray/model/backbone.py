@@ -1,8 +1,8 @@
-"""The backbone: a frozen Qwen2.5-VL or Qwen2-VL of any size, read through `inputs_embeds`.
+"""The backbone: a frozen Qwen2.5-VL or Qwen2-VL of any size, run on `inputs_embeds`.
 
-Knows token ids, images and positions; knows nothing of knowledge items, answers or files other than its checkpoint.
-No forward pass of the library is copied: embeddings are built here, positions come from the stock position code, and
-the stock language model does the rest.
+Knows token ids, images and positions, but nothing of knowledge items, answers, or files other than its checkpoint.
+No forward pass of transformers is copied: this module builds the embeddings, the stock position code gives the
+positions, and the stock language model does the rest.
 
 Shapes: B sequences, L tokens, D width, M memory vectors of the whole batch.
 """
@@ -20,9 +20,9 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextTo
 
 from comem_ray.config import BackboneConfig, ConfigError
 from comem_ray.model.checkpoint import checkpoint_folder
-from comem_ray.model.patch_embedding import use_patch_products
+from comem_ray.model.patch_embedding import use_linear_patch_embedding
 from comem_ray.model.sequences import Batch, Sequencer
-from comem_ray.model.window_attention import use_window_attention
+from comem_ray.model.window_attention import group_attention_windows
 
 log = logging.getLogger(__name__)
 
@@ -47,33 +47,34 @@ class Backbone:
         return self.model.dtype
 
     def image_features(self, batch: Batch) -> Tensor | None:
-        """Image tokens of the whole batch (tokens, D), in order, or None where there is no image."""
+        """Image tokens of the whole batch (tokens, D), in order, or None without images."""
         if batch.grids is None:
             return None
-        tokens = [None if p is None else p.tokens.to(self.device, self.dtype) for p in batch.looked]
-        unseen = [n for n, t in enumerate(tokens) if t is None]
-        if unseen:
+        tokens = [None if f is None else f.tokens.to(self.device, self.dtype) for f in batch.image_features]
+        missing = [n for n, t in enumerate(tokens) if t is None]
+        if missing:
             assert batch.pixel_values is not None
-            pixels, grids = batch.pixel_values.to(self.device, self.dtype), batch.grids[unseen].to(self.device)
-            for n, seen in zip(unseen, self.model.model.get_image_features(pixels, grids).pooler_output, strict=True):
-                tokens[n] = seen
+            pixels, grids = batch.pixel_values.to(self.device, self.dtype), batch.grids[missing].to(self.device)
+            encoded = self.model.model.get_image_features(pixels, grids).pooler_output
+            for n, image_tokens in zip(missing, encoded, strict=True):
+                tokens[n] = image_tokens
         return torch.cat([t for t in tokens if t is not None])
 
     def embed(self, batch: Batch, images: Tensor | None, memory: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, L, D): token embeddings, with image tokens and memory (M, D) put in their places."""
+        """Input embeddings (B, L, D): token embeddings, with image tokens and memory (M, D) for the placeholders."""
         embeds = self.model.get_input_embeddings()(batch.input_ids.to(self.device))
         if images is not None:
-            embeds = _put(embeds, batch.token_types == 1, images, "image tokens")
+            embeds = _scatter(embeds, batch.token_types == 1, images, "image tokens")
         if memory is not None:
-            embeds = _put(embeds, batch.memory_mask, memory, "memory vectors")
+            embeds = _scatter(embeds, batch.memory_mask, memory, "memory vectors")
         return embeds
 
     def positions(self, batch: Batch) -> Tensor:
-        """M-RoPE positions (3, B, L), int64, by the stock code: memory counts as text in front."""
+        """M-RoPE positions (3, B, L), int64, by the stock code. Memory counts as text before the prompt."""
         return self.cpu_positions(batch).to(self.device)
 
     def cpu_positions(self, batch: Batch) -> Tensor:
-        """The same on the CPU: a process that prepares batches for another needs no GPU."""
+        """The same on the CPU, for a process without a GPU that prepares batches for another."""
         positions, _ = self.model.model.get_rope_index(
             input_ids=batch.input_ids,
             mm_token_type_ids=batch.token_types,
@@ -95,12 +96,12 @@ class Backbone:
 def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
     """Loads the checkpoint (safetensors), frozen and in evaluation mode.
 
-    Raises ConfigError where `config.model` is neither a folder nor a hub name that can be had, or another family.
+    Raises ConfigError if `config.model` is neither a folder nor a name on the hub, or is of another family.
     """
     folder = checkpoint_folder(config.model)
     family = AutoConfig.from_pretrained(folder).model_type
     if family not in FAMILIES:
-        raise ConfigError(f"backbone.model {config.model} is of type '{family}', want one of {', '.join(FAMILIES)}")
+        raise ConfigError(f"backbone.model {config.model} is of type '{family}', wanted {' or '.join(FAMILIES)}")
     model = AutoModelForImageTextToText.from_pretrained(
         folder,
         dtype=_dtype(config.precision, device),
@@ -109,8 +110,8 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
         device_map=device,
     )
     model.eval().requires_grad_(False)
-    use_window_attention(model)
-    use_patch_products(model)
+    group_attention_windows(model)
+    use_linear_patch_embedding(model)
     tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
     log.info("backbone %s: %s, %.1f M parameters, %s", config.model, family, model.num_parameters() / 1e6, device)
     limits = {"item": config.item_pixels, "question": config.question_pixels}
@@ -121,7 +122,7 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
 def _dtype(precision: str, device: str) -> torch.dtype:
     if precision != "auto":
         return getattr(torch, precision)
-    # Without the instructions a CPU emulates bfloat16: 1 GFLOP/s in place of 65 was measured.
+    # Without these instructions a CPU emulates bfloat16: 1 GFLOP/s was measured, in place of 65.
     fast = device != "cpu" or bool({"avx512_bf16", "amx_bf16", "bf16"} & _cpu_flags())
     return torch.bfloat16 if fast else torch.float32
 
@@ -133,9 +134,9 @@ def _cpu_flags() -> set[str]:
         return set()
 
 
-def _put(embeds: Tensor, mask_BL: Tensor, rows: Tensor, what: str) -> Tensor:
-    wanted = int(mask_BL.sum())
-    if wanted != len(rows):
-        raise ValueError(f"the prompt has places for {wanted} {what}, {len(rows)} were given")
+def _scatter(embeds: Tensor, mask_BL: Tensor, rows: Tensor, what: str) -> Tensor:
+    placeholders = int(mask_BL.sum())
+    if placeholders != len(rows):
+        raise ValueError(f"the prompt has placeholders for {placeholders} {what}, got {len(rows)}")
     mask = mask_BL[..., None].to(embeds.device)
     return embeds.masked_scatter(mask, rows.to(embeds.device, embeds.dtype))

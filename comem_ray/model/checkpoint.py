@@ -10,33 +10,35 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from comem_ray.artifacts import file_sha256, fingerprint
-from comem_ray.config import ConfigError, resolve
+from comem_ray.config import ConfigError
+from comem_ray.home import home_hint, resolve
 
 _PIECE = 1 << 20
 _PIECES = 64
 
 
 def checkpoint_folder(model: str) -> Path:
-    """The folder of a checkpoint: `model` itself where it is one, else the snapshot of that hub name (fetched once).
+    """The folder of a checkpoint: `model` itself if it is a folder, else the snapshot of that hub name (fetched once).
 
-    Raises ConfigError where there is neither.
+    Raises ConfigError if it is neither.
     """
-    if resolve(model).is_dir():
-        return resolve(model)
+    folder = resolve(model)
+    if folder.is_dir():
+        return folder
     try:
         return Path(snapshot_download(model, allow_patterns=["*.safetensors", "*.json", "*.txt"]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise ConfigError(
-            f"backbone.model: {resolve(model)} is no folder, and no hub gave {model!r}: {error}"
+            f"backbone.model: {folder} is not a folder{home_hint(folder)}, and the hub has no {model!r}: {error}"
         ) from error
 
 
 def checkpoint_fingerprint(folder: Path) -> str:
-    """Digest (hex) of a checkpoint: its config.json and its safetensors files.
+    """Digest (hex) of a checkpoint: of its config.json and its safetensors files. Raises ConfigError without weights.
 
-    The version of transformers that wrote the configuration does not count: it is not the model's.
+    The version of transformers that wrote the configuration is left out: it is not part of the model.
 
-    Of a file over 64 MB, its size and 64 pieces of 1 MB spread evenly over it are read: 16 GB take seconds, and a model
+    Of a file over 64 MB, only its size and 64 evenly spread pieces of 1 MB are read. So 16 GB take seconds; and a model
     that was trained further differs in every piece.
     """
     files = sorted(folder.glob("*.safetensors"))

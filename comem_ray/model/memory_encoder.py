@@ -1,7 +1,7 @@
-"""The memory encoder: knowledge items in, memory out, Q vectors of width D an item.
+"""The memory encoder: knowledge items in, memory out, Q vectors of width D per item.
 
-The backbone reads an item's turn with the adapter on; the Q-Former compresses the hidden states after the final norm.
-Items never see each other: memory can be computed ahead of time and reused.
+The backbone reads an item's turn with the adapter on. The Q-Former compresses the hidden states after the final norm.
+Items never attend to each other, so their memory can be computed ahead of time and reused.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MemoryEncoder:
         return self.backbone.sequencer.sequence(item_turn(text, image))
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Memory (items, Q, D) of items encoded together, with gradients where they are enabled."""
+        """Memory (items, Q, D) of items encoded together, with gradients if they are enabled."""
         batch = self.backbone.sequencer.batch(sequences, padding="right")
         with adapter_enabled(self.adapter.lora):
             embeds = self.backbone.embed(batch, self.backbone.image_features(batch))
@@ -47,11 +47,11 @@ class MemoryEncoder:
 
     @torch.inference_mode()
     def encode_sequences(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Memory (items, Q, D), bfloat16 on the CPU, in the order given; batches hold items of like length."""
+        """Memory (items, Q, D), bfloat16 on the CPU, in the order of `sequences`; batches hold similar lengths."""
         queries, width = self.adapter.qformer.queries.shape
         memory = torch.empty(len(sequences), queries, width, dtype=torch.bfloat16)
-        for places in length_buckets([len(s) for s in sequences], self.batch_tokens):
-            memory[places] = self.forward([sequences[i] for i in places]).to("cpu", torch.bfloat16)
+        for group in length_buckets([len(s) for s in sequences], self.batch_tokens):
+            memory[group] = self.forward([sequences[i] for i in group]).to("cpu", torch.bfloat16)
         return memory
 
     def encode(self, items: Sequence[tuple[str, Image]]) -> Tensor:
@@ -60,15 +60,15 @@ class MemoryEncoder:
 
 
 def length_buckets(lengths: Sequence[int], batch_tokens: int) -> Iterator[list[int]]:
-    """Places of sequences grouped by like length, so that a padded group has at most `batch_tokens` tokens.
+    """Indices of sequences in groups of similar length. A padded group has at most `batch_tokens` tokens.
 
-    A sequence longer than that makes a group of its own. The longest come first, so memory runs out early or never.
+    A longer sequence makes a group of its own. The longest come first, so memory runs out early or never.
     """
     group: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
         if group and lengths[group[0]] * (len(group) + 1) > batch_tokens:
             yield group
             group = []
-        group.append(place)
+        group.append(index)
     if group:
         yield group

@@ -2,7 +2,7 @@
 
 Equation 1 of CoMEM (arXiv 2505.17670): H(0) = q, H(l) = Layer(H(l-1), E, V), M = H(L). The L layers share one set of
 weights. A layer adds attention (queries from H, keys and values from the concatenation [x; H]) and a feed-forward
-network. Since x and the weights are the same in every layer, the keys and values of x are computed once.
+network. All layers have the same x and the same weights, so the keys and values of x are computed once.
 
 Shapes: B items, L item tokens, Q queries, D width, N heads, W head width.
 """
@@ -48,16 +48,16 @@ class QFormer(nn.Module):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """What the constructor needs, beside the width, to make another one like it."""
+        """The arguments of the constructor, without the width, for a module of the same sizes."""
         names = ("layers", "heads", "head_width")
         return {"queries": len(self.queries), **{name: getattr(self, name) for name in names}}
 
     def forward(self, hidden_BLD: Tensor, keep_BL: Tensor) -> Tensor:
-        """Hidden states (B, L, D) and the mask of real tokens (B, L), bool -> memory (B, Q, D) in the same dtype."""
+        """Hidden states (B, L, D) and the mask of real tokens (B, L), bool -> memory (B, Q, D), in the same dtype."""
         x_BLD = self.norm_x(self.proj_in(hidden_BLD))
         kx, vx = self._split(self.to_kv(x_BLD)).chunk(2, dim=1)
         h_BQD = self.queries.to(x_BLD.dtype).expand(x_BLD.shape[0], -1, -1)
-        visible = F.pad(keep_BL, (0, h_BQD.shape[1]), value=True)[:, None, None, :]  # H always sees itself
+        visible = F.pad(keep_BL, (0, h_BQD.shape[1]), value=True)[:, None, None, :]  # H always attends to itself
         for _ in range(self.layers):
             h_BQD = h_BQD + self._attend(self.norm_h(h_BQD), kx, vx, visible)
             h_BQD = h_BQD + self.ffn(h_BQD)
@@ -72,5 +72,5 @@ class QFormer(nn.Module):
         return self.to_out((weights @ v).transpose(1, 2).flatten(2))
 
     def _split(self, y: Tensor) -> Tensor:
-        """(B, T, n*N*W) -> (B, n*N, T, W); keys and values stay one after the other along the head axis."""
+        """(B, T, n*N*W) -> (B, n*N, T, W); along the head axis all keys come before all values."""
         return y.unflatten(-1, (-1, self.head_width)).transpose(1, 2)

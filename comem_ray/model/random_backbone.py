@@ -1,7 +1,7 @@
-"""A backbone of random weights at any shape: a tiny one for tests, the 7B shapes for benchmarks.
+"""A backbone of random weights in any shape: a tiny one for tests, the 7B shapes for benchmarks.
 
-Writes an ordinary checkpoint folder (config, safetensors, tokenizer, image processor), so that what reads it cannot
-tell it from a released one. The tokenizer has one token a byte and the control tokens of the Qwen chat format.
+Writes an ordinary checkpoint folder (config, safetensors, tokenizer, image processor), which is loaded like a released
+one. The tokenizer has one token per byte, and the control tokens of the Qwen chat format.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def write_random_backbone(
 ) -> None:
     """Writes a checkpoint folder of seeded random weights.
 
-    `text` and `vision` are fields of the family's text and vision configuration; where None, tiny ones (width 64, three
+    `text` and `vision` are fields of the family's text and vision configuration; None makes tiny ones (width 64, three
     layers). `text["vocab_size"]` may be larger than the 263 tokens of the tokenizer.
     """
     tokenizer = byte_tokenizer()
@@ -83,7 +83,7 @@ def write_random_backbone(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = model_class(config).to(dtype)
-        _make_loud(model)
+        _enlarge_weights(model)
     model.generation_config.eos_token_id = _id(tokenizer, "<|im_end|>")
     model.generation_config.pad_token_id = _id(tokenizer, "<|endoftext|>")
     model.save_pretrained(folder)
@@ -92,7 +92,7 @@ def write_random_backbone(
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer of 256 byte tokens (no merges) and CONTROL_TOKENS, which it reads as special tokens."""
+    """A tokenizer of 256 byte tokens (no merges) and the special tokens CONTROL_TOKENS."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     backend = Tokenizer(BPE(vocab={c: i for i, c in enumerate(alphabet)}, merges=[]))
     words = pre_tokenizers.Split(Regex(r"\s+|\S+"), behavior="isolated")
@@ -118,8 +118,8 @@ def _id(tokenizer: PreTrainedTokenizerFast, token: str) -> int:
     return token_id
 
 
-def _make_loud(model: torch.nn.Module) -> None:
-    """Larger weights than a training start has: so that every input changes the output, and tests can see it."""
+def _enlarge_weights(model: torch.nn.Module) -> None:
+    """Draws larger weights than a training starts with, so that every input visibly changes the output in tests."""
     for name, parameter in model.named_parameters():
         if parameter.ndim >= 2 and "embed_tokens" not in name:
             torch.nn.init.normal_(parameter, std=1.5 / parameter[0].numel() ** 0.5)

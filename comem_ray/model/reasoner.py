@@ -1,10 +1,10 @@
 """The reasoner: the frozen backbone answers questions in one of three modes.
 
-none: the question alone. rag: the retrieved items' texts and images in the prompt. memory: the items' memory in front
-of the whole prompt, as embeddings. A batch may mix modes, numbers of items and lengths. Decoding is the library's
-`generate`; positions come from the stock position code (int64) and go on from where the prompt ended.
+none: the question alone. rag: the retrieved items' texts and images in the prompt. memory: the items' memory before the
+whole prompt, as embeddings. A batch may mix modes, numbers of items and lengths. Decoding is `generate` of
+transformers. Positions come from the stock position code (int64), and decoding continues them after the prompt.
 
-Shapes: B questions, K items, Q memory vectors an item, L prompt tokens, D width.
+Shapes: B questions, K items, Q memory vectors per item, L prompt tokens, D width.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from comem_ray.model.sequences import Batch, ImageFeatures, TokenSequence
 from comem_ray.prompts import MODES, ImagePart, Mode, question_prompt
 
 OnText = Callable[[int, str], None]
+"""Called with the index of a question and the next piece of its answer."""
 
 
 class PromptTooLong(ValueError):
@@ -35,9 +36,9 @@ class PromptTooLong(ValueError):
 
 @dataclass(frozen=True)
 class Prompt:
-    """A question, and what its mode puts before it: `items` (text, image) in rag, `memory` (K, Q, D) in memory mode.
+    """A question with the input of its mode: `items` (text, image) in rag, `memory` (K, Q, D) in memory mode.
 
-    Both are best first; the configured item order is applied by the reasoner.
+    Both are best first. The reasoner applies the configured item order.
     """
 
     text: str
@@ -50,6 +51,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Completion:
+    """The answer to a Prompt, with its tokens."""
+
     text: str
     prompt_tokens: int  # image tokens included, memory not
     memory_vectors: int
@@ -74,9 +77,9 @@ class Reasoner:
             self.vision_lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
 
     def sequence(self, question: Prompt) -> TokenSequence:
-        """The tokenised prompt. Raises ValueError for a mode without what it needs, PromptTooLong for its length."""
+        """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode or a missing memory."""
         if question.mode not in MODES:
-            raise ValueError(f"mode {question.mode!r} is none of {', '.join(MODES)}")
+            raise ValueError(f"mode {question.mode!r} is not one of {', '.join(MODES)}")
         if question.mode == "memory" and question.memory is None:
             raise ValueError("mode 'memory' needs the memory of the items")
         items = self._ordered(list(question.items)) if question.mode == "rag" else []
@@ -97,8 +100,8 @@ class Reasoner:
         """The left-padded batch and its input embeddings (B, L, D)."""
         batch = self.backbone.sequencer.batch(sequences, padding="left")
         images = self._features(batch)
-        given = [q.memory for q in questions if q.mode == "memory" and q.memory is not None]
-        memory = [torch.cat(self._ordered(list(m.to(self.backbone.device)))) for m in given if len(m)]
+        memories = [q.memory for q in questions if q.mode == "memory" and q.memory is not None]
+        memory = [torch.cat(self._ordered(list(m.to(self.backbone.device)))) for m in memories if len(m)]
         return batch, self.backbone.embed(batch, images, torch.cat(memory) if memory else None)
 
     def _features(self, batch: Batch) -> Tensor | None:
@@ -109,7 +112,7 @@ class Reasoner:
 
     @torch.inference_mode()
     def encode_image(self, image: Image) -> ImageFeatures:
-        """What the vision tower sees in a question's image, to stand in its place: before the rest is known."""
+        """The vision tower's tokens of a question's image, to use in its place in a Prompt."""
         sequence = self.backbone.sequencer.sequence([ImagePart(image, "question")])
         tokens = self._features(self.backbone.sequencer.batch([sequence], padding="left"))
         assert tokens is not None
@@ -151,7 +154,7 @@ class Reasoner:
             attention_mask=batch.attention_mask.to(embeds.device),
             position_ids=self.backbone.positions(batch),
             max_new_tokens=max(limits),
-            stopping_criteria=StoppingCriteriaList([_OwnLimit(limits)]),
+            stopping_criteria=StoppingCriteriaList([_NewTokenLimits(limits)]),
             streamer=decoder,
             pad_token_id=self.backbone.sequencer.pad_id,
             **self._sampling(),
@@ -162,7 +165,7 @@ class Reasoner:
         ]
 
     def _sampling(self) -> dict[str, Any]:
-        # All of them, always: a checkpoint's generation_config would fill in what is left out.
+        # Always all of them: the checkpoint's generation_config would fill in any that is left out.
         sample = self.config.temperature > 0
         return {
             "do_sample": sample,
@@ -193,17 +196,17 @@ def make_prompt(
 
 
 class _Decoder(BaseStreamer):
-    """Collects the tokens of a batch as `generate` makes them, and hands text on in whole characters."""
+    """Collects the tokens of a batch as `generate` makes them, and passes text on in whole characters."""
 
     def __init__(self, tokenizer: Any, stop_ids: set[int], limits: Sequence[int], on_text: OnText | None):
         self.tokenizer, self.stop_ids, self.limits, self.on_text = tokenizer, stop_ids, limits, on_text
         self.ids: list[list[int]] = [[] for _ in limits]
         self.done = [False for _ in limits]
         self.stopped = [False for _ in limits]
-        self._said = [0 for _ in limits]
+        self._passed_on = [0 for _ in limits]
 
     def put(self, value: Tensor) -> None:
-        if value.ndim != 1:  # the prompt, empty since it went in as embeddings
+        if value.ndim != 1:  # the prompt, which is empty because it went in as embeddings
             return
         for i, token in enumerate(value.tolist()):
             if not self.done[i]:
@@ -215,10 +218,10 @@ class _Decoder(BaseStreamer):
         self.done[i] = self.stopped[i] or len(self.ids[i]) >= self.limits[i]
         if self.on_text is not None:
             text = self.text(i)
-            # A character may take several tokens; until then it decodes as U+FFFD.
-            if (self.done[i] or not text.endswith("\ufffd")) and len(text) > self._said[i]:
-                self.on_text(i, text[self._said[i] :])
-                self._said[i] = len(text)
+            # A character may take several tokens; an incomplete one decodes as U+FFFD.
+            if (self.done[i] or not text.endswith("\ufffd")) and len(text) > self._passed_on[i]:
+                self.on_text(i, text[self._passed_on[i] :])
+                self._passed_on[i] = len(text)
 
     def end(self) -> None:
         pass
@@ -230,8 +233,8 @@ class _Decoder(BaseStreamer):
         return "stop" if self.stopped[i] else "length"
 
 
-class _OwnLimit(StoppingCriteria):
-    """Ends each question of a batch at its own number of new tokens (the prompt went in as embeddings: it has none)."""
+class _NewTokenLimits(StoppingCriteria):
+    """Ends each answer of a batch at its own limit. `input_ids` has new tokens only: the prompt is embeddings."""
 
     def __init__(self, limits: Sequence[int]):
         self.limits = torch.tensor(limits)

@@ -1,7 +1,7 @@
-"""From the parts of a prompt to the tensors a backbone reads.
+"""From the parts of a prompt to the input tensors of a backbone.
 
-Text of others is tokenised by a copy of the tokenizer that knows no added tokens at all, so nothing that stands in an
-item or a question can become a control token. Each part is tokenised on its own.
+The text of items and questions is tokenised by a copy of the tokenizer without added tokens, so that no part of it can
+become a control token. Each part is tokenised on its own.
 
 Shapes: B sequences, L tokens of the longest, P patches of all images, T tokens of an image, D width.
 """
@@ -25,7 +25,7 @@ from comem_ray.prompts import ControlText, ImagePart, PlainText, PromptPart
 
 @dataclass(frozen=True)
 class ImageFeatures:
-    """An image that the vision tower has seen: it may stand in a prompt where an image would."""
+    """An encoded image: the vision tower's tokens. It may take the place of an image in a prompt."""
 
     tokens: Tensor  # (T, D)
     grid: list[int]  # [1, patch rows, patch columns]
@@ -33,13 +33,11 @@ class ImageFeatures:
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """One tokenised prompt. `memory` is the number of placeholder tokens in front of it."""
+    """One tokenised prompt. `memory` is the number of placeholder tokens before it."""
 
     ids: list[int]
-    pixels: list[
-        Tensor | ImageFeatures
-    ]  # an image each: (patches, channels * 2 * patch * patch) float32, or its tokens
-    grids: list[list[int]]  # an image each: [1, patch rows, patch columns]
+    pixels: list[Tensor | ImageFeatures]  # one per image: (patches, channels * 2 * patch * patch) float32, or tokens
+    grids: list[list[int]]  # one per image: [1, patch rows, patch columns]
     memory: int = 0
 
     def __len__(self) -> int:
@@ -54,9 +52,9 @@ class Batch:
     attention_mask: Tensor  # (B, L) int64, 1 on real tokens
     token_types: Tensor  # (B, L) int32, 1 on image tokens
     memory_mask: Tensor  # (B, L) bool, true on the placeholders of memory
-    pixel_values: Tensor | None  # (P, ...) float32, of the images that the tower has yet to see
-    grids: Tensor | None  # (images, 3) int64, of all
-    looked: list[ImageFeatures | None]  # an image each; None for one that is in pixel_values
+    pixel_values: Tensor | None  # (P, ...) float32, of the images still to be encoded
+    grids: Tensor | None  # (images, 3) int64, of all images
+    image_features: list[ImageFeatures | None]  # one per image; None for an image in pixel_values
 
 
 class Sequencer:
@@ -73,11 +71,11 @@ class Sequencer:
         self.limits = limits  # "item" and "question"
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
         self._plain = Tokenizer.from_str(json.dumps(backend | {"added_tokens": []}))
-        # Any text token will do: its embedding is replaced, and its position is that of text.
+        # Any text token will do: its embedding is replaced, its position is that of text.
         self.placeholder_id = self.pad_id = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
 
     def plain_ids(self, text: str) -> list[int]:
-        """Token ids of text of others; control tokens never occur among them."""
+        """Token ids of the text of an item or a question; control tokens never occur among them."""
         return self._plain.encode(text, add_special_tokens=False).ids
 
     def control_ids(self, text: str) -> list[int]:
@@ -85,7 +83,7 @@ class Sequencer:
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def sequence(self, parts: Sequence[PromptPart], memory: int = 0) -> TokenSequence:
-        """Tokenises `parts`, images resized within the limits of their role. `memory` placeholders come in front."""
+        """Tokenises `parts`, images resized within the limits of their role. `memory` placeholders come first."""
         ids: list[int] = []
         pixels: list[Tensor | ImageFeatures] = []
         grids: list[list[int]] = []
@@ -95,33 +93,33 @@ class Sequencer:
             elif isinstance(part, PlainText):
                 ids += self.plain_ids(part.text)
             else:
-                shown, grid = self._image(part)
+                image, grid = self._image(part)
                 ids += [self.image_token_id] * (grid[0] * grid[1] * grid[2] // self.image_processor.merge_size**2)
-                pixels.append(shown)
+                pixels.append(image)
                 grids.append(grid)
         return TokenSequence(ids, pixels, grids, memory)
 
-    def _image(self, shown: ImagePart) -> tuple[Tensor | ImageFeatures, list[int]]:
-        if isinstance(shown.image, ImageFeatures):
-            return shown.image, shown.image.grid
-        limits, own = self.limits[shown.role], self.image_processor.size  # null limits leave the checkpoint's own
+    def _image(self, part: ImagePart) -> tuple[Tensor | ImageFeatures, list[int]]:
+        if isinstance(part.image, ImageFeatures):
+            return part.image, part.image.grid
+        limits, default = self.limits[part.role], self.image_processor.size
         size = {
-            "shortest_edge": limits.min or own["shortest_edge"],
-            "longest_edge": limits.max or own["longest_edge"],
+            "shortest_edge": limits.min or default["shortest_edge"],
+            "longest_edge": limits.max or default["longest_edge"],
         }
-        done = self.image_processor(images=[shown.image], size=size, return_tensors="pt")
-        return done["pixel_values"], done["image_grid_thw"][0].tolist()
+        patches = self.image_processor(images=[part.image], size=size, return_tensors="pt")
+        return patches["pixel_values"], patches["image_grid_thw"][0].tolist()
 
     def batch(self, sequences: Sequence[TokenSequence], padding: Literal["left", "right"]) -> Batch:
         """Pads sequences to one length: on the left for decoding, on the right for encoding."""
         rows = [torch.tensor([self.placeholder_id] * s.memory + s.ids) for s in sequences]
         input_ids = pad_sequence(rows, batch_first=True, padding_value=self.pad_id, padding_side=padding)
         lengths = torch.tensor([len(s) for s in sequences])[:, None]
-        place = torch.arange(input_ids.shape[1])[None]
+        position = torch.arange(input_ids.shape[1])[None]
         if padding == "left":
-            place = place - (input_ids.shape[1] - lengths)
-        real = (place >= 0) & (place < lengths)
-        memory = real & (place < torch.tensor([s.memory for s in sequences])[:, None])
+            position = position - (input_ids.shape[1] - lengths)
+        real = (position >= 0) & (position < lengths)
+        memory = real & (position < torch.tensor([s.memory for s in sequences])[:, None])
         images = [p for s in sequences for p in s.pixels]
         pixels = [p for p in images if not isinstance(p, ImageFeatures)]
         grids = [g for s in sequences for g in s.grids]
@@ -132,5 +130,5 @@ class Sequencer:
             memory_mask=memory,
             pixel_values=torch.cat(pixels) if pixels else None,
             grids=torch.tensor(grids) if grids else None,
-            looked=[p if isinstance(p, ImageFeatures) else None for p in images],
+            image_features=[p if isinstance(p, ImageFeatures) else None for p in images],
         )

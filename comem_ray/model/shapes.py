@@ -1,6 +1,6 @@
-"""The shapes of released backbones, for estimates and benchmarks where no checkpoint is at hand.
+"""The shapes of released backbones, for estimates and benchmarks without a checkpoint.
 
-Source: METHOD for Qwen2.5-VL-7B; Qwen2-VL-7B has the same language model and a plainer vision tower.
+Source: the released configurations. Qwen2-VL-7B has the language model of Qwen2.5-VL-7B and a simpler vision tower.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2VLConfig
 
-from comem_ray.config import resolve
+from comem_ray.home import resolve
 from comem_ray.model.checkpoint import checkpoint_folder
 
 _TEXT_7B: dict[str, Any] = {
@@ -40,17 +40,17 @@ VISION: dict[str, dict[str, Any]] = {
 
 
 def empty_backbone(name: str) -> Any:
-    """The stock model of a checkpoint, without weights (on the meta device): shapes only, whatever its size.
+    """The stock model of a checkpoint on the meta device: shapes without weights, at any size.
 
-    A folder is read, a name of this table is known, any other name is fetched. Raises ConfigError where it cannot be.
+    See `backbone_config` for the names. Raises ConfigError if no configuration can be loaded.
     """
     with torch.device("meta"):
         return AutoModelForImageTextToText.from_config(backbone_config(name)).eval().requires_grad_(False)
 
 
 def backbone_config(name: str) -> Any:
-    """A checkpoint's configuration: its folder's, this table's or the hub's. Raises ConfigError where none is."""
+    """A checkpoint's configuration: of its folder, this table or the hub. Raises ConfigError if there is none."""
     if resolve(name).is_dir() or name not in TEXT:
         return AutoConfig.from_pretrained(Path(checkpoint_folder(name)))
-    kind = Qwen2_5_VLConfig if "2.5" in name else Qwen2VLConfig
-    return kind(text_config=TEXT[name], vision_config=VISION[name], tie_word_embeddings=False)
+    config_class = Qwen2_5_VLConfig if "2.5" in name else Qwen2VLConfig
+    return config_class(text_config=TEXT[name], vision_config=VISION[name], tie_word_embeddings=False)

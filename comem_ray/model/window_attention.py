@@ -1,9 +1,9 @@
-"""Attention of the vision tower, windows of equal length together.
+"""Attention of the vision tower, one call for all windows of equal length.
 
-An image's patches attend within windows, and images of a batch apart from one another. The stock code calls scaled
-dot-product attention once for each window: thousands of tiny calls a pass, and a GPU waits for most of them. Here it is
-called once for each *length* of window that occurs; the result is the same. It is registered with transformers as an
-implementation of its own, so that no forward pass of the library is copied.
+The patches of an image attend within windows, and never to another image of the batch. The stock code calls scaled
+dot-product attention once per window: thousands of tiny calls per forward pass, which keep a GPU waiting. This module
+calls it once per *length* of window that occurs, with the same result. It is registered with transformers as an
+attention implementation, so that no forward pass of transformers is copied.
 
 Letters: P patches of all images, H heads, W windows of one length, L its patches, d width of a head.
 """
@@ -18,22 +18,22 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 
-# Only to implementations of this name does the stock tower hand all windows at once.
+# The stock tower passes all windows at once only to implementations whose name has "flash" in it.
 NAME = "sdpa_flash_windows"
 
 
-def use_window_attention(model: Any) -> None:
-    """Has the vision tower of a Qwen2.5-VL or Qwen2-VL `model` take its windows together, in place.
+def group_attention_windows(model: Any) -> None:
+    """Makes the vision tower of a Qwen2.5-VL or Qwen2-VL `model` compute equal windows together, in place.
 
-    Flash attention does so itself and is left alone.
+    Flash attention does so itself, and is not replaced.
     """
     if model.config._attn_implementation == "flash_attention_2":
         return
-    AttentionInterface.register(NAME, _attend)
+    AttentionInterface.register(NAME, _attention)
     model.model.visual.config._attn_implementation = NAME
 
 
-def _attend(
+def _attention(
     module: Any,
     query: Tensor,
     key: Tensor,
@@ -43,28 +43,28 @@ def _attend(
     cu_seq_lens_q: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """The library's interface of an attention with windows: query, key, value (1, H, P, d) to (1, P, H, d).
+    """The interface of transformers for attention in windows: query, key, value (1, H, P, d) to (1, P, H, d).
 
-    `cu_seq_lens_q` (windows + 1) are the places where windows begin, and P.
+    `cu_seq_lens_q` (windows + 1) holds the first patch of each window, and P.
     """
     assert cu_seq_lens_q is not None
-    return windowed_attention(query[0], key[0], value[0], cu_seq_lens_q.tolist(), scaling)[None], None
+    return grouped_window_attention(query[0], key[0], value[0], cu_seq_lens_q.tolist(), scaling)[None], None
 
 
-def windowed_attention(
+def grouped_window_attention(
     query_HPd: Tensor, key_HPd: Tensor, value_HPd: Tensor, bounds: list[int], scaling: float | None = None
 ) -> Tensor:
-    """Attention (P, H, d) of patches within their windows; window n is the patches bounds[n] to bounds[n + 1] - 1."""
+    """Attention (P, H, d) of patches within their windows. Window n has the patches bounds[n] to bounds[n + 1] - 1."""
     starts: dict[int, list[int]] = {}
     for start, end in pairwise(bounds):
         starts.setdefault(end - start, []).append(start)
     starts.pop(0, None)
     device = query_HPd.device
-    places = [torch.tensor(s, device=device)[:, None] + torch.arange(n, device=device) for n, s in starts.items()]
+    indices = [torch.tensor(s, device=device)[:, None] + torch.arange(n, device=device) for n, s in starts.items()]
     attended = []
-    for place_WL in places:
-        query, key, value = (x[:, place_WL].transpose(0, 1) for x in (query_HPd, key_HPd, value_HPd))  # (W, H, L, d)
+    for index_WL in indices:
+        query, key, value = (x[:, index_WL].transpose(0, 1) for x in (query_HPd, key_HPd, value_HPd))  # (W, H, L, d)
         out = scaled_dot_product_attention(query, key, value, scale=scaling)
         attended.append(out.transpose(1, 2).flatten(0, 1))
-    order = torch.cat([p.flatten() for p in places])
+    order = torch.cat([i.flatten() for i in indices])
     return torch.cat(attended)[order.argsort()]

@@ -1,1 +1,1 @@
-"""From a question (image, text or both) to the ids of the knowledge items nearest to it."""
+"""From a question (image, text or both) to the ids of its nearest knowledge items."""

@@ -1,7 +1,7 @@
 """The CLIP model of the retriever: any open_clip model, by name and tag or from local files.
 
-Preparing (decoded image -> pixels, text -> tokens) and encoding are apart, so that threads prepare the next batch
-while the current one is computed. Local weights are safetensors only: nothing is unpickled.
+Preparation (image -> pixels, text -> tokens) and encoding are separate, so that threads can prepare the next batch
+while the current one is computed. Local weights must be safetensors: nothing is unpickled.
 
 Letters: n images or texts, C width of the CLIP space. Knows nothing of items, files of embeddings or Ray.
 Source: Radford et al. 2021 (arXiv 2103.00020); the models and the preprocessing are open_clip's.
@@ -27,11 +27,12 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from comem_ray.artifacts import file_sha256, fingerprint
-from comem_ray.config import ClipConfig, ConfigError, resolve
+from comem_ray.config import ClipConfig, ConfigError
+from comem_ray.home import home_hint, resolve
 
 RANDOM_SEED = 0
-CHARS_A_TOKEN = 16  # text beyond so many characters a token of the context is not looked at
-CACHED_WORDS = 200_000  # open_clip's tokenizer would remember every word of Wikipedia
+CHARS_PER_TOKEN = 16  # text beyond this many characters per token of the context is not tokenised
+CACHED_WORDS = 200_000  # beyond them the tokenizer's cache is emptied: it would remember every word of Wikipedia
 
 
 class NotFinite(RuntimeError):
@@ -40,25 +41,25 @@ class NotFinite(RuntimeError):
 
 @dataclass(frozen=True)
 class ClipSource:
-    """What an open_clip model is made of, found and checked but not loaded."""
+    """The parts of an open_clip model, located and checked, but not loaded."""
 
     name: str
     architecture: dict[str, Any]
     preprocessing: dict[str, Any]
     weights: Path | None
-    folder: Path | None  # of a local model configuration
+    folder: Path | None  # that of a local model configuration
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest (hex) of architecture, weights and preprocessing; precision and device are not part of it."""
+        """Digest (hex) of architecture, weights and preprocessing, but not of precision or device."""
         weights = file_sha256(self.weights) if self.weights else f"random {RANDOM_SEED}"
         return fingerprint([self.architecture, self.preprocessing, weights])
 
 
 def locate(config: ClipConfig) -> ClipSource:
-    """Finds the model of a configuration; the weights of a tag are downloaded where the cache lacks them.
+    """Locates the model of a configuration, and downloads the weights of a tag if the cache lacks them.
 
-    Raises ConfigError where there is no such model, file or tag.
+    Raises ConfigError if the model, the file or the tag does not exist.
     """
     return _local_source(config) if config.model.endswith(".json") else _named_source(config)
 
@@ -67,7 +68,7 @@ def _named_source(config: ClipConfig) -> ClipSource:
     name = config.model.replace("/", "-")
     if name not in open_clip.list_models():
         raise ConfigError(
-            f"clip.model: open_clip has no model {config.model!r}; want one of its names (ViT-B-32, ViT-L-14, "
+            f"clip.model: open_clip has no model {config.model!r}; use one of its names (ViT-B-32, ViT-L-14, "
             "ViT-SO400M-14-SigLIP, ...) or the path of a model configuration that ends with .json"
         )
     architecture, preprocessing = open_clip.get_model_config(name), asdict(PreprocessCfg())
@@ -88,13 +89,13 @@ def _local_source(config: ClipConfig) -> ClipSource:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"clip.model: cannot read {path}: {error.strerror}") from error
+        raise ConfigError(f"clip.model: cannot read {path}: {error.strerror}{home_hint(path)}") from error
     except ValueError as error:
         raise ConfigError(f"clip.model: {path} is not JSON: {error}") from error
-    # Two shapes go round: the architecture alone, or (open_clip_config.json) with the preprocessing beside it.
+    # Two forms are in use: the architecture alone, or (open_clip_config.json) architecture and preprocessing.
     architecture = data.get("model_cfg", data) if isinstance(data, dict) else {}
     if missing := {"embed_dim", "vision_cfg", "text_cfg"} - architecture.keys():
-        raise ConfigError(f"clip.model: {path} is no open_clip model configuration, it lacks {sorted(missing)}")
+        raise ConfigError(f"clip.model: {path} is not an open_clip model configuration: it lacks {sorted(missing)}")
     preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), data.get("preprocess_cfg", {}))
     return ClipSource(path.stem, architecture, preprocessing, _local_weights(config.pretrained, []), path.parent)
 
@@ -105,16 +106,18 @@ def _local_weights(pretrained: str | None, tags: list[str]) -> Path | None:
     path = resolve(pretrained)
     if not path.is_file():
         known = f"a tag of the model ({', '.join(tags)})" if tags else "a tag (this model has none)"
-        raise ConfigError(f"clip.pretrained: {pretrained!r} is neither {known} nor a file: there is no {path}")
+        raise ConfigError(
+            f"clip.pretrained: {pretrained!r} is neither {known} nor a file: {path} does not exist{home_hint(path)}"
+        )
     if path.suffix != ".safetensors":
         raise ConfigError(f"clip.pretrained: {path} must be a .safetensors file; others may run code when loaded")
     return path
 
 
 class ClipEncoder:
-    """Images and texts to L2-normalised vectors. Computes in `precision` on a GPU and in float32 on the CPU.
+    """Images and texts to L2-normalised vectors, computed in `precision` on a GPU and in float32 on the CPU.
 
-    Raises ConfigError where the model cannot be found or its weights do not fit it.
+    Raises ConfigError if the model cannot be located, or its weights do not fit it.
     """
 
     def __init__(self, config: ClipConfig, device: str = "cpu"):
@@ -131,23 +134,23 @@ class ClipEncoder:
         return self._source.fingerprint
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Pixels (3, H, W) float32 as the model wants them. Threads may call it at once."""
+        """Pixels (3, H, W) float32 for the model. Threads may call it at the same time."""
         return self._transform(image)
 
     def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokens (n, context) int64; longer texts are cut. Nothing in a text acts as a control token."""
-        limit = CHARS_A_TOKEN * self._tokenizer.context_length
+        """Tokens (n, context) int64. Longer texts are cut. No part of a text becomes a control token."""
+        limit = CHARS_PER_TOKEN * self._tokenizer.context_length
         tokens = self._tokenizer([text[:limit] for text in texts])
         if isinstance(self._tokenizer, SimpleTokenizer) and len(self._tokenizer.cache) > CACHED_WORDS:
             self._tokenizer.cache.clear()
         return tokens
 
     def encode_images(self, pixels: Tensor) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised, of `pixels` (n, 3, H, W). ValueError where not finite."""
+        """Vectors (n, C) float32, L2-normalised, of `pixels` (n, 3, H, W). Raises if not finite."""
         return self._encode(self._model.encode_image, pixels.to(self._device, self._dtype))
 
     def encode_texts(self, tokens: Tensor) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises ValueError as encode_images."""
+        """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises if not finite."""
         return self._encode(self._model.encode_text, tokens.to(self._device))
 
     def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
@@ -174,7 +177,7 @@ class ClipEncoder:
 
 
 def _build(source: ClipSource) -> Any:
-    """The model on the CPU in float32, through open_clip's own reading of a model folder."""
+    """The model on the CPU in float32, loaded by open_clip itself from a model folder."""
     with TemporaryDirectory() as folder, torch.random.fork_rng(devices=[]):
         torch.manual_seed(RANDOM_SEED)
         data = {"model_cfg": source.architecture, "preprocess_cfg": source.preprocessing}
@@ -193,15 +196,15 @@ def _tokenizer(source: ClipSource) -> Any:
     if source.folder is None:
         tokenizer = open_clip.get_tokenizer(source.name)
     elif "hf_tokenizer_name" in text:
-        beside = source.folder / text["hf_tokenizer_name"]
-        name = str(beside) if beside.is_dir() else text["hf_tokenizer_name"]
+        local = source.folder / text["hf_tokenizer_name"]
+        name = str(local) if local.is_dir() else text["hf_tokenizer_name"]
         options = text.get("tokenizer_kwargs", {})
         mode = text.get("tokenizer_mode")
         tokenizer = HFTokenizer(name, context_length=text.get("context_length", 77), tokenizer_mode=mode, **options)
     else:
         tokenizer = SimpleTokenizer(context_length=text.get("context_length", 77), **text.get("tokenizer_kwargs", {}))
     if isinstance(tokenizer, SimpleTokenizer):
-        tokenizer.cache.clear()  # it begins with the control tokens: without it "<end_of_text>" is spelt as any word
+        tokenizer.cache.clear()  # it starts with the control tokens; without them "<end_of_text>" is spelt as any word
     else:
         tokenizer.tokenizer.split_special_tokens = True
     return tokenizer

@@ -1,10 +1,10 @@
-"""A FAISS index over item vectors: made, checked against a memory cap, saved, and searched by language.
+"""A FAISS index over item vectors: built within a memory cap, saved, and searched by language.
 
-Inner product on L2-normalised vectors, so a score is a cosine. Positions are those of the items in the order of their
-shards. The same vectors, configuration and threads give the same bytes: FAISS seeds its own training, and graphs
-(HNSW, NSG), whose links depend on the order in which threads come, are built by one thread.
+Inner products of L2-normalised vectors, so a score is a cosine. Positions count the items in the order of their shards.
+The same vectors, configuration and threads give the same bytes: FAISS seeds its own training, and one thread builds
+graphs (HNSW, NSG), whose links depend on the order in which threads come.
 
-Letters: B questions, k items a question, N items, C width. Knows nothing of CLIP, images, texts or Ray.
+Letters: B questions, k items per question, N items, C width. Knows nothing of CLIP, images, texts or Ray.
 Source: Douze et al. 2024 (arXiv 2401.08281); the factory strings and search parameters are FAISS's.
 """
 
@@ -24,12 +24,13 @@ import numpy as np
 
 from comem_ray.artifacts import write_atomic
 from comem_ray.config import ConfigError, IndexConfig
+from comem_ray.knowledge.schema import OLD_NAMES
 
 STAGE = "build_index"
 IDS, LANGUAGES = "ids.npy", "languages.npy"
-PROBE_VECTORS = 1_000  # added to a copy to weigh a vector
-TIES = 16  # fetched beyond k, so that equal scores at the end of a list fall in item order
-CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes
+PROBE_VECTORS = 1_000  # added to a copy of the index, to measure the bytes per vector
+TIES = 16  # items fetched beyond k, so that equal scores at the end of a list are in item order
+CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes each
 
 
 class QueryError(ValueError):
@@ -42,7 +43,7 @@ class QueryError(ValueError):
 
 @dataclass(frozen=True)
 class Subset:
-    """Some of the items of an index, the only ones that a search sees; `count` of them."""
+    """Some items of an index, `count` of them, to search among."""
 
     selector: Any
     count: int
@@ -51,16 +52,16 @@ class Subset:
 def build_index(
     config: IndexConfig, width: int, total: int, sample: Callable[[int], np.ndarray], blocks: Iterable[np.ndarray]
 ) -> Any:
-    """The FAISS index of `total` vectors that come in `blocks` (n, C). `sample(n)` gives n of them to train on.
+    """The FAISS index of `total` vectors, which come in `blocks` (n, C). `sample(n)` gives n of them to train on.
 
-    Raises ConfigError where the factory string, the sample, the GPU or the memory cap does not allow it; what the index
-    will take is known, and refused, before the first block is added.
+    Raises ConfigError if the factory string, the sample, the GPU or the memory cap does not allow it. An index that is
+    too large is refused before the first block is added.
     """
     threads = faiss.omp_get_max_threads()
     try:
         if re.search("HNSW|NSG", config.factory):
             faiss.omp_set_num_threads(1)
-        with _explained(f"index.factory {config.factory!r} cannot hold {total:,} vectors of width {width}"):
+        with _as_config_error(f"index.factory {config.factory!r} cannot hold {total:,} vectors of width {width}"):
             index = faiss.index_factory(width, config.factory, faiss.METRIC_INNER_PRODUCT)
             count = min(total, PROBE_VECTORS if index.is_trained else config.training_items)
             _refuse_above(config, 4 * width * count, f"a training sample of {count:,} vectors (index.training_items)")
@@ -74,7 +75,7 @@ def build_index(
 
 
 def index_bytes(trained: Any, sample: np.ndarray, total: int) -> int:
-    """Bytes of `trained` once it holds `total` vectors, weighed by adding some of `sample` to a copy of it."""
+    """Bytes of `trained` with `total` vectors, measured by adding some of `sample` to a copy of it."""
     probe = faiss.clone_index(trained)
     empty = len(faiss.serialize_index(probe))
     vectors = sample[:PROBE_VECTORS]
@@ -107,90 +108,92 @@ def save_array(path: Path, values: np.ndarray) -> None:
 class ItemIndex:
     """A FAISS index (N, C) with the ids and the languages of its items, both (N,) bytes of fixed width.
 
-    `search_parameters` are FAISS's own (nprobe, efSearch, ...). Raises ConfigError for one the index does not know.
-    Threads may search at once.
+    `search_parameters` are FAISS's own (nprobe, efSearch, ...). Raises ConfigError for one that the index does not
+    know. Threads may search at the same time.
     """
 
     def __init__(self, index: Any, ids: np.ndarray, languages: np.ndarray, search_parameters: Mapping[str, int]):
         assert index.ntotal == len(ids) == len(languages)
         self.ids, self.languages, self._index = ids, languages, index
         for name, value in search_parameters.items():
-            with _explained(f"index.search.{name}: {value}"):
+            with _as_config_error(f"index.search.{name}: {value}"):
                 faiss.ParameterSpace().set_index_parameter(index, name, value)
         if isinstance(inverted := _innermost(index), faiss.IndexIVF):
-            inverted.make_direct_map()  # 8 bytes a vector; without it no vector can be read back
+            inverted.make_direct_map()  # 8 bytes per vector; needed to read vectors back
         self._selector = lru_cache(CACHED_LANGUAGES)(self._make_selector)
 
     @classmethod
     def load(cls, folder: Path, kind: str, search_parameters: Mapping[str, int]) -> ItemIndex:
-        """Reads the index of `kind` ("image" or "text") of an index/ stage; ids and languages stay on disk."""
+        """Reads the index of `kind` ("image" or "text") of an index/ stage. Ids and languages stay on disk."""
         ids, languages = (np.load(folder / name, mmap_mode="r") for name in (IDS, LANGUAGES))
-        return cls(faiss.read_index(str(folder / index_file(kind))), ids, languages, search_parameters)
+        path = folder / index_file(kind)
+        if not path.exists() and kind in OLD_NAMES:
+            path = folder / index_file(OLD_NAMES[kind])
+        return cls(faiss.read_index(str(path)), ids, languages, search_parameters)
 
     def search(
-        self, vectors: np.ndarray, k: int, language: str | None = None, part: Subset | None = None
+        self, vectors: np.ndarray, k: int, language: str | None = None, subset: Subset | None = None
     ) -> tuple[np.ndarray, list[list[str]]]:
         """Scores (B, k) float32 and ids of the `k` best items of each of `vectors` (B, C) float32, best first.
 
-        Only items of `part` where one is given, else only those of `language` where one is given. Where an approximate
-        index finds fewer than `k`, the list is shorter and its scores end in -inf. Raises ValueError where no item is
-        in `language`.
+        With `subset`, only its items; else with `language`, only items in it. If an approximate index finds fewer than
+        `k`, the list is shorter and its scores end in -inf. Raises ValueError if no item is in `language`.
         """
-        scores, positions = self.nearest(vectors, k, language, part)
+        scores, positions = self.nearest(vectors, k, language, subset)
         return scores, [[self.ids[p].decode() for p in row if p >= 0] for row in positions]
 
     def nearest(
-        self, vectors: np.ndarray, k: int, language: str | None = None, part: Subset | None = None
+        self, vectors: np.ndarray, k: int, language: str | None = None, subset: Subset | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """As `search`, but with positions (B, k) int64, -1 where there is none. Equal scores go in item order."""
-        if part is None and language is not None:
-            part = self._selector(language)
+        """As `search`, but with positions (B, k) int64, -1 for a missing one. Equal scores are in item order."""
+        if subset is None and language is not None:
+            subset = self._selector(language)
         parameters = None
-        if part is not None and part.count < len(self.ids):
-            parameters = _selecting(self._index, part.selector, self._index.ntotal / part.count)
+        if subset is not None and subset.count < len(self.ids):
+            parameters = _with_selector(self._index, subset.selector, self._index.ntotal / subset.count)
         scores, positions = self._index.search(vectors, k + TIES, params=parameters)
         scores = np.where(positions < 0, -np.inf, scores).astype(np.float32)
         order = np.lexsort((positions, -scores), axis=1)[:, :k]
         return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
 
     def scores(self, vector: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Scores (n,) float32 of the items at `positions` for one `vector` (C,), from the vectors the index holds."""
+        """Scores (n,) float32 of the items at `positions` for one `vector` (C,), by the vectors in the index."""
         return self._index.reconstruct_batch(positions) @ vector
 
     def positions(self, language: str | None = None) -> np.ndarray:
-        """Positions (n,) int64, ascending, of the items of `language`, of all where none is given.
+        """Positions (n,) int64, ascending, of the items in `language`; of all items without one.
 
-        Raises ValueError where no item is in `language`.
+        Raises ValueError if no item is in `language`.
         """
         if language is None:
             return np.arange(len(self.ids))
-        found = np.flatnonzero(self.languages == language.encode())
-        if not len(found):
+        positions = np.flatnonzero(self.languages == language.encode())
+        if not len(positions):
             known = ", ".join(i.decode() for i in np.unique(self.languages).tolist())
-            raise QueryError(f"no knowledge item is in language {language!r}; there are: {known}", "language")
-        return found
+            raise QueryError(f"no knowledge item is in language {language!r}; the languages are: {known}", "language")
+        return positions
 
-    def part(self, positions: np.ndarray) -> Subset:
-        """The items at `positions` (n,), one at least, to search among; it fits every index over the same items."""
+    def subset(self, positions: np.ndarray) -> Subset:
+        """The items at `positions` (n,), n at least 1. It fits every index over the same items."""
         mask = np.zeros(len(self.ids), bool)
         mask[positions] = True
         return Subset(faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), int(mask.sum()))
 
     def _make_selector(self, language: str) -> Subset:
-        return self.part(self.positions(language))
+        return self.subset(self.positions(language))
 
 
-def _selecting(index: Any, selector: Any, rarity: float) -> Any:
+def _with_selector(index: Any, selector: Any, rarity: float) -> Any:
     """Search parameters of `index` with a selector.
 
-    An approximate search looks `rarity` (N / selected) times as far, so that it meets as many selected items as it
-    would meet items without a selector.
+    An approximate search goes `rarity` (N / selected) times as far, so that it meets as many selected items as it would
+    meet items without a selector.
     """
     index = faiss.downcast_index(index)
     if isinstance(index, faiss.IndexPreTransform):
-        return faiss.SearchParametersPreTransform(index_params=_selecting(index.index, selector, rarity))
+        return faiss.SearchParametersPreTransform(index_params=_with_selector(index.index, selector, rarity))
     if isinstance(index, faiss.IndexRefine):
-        base = _selecting(index.base_index, selector, rarity)
+        base = _with_selector(index.base_index, selector, rarity)
         return faiss.IndexRefineSearchParameters(k_factor=index.k_factor, base_index_params=base)
     if isinstance(index, faiss.IndexIVF):
         nprobe = min(index.nlist, math.ceil(index.nprobe * rarity))
@@ -207,7 +210,7 @@ def _innermost(index: Any) -> Any:
 
 
 def _on_device(config: IndexConfig, index: Any, work: Any) -> Any:
-    """Does `work` on the index, on a copy on the GPU where the configuration says so, and returns a CPU index."""
+    """Does `work` on the index and returns a CPU index. With `index.gpu` the work is done on a copy on the GPU."""
     if not config.gpu:
         work(index)
         return index
@@ -228,10 +231,10 @@ def _refuse_above(config: IndexConfig, need: int, what: str) -> None:
 
 
 @contextmanager
-def _explained(what: str) -> Iterator[None]:
+def _as_config_error(what: str) -> Iterator[None]:
     """Turns FAISS's errors into a ConfigError that begins with `what`."""
     try:
         yield
     except RuntimeError as error:
-        said = re.split(r"\.(?:cpp|h|cu):\d+: ", str(error))[-1].strip()
-        raise ConfigError(f"{what}: {said}") from error
+        reason = re.split(r"\.(?:cpp|h|cu):\d+: ", str(error))[-1].strip()
+        raise ConfigError(f"{what}: {reason}") from error

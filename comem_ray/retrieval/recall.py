@@ -1,8 +1,9 @@
 """Recall and search time of an index, against exact search.
 
-The held-out queries: item vectors that were not in the training sample where enough of them are left, each turned by
-a seeded random angle of fixed cosine, as the image of a question resembles an item's without being it. So no query is
-a vector that the index holds or was trained on. recall@k = |found and exact| / k, averaged.
+A held-out query is an item vector, rotated in a seeded random direction by an angle of fixed cosine: the image of a
+question resembles an item's image, but is another one. If enough item vectors were not in the training sample, only
+those are used. So no query is a vector that the index holds or was trained on.
+recall@k = |nearest by the index and exact| / k, averaged.
 
 Letters: n queries, N items, C width.
 """
@@ -28,7 +29,7 @@ def training_positions(total: int, count: int, seed: int) -> np.ndarray:
 
 
 def held_out_queries(embeddings: Embeddings, kind: str, training: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Queries (n, C) float32, L2-normalised, n = `count` or all there are; see the module's text."""
+    """Queries (n, C) float32, L2-normalised, n = `count`, or fewer if there are fewer items; see the module's text."""
     rng = np.random.default_rng([seed, 1])
     left = np.setdiff1d(np.arange(len(embeddings)), training, assume_unique=True)
     pool = left if len(left) >= count else np.arange(len(embeddings))
@@ -40,27 +41,28 @@ def held_out_queries(embeddings: Embeddings, kind: str, training: np.ndarray, co
 
 
 def exact_nearest(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> np.ndarray:
-    """Positions (n, k) int64 of the `k` largest inner products over all blocks, -1 where there are fewer."""
+    """Positions (n, k) int64 of the `k` largest inner products over all blocks, -1 if there are fewer."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
     positions = np.full((len(queries), k), -1, np.int64)
     start = 0
     for block in blocks:
-        found, at = faiss.knn(queries, block, min(k + TIES, len(block)), metric=faiss.METRIC_INNER_PRODUCT)
-        scores, positions = np.hstack([scores, found]), np.hstack([positions, at + start])
-        order = np.lexsort((positions, -scores), axis=1)[:, :k]  # equal scores in item order, as an index gives them
+        count = min(k + TIES, len(block))
+        block_scores, rows = faiss.knn(queries, block, count, metric=faiss.METRIC_INNER_PRODUCT)
+        scores, positions = np.hstack([scores, block_scores]), np.hstack([positions, rows + start])
+        order = np.lexsort((positions, -scores), axis=1)[:, :k]  # equal scores in item order, as in an index
         scores, positions = np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
         start += len(block)
     return positions
 
 
-def recall(found: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the `exact` positions (n, k) that are among the `found` (n, k) of the same query; -1 counts as none."""
-    hits = [len(np.intersect1d(f, e[e >= 0])) for f, e in zip(found, exact, strict=True)]
+def recall(nearest: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the `exact` positions (n, k) that are in the `nearest` (n, k) of the same query; -1 is no position."""
+    hits = [len(np.intersect1d(n, e[e >= 0])) for n, e in zip(nearest, exact, strict=True)]
     return sum(hits) / max(1, int((exact >= 0).sum()))
 
 
 def search_milliseconds(index: ItemIndex, queries: np.ndarray, k: int) -> tuple[float, float]:
-    """p50 and p99 of the time of a search for one query, in milliseconds, after one that is not counted."""
+    """p50 and p99 of the search time of one query in milliseconds, after one search that is not counted."""
     index.nearest(queries[:1], k)
     times = []
     for i in range(len(queries)):

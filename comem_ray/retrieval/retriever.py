@@ -1,12 +1,12 @@
 """The retriever: questions in, the nearest knowledge items out, by image, by text or by both.
 
-By image, a question's image is compared with the items' images; by text, its text with the items' texts (as far
-as CLIP's context reaches); by both, late fusion: w * text score + (1 - w) * image score. The candidates of a fusion
-are the best FUSION_DEPTH (or 4k) of each index, and both scores of every candidate are computed from the vectors that
-the two indexes hold, so a candidate that one list lacks counts as exactly as the others.
+'image' compares a question's image with the items' images. 'text' compares its text with the items' texts (as much of
+them as fits CLIP's context). 'both' is late fusion: w * text score + (1 - w) * image score. The candidates of a fusion
+are the best FUSION_DEPTH (or 4k) of each index. Both scores of every candidate are computed from the vectors in the two
+indexes, so a candidate that is in one list only has an exact score too.
 
-Letters: k items a question, C width. Knows nothing of what an item says, of memory or of Ray.
-Source: the paper retrieves by image alone (METHOD: CLIP image embeddings, inner product).
+Letters: k items per question, C width. Knows nothing of the content of items, of memory or of Ray.
+Source: CoMEM (arXiv 2505.17670) retrieves by image alone, with CLIP image embeddings and the inner product.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from PIL import Image
 
 from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.config import Config
+from comem_ray.knowledge.schema import OLD_NAMES
 from comem_ray.retrieval.clip import ClipEncoder
 from comem_ray.retrieval.index import STAGE, ItemIndex, QueryError, Subset
 
@@ -28,7 +29,7 @@ FUSION_DEPTH = 100
 
 @dataclass(frozen=True)
 class Query:
-    """A question as the retriever sees it. Raises nothing: what `by` needs is checked when it is asked."""
+    """The parts of a question that the retriever compares. `retrieve` checks that `by` has what it needs."""
 
     image: Image.Image | None
     text: str | None
@@ -45,20 +46,22 @@ class Hit:
 class Retriever:
     """CLIP model and indexes of a run.
 
-    Raises ArtifactError where index/ is unfinished or was made with another CLIP model than the configuration's.
+    Raises ArtifactError if index/ is unfinished, or was made with another CLIP model than the configuration's.
     """
 
     def __init__(self, config: Config, device: str = "cpu"):
         folder = config.folder("index")
         manifest = load_manifest(folder, STAGE)
         self._encoder, self._text_weight = ClipEncoder(config.clip, device), config.retrieval.text_weight
-        made_with, here = manifest.identity["clip"], self._encoder.fingerprint
-        if made_with != here:
+        index_clip, own_clip = manifest.identity["clip"], self._encoder.fingerprint
+        if index_clip != own_clip:
             raise ArtifactError(
-                f"the index in {folder} was made with the CLIP model {made_with}, the configuration names {here}: run "
-                "jobs.embed_items and jobs.build_index with this configuration, or go back to that model"
+                f"the index in {folder} was made with the CLIP model {index_clip}, the configuration names {own_clip}: "
+                "run jobs.embed_items and jobs.build_index with this configuration, or go back to that model"
             )
-        self._indexes = {kind: ItemIndex.load(folder, kind, config.index.search) for kind in manifest.extra["kinds"]}
+        # Version 0.1 called the kind "image" "picture".
+        kinds = ["image" if kind == OLD_NAMES["image"] else kind for kind in manifest.extra["kinds"]]
+        self._indexes = {kind: ItemIndex.load(folder, kind, config.index.search) for kind in kinds}
 
     def retrieve(
         self,
@@ -68,26 +71,26 @@ class Retriever:
         language: str | None = None,
         text_weight: float | None = None,
     ) -> list[list[Hit]]:
-        """The `k` best items of each query, best first, equal scores in item order; fewer where there are fewer.
+        """The `k` best items of each query, best first, equal scores in item order; fewer if the run has fewer.
 
-        `language` admits items of that language only, None all. `text_weight` is the w of 'both', None the
-        configuration's. Raises ValueError where a query lacks what `by` needs, `k` < 1, no item is in `language`, or
-        the index has no texts.
+        With `language`, only items in that language. `text_weight` is the w of 'both', None the
+        configuration's. Raises ValueError if a query lacks what `by` needs, if `k` < 1, if no item is in `language`, or
+        if the index has no texts.
         """
         if k < 1:
             raise QueryError(f"k must be 1 at least, got {k}", "k")
         return self._nearest(self._embed(queries, by), k, by, language, text_weight)
 
     def retrieve_in(
-        self, queries: Sequence[Query], k: int, parts: Sequence[Subset], by: Literal["image", "text", "both"]
+        self, queries: Sequence[Query], k: int, subsets: Sequence[Subset], by: Literal["image", "text", "both"]
     ) -> list[list[list[Hit]]]:
-        """As `retrieve`, once for each of `parts` of the items (`index.part`), the queries embedded once."""
+        """As `retrieve`, once per subset of the items (`index.subset`). The queries are embedded once."""
         vectors = self._embed(queries, by)
-        return [self._nearest(vectors, k, by, None, None, part) for part in parts]
+        return [self._nearest(vectors, k, by, None, None, subset) for subset in subsets]
 
     @property
     def index(self) -> ItemIndex:
-        """The index of images: ids, languages and positions are the same in all."""
+        """The index of images. Ids, languages and positions are the same in all indexes."""
         return self._indexes["image"]
 
     def _nearest(
@@ -97,21 +100,21 @@ class Retriever:
         by: str,
         language: str | None,
         text_weight: float | None,
-        part: Subset | None = None,
+        subset: Subset | None = None,
     ) -> list[list[Hit]]:
         if by != "both":
-            scores, ids = self._indexes[by].search(vectors[by], k, language, part)
-            return [_hits(row, found) for row, found in zip(scores, ids, strict=True)]
+            scores, ids = self._indexes[by].search(vectors[by], k, language, subset)
+            return [_hits(row, row_ids) for row, row_ids in zip(scores, ids, strict=True)]
         weight = self._text_weight if text_weight is None else text_weight
         depth = max(FUSION_DEPTH, 4 * k)
-        lists = [self._indexes[kind].nearest(vectors[kind], depth, language, part)[1] for kind in ("text", "image")]
+        lists = [self._indexes[kind].nearest(vectors[kind], depth, language, subset)[1] for kind in ("text", "image")]
         return [
             self._fuse(vectors["text"][i], vectors["image"][i], np.union1d(text, image), weight)[:k]
             for i, (text, image) in enumerate(zip(*lists, strict=True))
         ]
 
     def _embed(self, queries: Sequence[Query], by: str) -> dict[str, np.ndarray]:
-        """The vectors (B, C) that `by` needs, by kind."""
+        """The vectors (B, C) of each kind that `by` needs."""
         if by not in ("image", "text", "both"):
             raise QueryError(f"by must be 'image', 'text' or 'both', got {by!r}", "by")
         vectors = {}
@@ -142,8 +145,8 @@ def _hits(scores: np.ndarray, ids: list[str]) -> list[Hit]:
     return [Hit(item_id, float(score)) for item_id, score in zip(ids, scores, strict=False)]
 
 
-def _refuse_missing(there: int, wanted: int, by: str, what: str) -> None:
-    if there != wanted:
+def _refuse_missing(present: int, total: int, by: str, what: str) -> None:
+    if present != total:
         article = "an" if what == "image" else "a"
-        message = f"retrieval by {by!r} needs {article} {what} in every query, {wanted - there} of {wanted} have none"
+        message = f"retrieval by {by!r} needs {article} {what} in every query, {total - present} of {total} have none"
         raise QueryError(message, what)

@@ -1,8 +1,8 @@
 """Checkpoints of a training run: `step-000100/` holds the adapter, the optimizer's state and the number of the step.
 
-The adapter part is an ordinary adapter folder, usable as `adapter.path`. Frozen weights are never in it. The position
-in the data and the random numbers of a step are functions of its number, so nothing else is needed to go on. A folder
-appears whole, by renaming. Tensors are safetensors, the rest is JSON.
+The adapter part is an ordinary adapter folder, usable as `adapter.path`, without frozen weights. The position in the
+data and the random numbers of a step are functions of its number, so a run needs nothing else to continue. A folder
+appears complete, by renaming. Tensors are safetensors, the rest is JSON.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ MADE_BY = "training.json"  # in a published adapter: the identity of its run
 
 
 class Checkpoints:
-    """The checkpoints of one run, which `identity` (configuration and fingerprints) describes."""
+    """The checkpoints of one run. `identity` (configuration and fingerprints) describes the run."""
 
     def __init__(self, folder: Path, identity: dict[str, Any], keep: int):
         self.folder, self.identity, self.keep = folder, json.loads(json.dumps(identity)), keep
 
     def save(self, step: int, adapter: Adapter, optimizer: MasterAdamW) -> Path:
-        """Saves the state after `step` steps and drops the oldest checkpoints beyond `keep`."""
+        """Saves the state after `step` steps, and deletes the oldest checkpoints beyond `keep`."""
         final = self.folder / f"{_PREFIX}{step:06d}"
         building = self.folder / f".{final.name}.{os.getpid()}.tmp"
         shutil.rmtree(building, ignore_errors=True)
@@ -49,7 +49,7 @@ class Checkpoints:
         return self._all()[-1] if self._all() else None
 
     def publish(self, target: Path) -> None:
-        """Copies the adapter of the newest checkpoint to `target`, whole or not at all."""
+        """Copies the adapter of the newest checkpoint to `target`, completely or not at all."""
         newest = self.latest()
         assert newest is not None
         building = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -60,7 +60,7 @@ class Checkpoints:
         os.replace(building, target)
 
     def refuse_another_target(self, target: Path) -> None:
-        """Raises ArtifactError where something stands at `target` that is not of this run: it would be lost."""
+        """Raises ArtifactError if `target` exists and another run made it: it would be lost."""
         made_by = target / MADE_BY
         if target.exists() and not (
             made_by.is_file() and json.loads(made_by.read_text(encoding="utf-8")) == self.identity
@@ -70,34 +70,34 @@ class Checkpoints:
             )
 
     def restore(self, optimizer: MasterAdamW) -> int:
-        """Takes up the newest checkpoint: sets the trained parameters and the optimizer. Returns its step, or 0.
+        """Loads the newest checkpoint into the trained parameters and the optimizer. Returns its step, or 0.
 
-        Raises ArtifactError where the run was begun with another configuration, naming the fields that differ.
+        Raises ArtifactError if the run was started with another configuration, naming the fields that differ.
         """
         newest = self.latest()
         if newest is None:
             return 0
         self.refuse_another_run()
         optimizer.restore(load_file(newest / "optimizer.safetensors"))
-        return self.done()
+        return self.latest_step()
 
-    def done(self) -> int:
+    def latest_step(self) -> int:
         """The step of the newest checkpoint, 0 before the first."""
         newest = self.latest()
         return 0 if newest is None else int(json.loads((newest / "state.json").read_text(encoding="utf-8"))["step"])
 
     def refuse_another_run(self) -> None:
-        """Raises ArtifactError where the checkpoints are of another configuration, naming the fields that differ."""
+        """Raises ArtifactError if the checkpoints are of another configuration, naming the fields that differ."""
         newest = self.latest()
         if newest is None:
             return
         state = json.loads((newest / "state.json").read_text(encoding="utf-8"))
-        there = state["identity"]
+        stored = state["identity"]
         if differing := [
-            k for k in sorted(there.keys() | self.identity.keys()) if there.get(k) != self.identity.get(k)
+            k for k in sorted(stored.keys() | self.identity.keys()) if stored.get(k) != self.identity.get(k)
         ]:
-            said = "; ".join(f"{k}: there {there.get(k)!r}, now {self.identity.get(k)!r}" for k in differing)
-            raise ArtifactError(f"{newest} is of another run ({said}): name another root, or delete {self.folder}")
+            changes = "; ".join(f"{k}: stored {stored.get(k)!r}, now {self.identity.get(k)!r}" for k in differing)
+            raise ArtifactError(f"{newest} is of another run ({changes}): name another root, or delete {self.folder}")
 
     def _all(self) -> list[Path]:
         return sorted(p for p in self.folder.glob(f"{_PREFIX}*") if (p / "state.json").exists())

@@ -1,7 +1,7 @@
-"""What a training run will take: trainable parameters by part, memory of a worker, hours. Loads no weights.
+"""The needs of a training run: trainable parameters by part, memory per worker, hours. Loads no weights.
 
-Counts are exact: the model is built without weights. Memory and hours are estimates of a typical sample (ASSUMED).
-FLOPs: METHOD's count, forward 2 a weight and token, backward to the input another 2, to a weight itself another 2.
+Counts are exact: the model is built without weights. Memory and hours are estimates for a typical sample (ASSUMED).
+FLOPs per weight and token: 2 for the forward pass, 2 for the gradient of the input, 2 for the gradient of the weight.
 
 Letters: T tokens of a micro-batch, D width, F width of the MLP.
 """
@@ -15,50 +15,53 @@ from typing import Any
 import torch
 from torch import nn
 
-from comem_ray.config import Config, PixelLimitsConfig, resolve
+from comem_ray.config import Config, PixelLimitsConfig
+from comem_ray.home import resolve
 from comem_ray.model.lora import add_lora
 from comem_ray.model.qformer import QFormer
 from comem_ray.model.shapes import empty_backbone
 from comem_ray.training.data.samples import steps_of, stored_samples
 
-ASSUMED = {"text tokens an item": 300, "question tokens": 60, "answer tokens": 60, "image of a question": 640 * 480}
+ASSUMED = {"text tokens per item": 300, "question tokens": 60, "answer tokens": 60, "image of a question": 640 * 480}
 PAPER_SAMPLES = 15_600
 MFU = (0.30, 0.45)
 H100_TFLOPS = 989  # bf16, dense
-PIXELS_A_TOKEN = 28 * 28
+PIXELS_PER_TOKEN = 28 * 28
 CUDA_CONTEXT_GB = 1.0
 
 
 @dataclass(frozen=True)
 class Estimate:
+    """Parameters, memory and time of a training run."""
+
     parts: dict[str, int]  # trainable parameters
-    frozen: int  # parameters of the backbone
-    memory_gb: dict[str, float]  # of one worker
+    frozen: int  # frozen parameters of the backbone
+    memory_gb: dict[str, float]  # of one worker, by part
     samples: int
-    samples_known: bool  # False: there is no data yet, the paper's number is assumed
+    samples_known: bool  # False: training.data is empty, the paper's number is assumed
     steps: int
-    tokens_a_sample: dict[str, int]  # of the encoder, of the reasoner
-    tflop_a_sample: float
+    tokens_per_sample: dict[str, int]  # of encoder and reasoner
+    tflop_per_sample: float
     peak_tflops: float
-    hours: dict[float, float]  # by model FLOPs utilisation, on one worker
+    hours: dict[float, float]  # on one worker, by model FLOPs utilisation (MFU)
 
     def lines(self) -> list[str]:
-        """The estimate as text for people."""
+        """The estimate as lines of text."""
         total, trained = sum(self.memory_gb.values()), sum(self.parts.values())
         share = 100 * trained / (trained + self.frozen)
-        known = "" if self.samples_known else " (the paper's: there is no data yet)"
+        known = "" if self.samples_known else " (the paper's: training.data is empty)"
         return [
             "trainable parameters",
             *(f"  {name:28} {count:15,}" for name, count in self.parts.items()),
             f"  {'all':28} {trained:15,}  {share:.2f}% of {trained + self.frozen:,}",
-            "memory of a worker, GB (estimate)",
+            "memory per worker, GB (estimate)",
             *(f"  {name:28} {gb:15.2f}" for name, gb in self.memory_gb.items()),
             f"  {'all':28} {total:15.2f}",
             "work (estimate)",
             f"  {'samples':28} {self.samples:15,}{known}",
             f"  {'optimizer steps':28} {self.steps:15,}",
-            *(f"  {'tokens a sample, ' + who:28} {count:15,}" for who, count in self.tokens_a_sample.items()),
-            f"  {'TFLOP a sample':28} {self.tflop_a_sample:15.1f}",
+            *(f"  {'tokens per sample, ' + who:28} {count:15,}" for who, count in self.tokens_per_sample.items()),
+            f"  {'TFLOP per sample':28} {self.tflop_per_sample:15.1f}",
             *(
                 f"  {f'hours at MFU {mfu:.0%}':28} {hours:15.2f}  (one worker of {self.peak_tflops:g} TFLOP/s)"
                 for mfu, hours in self.hours.items()
@@ -68,7 +71,7 @@ class Estimate:
 
 
 def estimate(config: Config) -> Estimate:
-    """The estimate of a run. Raises ConfigError where the backbone's shapes cannot be had."""
+    """The estimate of a run. Raises ConfigError if the shapes of the backbone cannot be loaded."""
     training = config.training
     assert training is not None
     model = empty_backbone(config.backbone.model)
@@ -88,8 +91,8 @@ def estimate(config: Config) -> Estimate:
         samples=samples,
         samples_known=bool(stored),
         steps=steps,
-        tokens_a_sample={"encoder": tokens["encoder"], "reasoner": tokens["reasoner"]},
-        tflop_a_sample=flop / 1e12,
+        tokens_per_sample={"encoder": tokens["encoder"], "reasoner": tokens["reasoner"]},
+        tflop_per_sample=flop / 1e12,
         peak_tflops=peak,
         hours={mfu: seconds / mfu / 3600 for mfu in MFU},
     )
@@ -113,12 +116,12 @@ def _tokens(config: Config) -> dict[str, int]:
     assert config.training is not None
     items = config.training.items
     image = _image_tokens(ASSUMED["image of a question"], config.backbone.question_pixels)
-    shown = _image_tokens(config.ingest.images.max_side**2, config.backbone.item_pixels)
+    item_image = _image_tokens(config.ingest.images.max_side**2, config.backbone.item_pixels)
     memory = items * config.adapter.queries
     return {
-        "encoder": items * (shown + ASSUMED["text tokens an item"]),
+        "encoder": items * (item_image + ASSUMED["text tokens per item"]),
         "reasoner": memory + image + ASSUMED["question tokens"] + ASSUMED["answer tokens"],
-        "encoder images": items * shown,
+        "encoder images": items * item_image,
         "reasoner images": image,
         "answer": ASSUMED["answer tokens"],
     }
@@ -129,13 +132,13 @@ def _image_tokens(pixels: int, limits: PixelLimitsConfig) -> int:
         pixels = max(pixels, limits.min)
     if limits.max is not None:
         pixels = min(pixels, limits.max)
-    return pixels // PIXELS_A_TOKEN
+    return pixels // PIXELS_PER_TOKEN
 
 
 def _flop(model: Any, parts: Mapping[str, int], tokens: Mapping[str, int]) -> float:
-    """Useful FLOPs of a sample, forward and backward; recomputation is not counted, nor are attention scores."""
+    """Useful FLOPs per sample, forward and backward, without recomputation and without attention scores."""
     language = _matrices(model.model.language_model.layers)
-    # Four patches make an image token. No gradient goes through the tower of the reasoner.
+    # Four patches make one image token. No gradient goes through the reasoner's vision tower.
     vision = 4 * _matrices(model.model.visual.blocks)
     encoder = tokens["encoder"] * (4 * language + 6 * parts["LoRA, language model"])
     encoder += tokens["encoder images"] * (4 * vision + 24 * parts["LoRA, vision tower"])
@@ -154,11 +157,11 @@ def _memory(config: Config, model: Any, frozen: int, trained: int, tokens: Mappi
     assert training is not None
     size = 2 if config.backbone.precision in ("bfloat16", "float16") else 4
     batch = {name: training.micro_batch * count for name, count in tokens.items()}
-    read, layers = batch["encoder"] + batch["reasoner"], text.num_hidden_layers
-    # What a layer keeps for backward: inputs of norms, projections and MLP, and LoRA's dropped-out copies of them.
-    wide = 14 * text.hidden_size + 4 * text.intermediate_size
-    checkpointed = read * text.hidden_size * layers + max(batch["encoder"], batch["reasoner"]) * wide
-    kept = checkpointed if training.gradient_checkpointing else read * wide * layers
+    tokens_read, layers = batch["encoder"] + batch["reasoner"], text.num_hidden_layers
+    # Values per token that a layer keeps for backward: inputs of norms, projections, MLP, and LoRA's dropout copies.
+    per_token = 14 * text.hidden_size + 4 * text.intermediate_size
+    checkpointed = tokens_read * text.hidden_size * layers + max(batch["encoder"], batch["reasoner"]) * per_token
+    kept = checkpointed if training.gradient_checkpointing else tokens_read * per_token * layers
     parts = {
         "backbone": size * frozen,
         "adapter and its gradients": 2 * size * trained,
@@ -166,5 +169,5 @@ def _memory(config: Config, model: Any, frozen: int, trained: int, tokens: Mappi
         "activations": size * kept,
         "logits of the answers": 3 * 4 * batch["answer"] * text.vocab_size,
     }
-    found = {name: count / 1e9 for name, count in parts.items()}
-    return {**found, "CUDA context": CUDA_CONTEXT_GB} if training.workers.gpus else found
+    memory = {name: count / 1e9 for name, count in parts.items()}
+    return {**memory, "CUDA context": CUDA_CONTEXT_GB} if training.workers.gpus else memory

@@ -1,6 +1,6 @@
-"""The training loop of one worker: steps, their figures, checkpoints, and going on where a killed run stopped.
+"""The training loop of one worker: steps, their figures, checkpoints, and the continuation of a killed run.
 
-Knows nothing of Ray or processes: how gradients are summed over workers is a function it is given.
+Knows nothing of Ray or processes: the caller passes the function that sums gradients over workers.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ SumOverWorkers = Callable[[Sequence[Tensor]], None]
 
 
 class Diverged(RuntimeError):
-    """The loss is no number or far too high. The message names the step and the last good checkpoint."""
+    """The loss is NaN, infinite or far too high. The message names the step and the last good checkpoint."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one optimizer step did; losses are means over its samples, in nats."""
+    """The figures of one optimizer step. Losses are means over its samples, in nats."""
 
-    step: int  # steps done, this one included
+    step: int  # number of this step, from 1
     steps: int
     loss: float
     distillation: float
@@ -48,13 +48,13 @@ class StepReport:
     samples_per_s: float
     tokens_per_s: float  # tokens read by encoder and reasoner
     tflops: float  # useful work of this worker; the recomputation of gradient checkpointing is not counted
-    mfu: float | None  # tflops over the device's peak; None where the peak is not known
+    mfu: float | None  # tflops over the device's peak; None if the peak is not known
     memory_gb: float  # peak of the GPU, or of the process on a CPU
-    validation: dict[str, float] | None = None  # percent right by mode, and n; worker 0, in the steps that have one
+    validation: dict[str, float] | None = None  # percent right by mode, and n; worker 0 only, if validated
 
 
 class Trainer:
-    """One worker of a run."""
+    """One worker of a run. Raises ValueError without a section `training`."""
 
     def __init__(
         self, config: Config, device: str = "cpu", rank: int = 0, workers: int = 1, total: SumOverWorkers | None = None
@@ -62,7 +62,7 @@ class Trainer:
         if config.training is None:
             raise ValueError("the configuration has no section 'training'")
         self.config, self.training = config, config.training
-        # Training makes what adapter.path names later; it goes on from training.start, or begins with new weights.
+        # Training makes the adapter that adapter.path names. It continues training.start, or starts with new weights.
         start = config.adapter.model_copy(update={"path": config.training.start})
         self.rank, self.workers, self.total = rank, workers, total or (lambda tensors: None)
         self.backbone = load_backbone(config.backbone, device)
@@ -83,9 +83,9 @@ class Trainer:
         self.peak_tflops = self.training.peak_tflops or known_peak(device)
 
     def run(self) -> Iterator[StepReport]:
-        """Takes the steps that are left and yields a report of each; worker 0 saves checkpoints.
+        """Runs the remaining steps and yields a report of each. Worker 0 saves checkpoints.
 
-        A step is saved after its report was taken: killed in between, it is done and reported again, never left out.
+        A step is saved after its report was taken. A run killed in between repeats and reports that step.
         """
         for step in range(self.checkpoints.restore(self.optimizer), self.steps):
             report = self._step(step)
@@ -106,10 +106,10 @@ class Trainer:
         # Dropout depends on the step and the worker alone: a resumed run draws what an uninterrupted one draws.
         torch.manual_seed(self.config.seed * 1_000_003 + step * 1_009 + self.rank)
         indices = batch_of(step, len(self.samples), self.training.global_batch, self.config.seed, self.sets)
-        mine = share_of(indices, self.rank, self.workers)
+        own = share_of(indices, self.rank, self.workers)
         figures = NOTHING
-        for first in range(0, len(mine), self.training.micro_batch):
-            samples = [self.samples.get(i) for i in mine[first : first + self.training.micro_batch]]
+        for first in range(0, len(own), self.training.micro_batch):
+            samples = [self.samples.get(i) for i in own[first : first + self.training.micro_batch]]
             figures += self.objective.backward(samples, 1 / self.training.global_batch)
             self.optimizer.collect()
         self.total(self.optimizer.gradients())
@@ -133,7 +133,7 @@ class Trainer:
 
     def _report(self, step: int, figures: Figures, norm: float, rate: float, seconds: float) -> StepReport:
         tokens = figures.encoder_tokens + figures.reasoner_tokens
-        tflops = flops_a_token(self.backbone) * tokens / self.workers / seconds / 1e12
+        tflops = flops_per_token(self.backbone) * tokens / self.workers / seconds / 1e12
         return StepReport(
             step=step + 1,
             steps=self.steps,
@@ -157,23 +157,23 @@ def trainable_parameters(adapter: Adapter) -> dict[str, nn.Parameter]:
     return {**lora, **{f"qformer.{n}": p for n, p in adapter.qformer.named_parameters()}}
 
 
-def flops_a_token(backbone: Backbone) -> float:
-    """Multiply-adds x 2 of a token through the language model, forward and backward to its input.
+def flops_per_token(backbone: Backbone) -> float:
+    """FLOPs per token in the language model, forward and backward to its input.
 
-    2 for the forward pass and 2 for the gradient of the input (the weights are frozen) for each weight of a layer; the
-    attention scores, the vision tower, the Q-Former and lm_head are left out (under a tenth at 7B).
+    Each weight of a layer counts 2 for the forward pass and 2 for the gradient of the input (weights are frozen). Left
+    out are attention scores, the vision tower, the Q-Former and lm_head (less than a tenth at 7B).
     """
     layers = backbone.model.model.language_model.layers
     weights = sum(p.numel() for n, p in layers.named_parameters() if p.ndim == 2 and ".lora_" not in n)
     return 4.0 * weights
 
 
-# Dense bfloat16 TFLOP/s by a part of the GPU's name, from the makers' data sheets.
+# Dense bfloat16 TFLOP/s by a part of the GPU's name, from the data sheets.
 PEAKS = {"H100 PCIe": 756.0, "H100": 989.0, "H200": 989.0, "B200": 2250.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0}
 
 
 def known_peak(device: str) -> float | None:
-    """Peak TFLOP/s of the GPU; None for one that is not in the table, and for a CPU."""
+    """Peak TFLOP/s of the GPU; None for a CPU, and for a GPU that is not in the table."""
     if device == "cpu":
         return None
     name = torch.cuda.get_device_name()

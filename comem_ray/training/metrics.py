@@ -1,7 +1,7 @@
-"""The figures of a run, kept step by step: `metrics.jsonl`, TensorBoard files beside it, and a line in the log.
+"""The figures of a run, step by step: `metrics.jsonl`, TensorBoard files in the same folder, and a line in the log.
 
-A line of metrics.jsonl is the report of a step, or that of a validation (it has the key "validation"). Steps that are
-done again after a kill replace those of before, so the file reads as if nothing had happened.
+A line of metrics.jsonl is the report of a step, or of a validation (with the key "validation"). Steps that are repeated
+after a kill replace the earlier ones, so the file is that of an uninterrupted run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NAME = "metrics.jsonl"
 
 
 class MetricsLog:
-    """Appends figures to `folder`. Those of steps after `done` are dropped first: they are about to be done again."""
+    """Appends figures to `folder`. Those of steps after `done` are removed first: these steps will be repeated."""
 
     def __init__(self, folder: Path, done: int):
         folder.mkdir(parents=True, exist_ok=True)
@@ -31,14 +31,14 @@ class MetricsLog:
         building = self._path.with_suffix(".tmp")
         building.write_text(kept, encoding="utf-8")
         os.replace(building, self._path)
-        # TensorBoard itself hides what a restarted run repeats.
+        # TensorBoard itself hides the steps that a restarted run repeats.
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
 
     def step(self, figures: Mapping[str, float | int | None]) -> None:
         """Adds the figures of a step; `figures["step"]` is its number, from 1."""
         self._write(figures, figures)
-        said = ", ".join(f"{k} {_short(v)}" for k, v in figures.items() if k not in ("step", "steps") and v is not None)
-        log.info("step %s of %s: %s", figures["step"], figures["steps"], said)
+        text = ", ".join(f"{k} {_short(v)}" for k, v in figures.items() if k not in ("step", "steps") and v is not None)
+        log.info("step %s of %s: %s", figures["step"], figures["steps"], text)
 
     def validation(self, step: int, figures: Mapping[str, float]) -> None:
         """Adds a validation after `step` steps."""
@@ -55,7 +55,7 @@ class MetricsLog:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl, none where there is no file. A last line cut short by a kill is left out."""
+    """The lines of a run's metrics.jsonl; none without the file. A last line that a kill cut short is left out."""
     path = folder / NAME
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("\n")]

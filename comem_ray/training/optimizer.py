@@ -1,10 +1,10 @@
 """AdamW on float32 masters of the adapter's parameters, with warm-up, cosine decay and clipping.
 
-The parameters themselves may be bfloat16: an update of 5e-5 would vanish in its 8 bits, and so would a gradient summed
-over micro-batches. Gradients are therefore collected, and steps taken, in float32, then copied back.
+The parameters may be bfloat16. An update of 5e-5 would vanish in its 8 bits, and so would a gradient summed over
+micro-batches. So gradients are collected in float32, steps are taken in float32, and the result is copied back.
 
-Source of the recipe: METHOD (AdamW, cosine, 3% warm-up, clipping 3.0); as in the usual trainers, biases and norms have
-no weight decay.
+Source of the recipe: CoMEM (arXiv 2505.17670): AdamW, cosine, 3% warm-up, clipping 3.0. As in the usual trainers,
+biases and norms have no weight decay.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class MasterAdamW:
                 parameter.grad = None
 
     def gradients(self) -> list[Tensor]:
-        """The collected gradients, zeros where there is none, in the parameters' order (for a sum over workers)."""
+        """The collected gradients in the parameters' order, zeros for a missing one (to be summed over workers)."""
         for master in self.masters.values():
             if master.grad is None:
                 master.grad = torch.zeros_like(master)
         return [m.grad for m in self.masters.values() if m.grad is not None]
 
     def step(self, number: int) -> tuple[float, float]:
-        """Takes step `number` (from 0). Returns the gradient norm before clipping and the learning rate."""
+        """Takes step `number` (from 0). Returns the gradient norm before clipping, and the learning rate."""
         norm = nn.utils.clip_grad_norm_(list(self.masters.values()), self.config.clip_norm)
         rate = self.config.learning_rate * schedule(number, self.steps, self.config.warmup)
         for group in self._adamw.param_groups:
@@ -68,7 +68,7 @@ class MasterAdamW:
             parameter.copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
-        """Everything a continued run needs, as named tensors (masters, moments, counts)."""
+        """The state that a continued run needs, as named tensors (masters, moments, counts)."""
         state = {f"{n}|master": m for n, m in self.masters.items()}
         for name, master in self.masters.items():
             state |= {f"{name}|{key}": value for key, value in self._adamw.state.get(master, {}).items()}
@@ -76,19 +76,19 @@ class MasterAdamW:
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Takes up `state`, and sets the parameters to its masters."""
+        """Loads `state`, and sets the parameters to its masters."""
         for key, value in state.items():
-            name, _, what = key.rpartition("|")
+            name, _, field = key.rpartition("|")
             master = self.masters[name]
-            if what == "master":
+            if field == "master":
                 master.copy_(value)
             else:
-                self._adamw.state[master][what] = value if what == "step" else value.to(master.device)
+                self._adamw.state[master][field] = value if field == "step" else value.to(master.device)
         self._copy_back()
 
 
 def schedule(step: int, steps: int, warmup: float) -> float:
-    """Factor of the learning rate: a linear rise over the warm-up, then half a cosine to 0 at `steps`."""
+    """Factor of the learning rate: a linear rise in the warm-up, then half a cosine down to 0 at `steps`."""
     rise = math.ceil(steps * warmup)
     if step < rise:
         return (step + 1) / rise

@@ -5,11 +5,11 @@ from benchmarks.train_step import measure
 
 def test_a_step_at_small_shapes(make_config):
     config = make_config(training={"data": "none", "global_batch": 2, "micro_batch": 1, "items": 2})
-    found = measure(config, "cpu", steps=1)
-    assert found["samples_per_s"] > 0
-    assert 4 < found["loss"] < 7  # random weights know nothing: about ln(263) nats a token
-    assert found["tokens_a_sample"] > 2 * 300 + 60 + 60
-    assert found["mfu"] is None  # a CPU's peak is not known
+    figures = measure(config, "cpu", steps=1)
+    assert figures["samples_per_s"] > 0
+    assert 4 < figures["loss"] < 7  # random weights know nothing: about ln(263) nats per token
+    assert figures["tokens_per_sample"] > 2 * 300 + 60 + 60
+    assert figures["mfu"] is None  # a CPU's peak is not known
     known = measure(
         make_config(training={"data": "none", "global_batch": 1, "micro_batch": 1, "items": 1, "peak_tflops": 0.1}),
         "cpu",

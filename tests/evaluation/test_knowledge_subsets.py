@@ -57,7 +57,7 @@ def test_a_search_sees_the_subset_alone(vectors, factory):
     knowledge = KnowledgeSubsets(index, RIGHT, seed=7)
     mask = np.isin(np.arange(N), list(members(knowledge, 20)))
     queries = vectors[:9] + 0.1
-    _, positions = index.nearest(queries, 5, part=knowledge.subset(20))
+    _, positions = index.nearest(queries, 5, subset=knowledge.subset(20))
     scores = queries @ vectors.T
     scores[:, ~mask] = -np.inf
     assert positions.tolist() == np.argsort(-scores, axis=1, kind="stable")[:, :5].tolist()

@@ -119,7 +119,7 @@ def test_other_search_parameters_measure_again_and_build_nothing(make_run, unint
 def test_another_factory_is_refused(uninterrupted):
     config, _ = uninterrupted
     index = config.index.model_copy(update={"factory": "Flat"})
-    with pytest.raises(ArtifactError, match="factory: there 'IVF32,PQ8x4', now 'Flat'"):
+    with pytest.raises(ArtifactError, match="factory: stored 'IVF32,PQ8x4', now 'Flat'"):
         run(config.model_copy(update={"index": index}))
 
 

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
-from support.tiny import item_row, write_items
+from support.tiny import item_row, rename_to_old_columns, write_items
 from support.tiny_clip import write_clip
 
 from comem_ray.artifacts import ArtifactError
@@ -98,10 +98,17 @@ def test_images_alone(make_run, uninterrupted):
         np.testing.assert_array_equal(a, b)
 
 
+def test_items_of_version_0_1_are_embedded(make_run, uninterrupted):
+    config = make_run("old")
+    rename_to_old_columns(config.folder("items"))
+    run(config)
+    assert contents(config.folder("embeddings")) == contents(uninterrupted[0].folder("embeddings"))
+
+
 def test_another_model_is_refused(make_run, uninterrupted):
     config, _ = uninterrupted
     other, _ = write_clip(Path(config.root).parent, "other", seed=7)
-    with pytest.raises(ArtifactError, match=r"begun with another configuration .*clip: there"):
+    with pytest.raises(ArtifactError, match=r"started with another configuration .*clip: stored"):
         run(config.model_copy(update={"clip": config.clip.model_copy(update=other)}))
 
 

@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from support.tiny import image, item_row, write_items
+from support.tiny import image, item_row, rename_to_old_columns, write_items
 
-from comem_ray.artifacts import ArtifactError
+from comem_ray.artifacts import ArtifactError, StageFolder
 from comem_ray.config import load_config
-from comem_ray.memory_store import MemoryStore
+from comem_ray.memory_store import STAGE, MemoryStore
 from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
+from jobs.encode_memory import EncodeShard
 
 SIZES = [40, 0, 33, 50, 25, 30]
 
@@ -56,6 +57,16 @@ def test_summary_and_memory(uninterrupted):
     torch.testing.assert_close(stored.float(), encoded.float(), atol=0.03, rtol=0.01)
 
 
+def test_items_of_version_0_1_are_encoded(uninterrupted, run_file):
+    config = load_config(run_file("old"))
+    rename_to_old_columns(config.folder("items"))
+    worker = EncodeShard(config, StageFolder(config.folder("memory"), STAGE, {}))
+    worker({"unit": ["part-0000-000000"], "inputs": [""]})
+    name = "part-0000-000000.safetensors"
+    written = (config.folder("memory") / name).read_bytes()
+    assert written == (load_config(uninterrupted[0]).folder("memory") / name).read_bytes()
+
+
 @pytest.mark.parametrize("victim", ["driver", "worker"])
 def test_killed_then_rerun_equals_uninterrupted(uninterrupted, run_file, start_job, victim):
     path = run_file(f"killed-{victim}")
@@ -74,7 +85,7 @@ def test_killed_then_rerun_equals_uninterrupted(uninterrupted, run_file, start_j
 
 def test_a_store_begun_by_another_encoder_is_refused(uninterrupted, start_job):
     output = start_job("jobs.encode_memory", uninterrupted[0], "--set", "adapter.seed=5").finish(3)
-    assert "begun with another configuration" in output
+    assert "started with another configuration" in output
     config = load_config(uninterrupted[0], ["adapter.seed=5"])
     with pytest.raises(ArtifactError, match="made by encoder"):
         MemoryStore(config.folder("memory"), encoder_fingerprint(config))

@@ -299,7 +299,7 @@ def test_another_make_of_images_is_refused(cluster, tmp_path):
     (tmp_path / "a.tsv").write_bytes(tsv())
     source = {"path": str(tmp_path / "a.tsv")}
     assert ingest.run(configuration(tmp_path, [source]))["rows"] == 0
-    with pytest.raises(ArtifactError, match="rows_per_shard: there 7, now 8"):
+    with pytest.raises(ArtifactError, match="rows_per_shard: stored 7, now 8"):
         ingest.run(configuration(tmp_path, [source], rows_per_shard=8))
 
 

@@ -217,7 +217,7 @@ def test_killed_twice_then_rerun_equals_uninterrupted(world, uninterrupted, star
 
 def test_what_cannot_be_run_is_refused(uninterrupted):
     path = uninterrupted[0]
-    with pytest.raises(ArtifactError, match="begun with another configuration"):
+    with pytest.raises(ArtifactError, match="started with another configuration"):
         run(load_config(path, ["synthesis.top_k=4"]))
     with pytest.raises(ConfigError, match="there is no file"):
         run(load_config(path, ["synthesis.sources.0.path=gone.jsonl"]))

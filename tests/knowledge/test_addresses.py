@@ -2,7 +2,7 @@ import ipaddress
 
 import pytest
 
-from comem_ray.knowledge.addresses import is_public, resolved
+from comem_ray.knowledge.addresses import is_public, resolve_addresses
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def test_public_addresses(address, public):
 
 
 def test_resolving_tells_what_is_known_from_what_is_allowed():
-    assert resolved("127.0.0.1", 80, allow_private=True) == ["127.0.0.1"]
-    assert resolved("127.0.0.1", 80, allow_private=False) == []
+    assert resolve_addresses("127.0.0.1", 80, allow_private=True) == ["127.0.0.1"]
+    assert resolve_addresses("127.0.0.1", 80, allow_private=False) == []
     with pytest.raises(OSError, match=r"nowhere\.invalid"):
-        resolved("nowhere.invalid", 80, allow_private=True)
-    with pytest.raises(OSError, match="no host name"):
-        resolved("a" * 70 + ".org", 80, allow_private=True)
+        resolve_addresses("nowhere.invalid", 80, allow_private=True)
+    with pytest.raises(OSError, match="not a host name"):
+        resolve_addresses("a" * 70 + ".org", 80, allow_private=True)

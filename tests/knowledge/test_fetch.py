@@ -47,7 +47,7 @@ def test_connections_are_used_again(site):
     assert (pool.num_connections, pool.num_requests) == (1, 3)
 
 
-def test_not_found_is_final_and_asked_once(site):
+def test_a_404_is_final_and_requested_once(site):
     error = failure(site.url("/missing"))
     assert (error.reason, error.retryable, site.counts["/missing"]) == ("fetch_http_404", False, 1)
 
@@ -158,6 +158,6 @@ def test_requests_at_once_to_one_host_are_limited(site):
 
 
 def test_sentences_are_the_same_in_every_run(site):
-    said = {str(failure("http://127.0.0.1:1/a", retries=0)) for _ in range(2)}
-    assert len(said) == 1
-    assert "0x" not in said.pop()
+    messages = {str(failure("http://127.0.0.1:1/a", retries=0)) for _ in range(2)}
+    assert len(messages) == 1
+    assert "0x" not in messages.pop()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from support.tiny import png
+from support.tiny import png, rename_to_old_columns
 from support.website import Site, running
 
 from comem_ray.artifacts import ArtifactError, Record, StageFolder
@@ -54,11 +54,11 @@ def test_items_keep_the_order_of_the_rows(site, tmp_path):
     rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}", "language": "en"} for n in range(150)]
     (record,) = make(tmp_path, rows)
     assert record.counts == {"rows": 150, "items": 150, "rejected": 0, "duplicates": 0, "retryable": 0}
-    found = items(tmp_path)
-    assert [item["source_row"] for item in found] == list(range(150))
-    assert [item["title"] for item in found] == [f"T{n}" for n in range(150)]
-    assert found[7] == {
-        "item_id": found[7]["item_id"],
+    stored = items(tmp_path)
+    assert [item["source_row"] for item in stored] == list(range(150))
+    assert [item["title"] for item in stored] == [f"T{n}" for n in range(150)]
+    assert stored[7] == {
+        "item_id": stored[7]["item_id"],
         "language": "en",
         "title": "T7",
         "text": "T7",
@@ -96,15 +96,15 @@ def test_rejected_rows_say_where_what_and_why(site, tmp_path):
         {"image": site.url("/missing"), "title": "gone", "image_url": "https://example.org/gone.png"},
     ]
     (record,) = make(tmp_path, rows)
-    found = rejected(tmp_path)
-    assert [(r["source_row"], r["reason"]) for r in found] == [
+    stored = rejected(tmp_path)
+    assert [(r["source_row"], r["reason"]) for r in stored] == [
         (0, "image_outside"),
         (2, "no_text"),
         (3, "fetch_http_404"),
     ]
-    assert [r["image_url"] for r in found] == ["../a.png", None, "https://example.org/gone.png"]
-    assert [json.loads(r["raw"]) for r in found] == [rows[0], rows[2], rows[3]]
-    assert {r["source"] for r in found} == {"items.jsonl"}
+    assert [r["image_url"] for r in stored] == ["../a.png", None, "https://example.org/gone.png"]
+    assert [json.loads(r["raw"]) for r in stored] == [rows[0], rows[2], rows[3]]
+    assert {r["source"] for r in stored} == {"items.jsonl"}
     assert record.counts["rejected.no_text"] == 1
     assert record.counts["retryable"] == 0
 
@@ -126,9 +126,9 @@ def test_only_what_failed_is_tried_again(site, tmp_path):
     assert (second.counts["items"], second.counts["retryable"]) == (3, 0)
     assert [item["title"] for item in items(tmp_path)] == ["A", "shaky", "B"]
     assert second.inputs == first.inputs
-    fresh = tmp_path / "fresh"
-    fresh.mkdir()
-    assert make(fresh, rows)[0] == second
+    new_folder = tmp_path / "new"
+    new_folder.mkdir()
+    assert make(new_folder, rows)[0] == second
 
 
 def test_shards_without_their_record_are_taken_over(site, tmp_path):
@@ -138,6 +138,15 @@ def test_shards_without_their_record_are_taken_over(site, tmp_path):
     StageFolder(tmp_path / "items", "ingest", {}).withdraw(first.unit)
     assert make(tmp_path, rows) == [first]
     assert site.counts.total() == 40
+
+
+def test_the_items_of_a_shard_of_version_0_1_are_taken_over(site, tmp_path):
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(40)]
+    (first,) = make(tmp_path, rows)
+    rename_to_old_columns(tmp_path / "items")
+    assert make(tmp_path, rows) == [first]
+    assert site.counts.total() == 40
+    assert len(items(tmp_path)) == 40
 
 
 def test_damaged_shards_are_made_anew(site, tmp_path):
@@ -156,5 +165,5 @@ def test_a_file_that_changes_under_the_reader_is_refused(tmp_path):
     path.write_text('{"image": "a.png", "title": "B"}\n')
     (chunk,) = read_chunks(file, 10)
     maker = ImageMaker(IngestConfig.model_validate({"sources": [{"path": str(path)}]}), 1)
-    with pytest.raises(ArtifactError, match="changed while it was read"):
+    with pytest.raises(ArtifactError, match="changed since it was scanned"):
         ingest_unit(file, unit, chunk.batch, StageFolder(tmp_path / "items", "ingest", {}), maker)

@@ -4,7 +4,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
-from support.tiny import item_row, write_items
+from support.tiny import item_row, rename_to_old_columns, write_items
 
 from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError
 from comem_ray.knowledge.items import ItemStore, UnknownItem
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-def test_every_item_is_found_as_it_was_written(folder):
+def test_every_item_is_read_as_it_was_written(folder):
     store = ItemStore(folder)
     rows = [item_row(i) for i in range(len(store))]
     assert store.ids == [row["item_id"] for row in rows]
@@ -25,18 +25,27 @@ def test_every_item_is_found_as_it_was_written(folder):
         assert vars(item) == {name: row[name] for name in vars(item)}
 
 
-def test_the_order_asked_is_the_order_got(folder):
+def test_items_come_in_the_given_order(folder):
     store = ItemStore(folder)
-    asked = [store.ids[i] for i in (70, 3, 71, 3, 0, 100, 64, 35)]
-    assert [item.item_id for item in store.get(asked)] == asked
+    ids = [store.ids[i] for i in (70, 3, 71, 3, 0, 100, 64, 35)]
+    assert [item.item_id for item in store.get(ids)] == ids
     assert store.get([]) == []
 
 
-def test_without_image_all_else_is_there(folder):
+def test_without_its_image_an_item_is_complete_otherwise(folder):
     store = ItemStore(folder)
     [item] = store.get(store.ids[40:41], image=False)
     assert item.image is None
     assert (item.title, item.width) == ("Title 40", item_row(40)["width"])
+
+
+def test_shards_of_version_0_1_are_read(tmp_path):
+    ids = write_items(tmp_path, [3])
+    items = ItemStore(tmp_path).get(ids)
+    rename_to_old_columns(tmp_path)
+    assert "picture" in pq.read_schema(next(tmp_path.glob("*.parquet"))).names
+    assert ItemStore(tmp_path).get(ids) == items
+    assert ItemStore(tmp_path).get(ids, image=False)[0].image is None
 
 
 @pytest.mark.parametrize("unknown", ["0" * 24, "f" * 24, "", "x", "ab" * 40, "é"])
@@ -44,7 +53,7 @@ def test_an_unknown_item_is_named(folder, unknown):
     store = ItemStore(folder)
     assert unknown not in store
     assert store.ids[7] in store
-    with pytest.raises(UnknownItem, match="there is no knowledge item") as error:
+    with pytest.raises(UnknownItem, match="no knowledge item has the id") as error:
         store.get([store.ids[0], unknown])
     assert repr(unknown) in str(error.value)
     assert isinstance(error.value, ValueError)
@@ -66,9 +75,9 @@ def test_row_groups_of_the_shards_are_those_the_store_counts_on(folder):
 
 def test_ten_texts_take_milliseconds(folder):
     store = ItemStore(folder)
-    asked = store.ids[::10][:10]
-    store.get(asked, image=False)
-    best = min(_seconds(lambda: store.get(asked, image=False)) for _ in range(10))
+    ids = store.ids[::10][:10]
+    store.get(ids, image=False)
+    best = min(_seconds(lambda: store.get(ids, image=False)) for _ in range(10))
     assert best < 0.05
 
 

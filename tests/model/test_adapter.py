@@ -53,11 +53,11 @@ def test_an_adapter_of_another_backbone_is_refused(saved, make_config, tmp_path)
         MemoryEncoder(config)
 
 
-def test_what_is_missing_is_named(make_config, tmp_path):
+def test_missing_files_are_named(make_config, tmp_path):
     (tmp_path / "adapter.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"qformer\.safetensors, lora/adapter_config\.json"):
         MemoryEncoder(make_config(adapter={"path": str(tmp_path)}))
-    with pytest.raises(ConfigError, match="is no folder"):
+    with pytest.raises(ConfigError, match="is not a folder"):
         MemoryEncoder(make_config(backbone={"model": "no/such-model"}))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     with pytest.raises(ConfigError, match="of type 'llama'"):

@@ -1,4 +1,4 @@
-"""A checkpoint's fingerprint: of the model, not of the software that wrote it."""
+"""A checkpoint's fingerprint is that of the model, not of the software that wrote it."""
 
 import json
 

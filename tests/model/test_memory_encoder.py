@@ -38,11 +38,11 @@ def test_one_by_one_equals_a_batch(encoder):
 
 
 def test_text_image_and_adapter_all_count(encoder):
-    text, shown = ITEMS[1]
-    base, other_text, other_image = encoder.encode([(text, shown), ("Other", shown), (text, image(99, 50, 44))])
+    text, own_image = ITEMS[1]
+    base, other_text, other_image = encoder.encode([(text, own_image), ("Other", own_image), (text, image(99, 50, 44))])
     assert (base - other_text).abs().max() > 0.05
     assert (base - other_image).abs().max() > 0.05
-    sequence = [encoder.sequence(text, shown)]
+    sequence = [encoder.sequence(text, own_image)]
     batch = encoder.backbone.sequencer.batch(sequence, "right")
     with torch.no_grad():
         embeds = encoder.backbone.embed(batch, encoder.backbone.image_features(batch))

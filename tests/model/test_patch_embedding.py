@@ -12,10 +12,10 @@ def test_embeddings_and_gradients_are_those_of_the_convolution(make_config, fami
     patch_embed = load_backbone(make_config(family).backbone).model.model.visual.patch_embed
     weight = patch_embed.proj.weight.requires_grad_(True)
     patches = torch.randn(37, weight[0].numel(), generator=torch.Generator().manual_seed(0))
-    found = []
+    results = []
     for forward in (patch_embed.forward, lambda x: type(patch_embed).forward(patch_embed, x)):
         embedded = forward(patches)
         (gradient,) = torch.autograd.grad(embedded.square().sum(), weight)
-        found.append((embedded.detach(), gradient))
+        results.append((embedded.detach(), gradient))
     assert patch_embed.forward.__func__ is not type(patch_embed).forward
-    torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-4)  # sums of 37 patches' gradients
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-4)  # sums of 37 patches' gradients

@@ -1,4 +1,4 @@
-"""The Q-Former against the equations of METHOD written out on their own, and its invariants."""
+"""The Q-Former against its equations, written out independently, and its invariants."""
 
 import pytest
 import torch
@@ -48,11 +48,11 @@ def test_equals_the_equation(qformer):
     memory = qformer(hidden, keep)
     assert memory.shape == (B, Q, D)
     for b in range(B):
-        # The cached softmax is float32, as METHOD has it: hence not 1e-12.
+        # The softmax is float32 (docs/method.md), so the tolerance is not 1e-12.
         torch.testing.assert_close(memory[b], one_item(qformer, hidden[b][keep[b]]), atol=2e-6, rtol=0)
 
 
-def test_padding_is_never_seen(qformer):
+def test_padding_has_no_influence(qformer):
     hidden = torch.randn(B, L, D, dtype=torch.double)
     keep = torch.arange(L)[None] < torch.tensor([5, 3, 7])[:, None]
     other = torch.where(keep[..., None], hidden, torch.full_like(hidden, 100.0))

@@ -51,9 +51,9 @@ def full_forward_greedy(reasoner: Reasoner, question: Prompt, steps: int) -> lis
 
 def test_cached_decoding_of_a_mixed_batch_equals_full_forwards(world):
     _, _, reasoner, memory = world
-    asked = questions(memory)
-    answers = reasoner.answer(asked)
-    for question, answer in zip(asked, answers, strict=True):
+    prompts = questions(memory)
+    answers = reasoner.answer(prompts)
+    for question, answer in zip(prompts, answers, strict=True):
         with torch.no_grad():
             ids = full_forward_greedy(reasoner, question, question.max_new_tokens or 8)
         assert answer.text == reasoner.backbone.sequencer.tokenizer.decode(ids, skip_special_tokens=True)
@@ -63,20 +63,20 @@ def test_cached_decoding_of_a_mixed_batch_equals_full_forwards(world):
 
 
 @pytest.mark.parametrize("vision", ["base", "adapter"])
-def test_a_image_looked_at_before_stands_for_itself(world, vision):
+def test_an_image_encoded_before_takes_its_place(world, vision):
     config, encoder, _, memory = world
     settings = config.model_copy(update={"reasoner": config.reasoner.model_copy(update={"question_vision": vision})})
     reasoner = Reasoner(settings, backbone=encoder.backbone, adapter=encoder.adapter)
-    asked = questions(memory)
-    looked = [dataclasses.replace(q, image=reasoner.encode_image(q.image)) if q.image else q for q in asked]
-    mixed = [b if n % 2 else a for n, (a, b) in enumerate(zip(asked, looked, strict=True))]
-    for some in (looked, mixed):
-        sequences = [[reasoner.sequence(q) for q in each] for each in (asked, some)]
-        (batch, embeds), (other, others) = reasoner.inputs(asked, sequences[0]), reasoner.inputs(some, sequences[1])
+    prompts = questions(memory)
+    encoded = [dataclasses.replace(q, image=reasoner.encode_image(q.image)) if q.image else q for q in prompts]
+    mixed = [b if n % 2 else a for n, (a, b) in enumerate(zip(prompts, encoded, strict=True))]
+    for some in (encoded, mixed):
+        sequences = [[reasoner.sequence(q) for q in each] for each in (prompts, some)]
+        (batch, embeds), (other, others) = reasoner.inputs(prompts, sequences[0]), reasoner.inputs(some, sequences[1])
         torch.testing.assert_close(others, embeds, atol=1e-5, rtol=1e-4)
         assert torch.equal(other.input_ids, batch.input_ids)
         assert torch.equal(encoder.backbone.positions(other), encoder.backbone.positions(batch))
-    assert [a.text for a in reasoner.answer(mixed)] == [a.text for a in reasoner.answer(asked)]
+    assert [a.text for a in reasoner.answer(mixed)] == [a.text for a in reasoner.answer(prompts)]
 
 
 def test_mode_none_is_the_stock_model(world):
@@ -144,9 +144,9 @@ def test_question_vision_adapter(world):
 
 def test_streamed_pieces_add_up(world):
     _, _, reasoner, memory = world
-    asked = questions(memory)
+    prompts = questions(memory)
     pieces: list[tuple[int, str]] = []
-    answers = reasoner.answer(asked, lambda i, text: pieces.append((i, text)))
+    answers = reasoner.answer(prompts, lambda i, text: pieces.append((i, text)))
     for i, answer in enumerate(answers):
         assert "".join(text for j, text in pieces if j == i) == answer.text
     assert [i for i, _ in pieces] != sorted(i for i, _ in pieces)  # they came in turns, not one answer after another
@@ -160,7 +160,7 @@ def test_refusals(world, make_config):
     )
     with pytest.raises(PromptTooLong, match=r"has \d+ tokens, the limit is 50"):
         short.answer([Prompt("why? " * 20)])
-    with pytest.raises(ValueError, match="'magic' is none of none, rag, memory"):
+    with pytest.raises(ValueError, match="'magic' is not one of none, rag, memory"):
         reasoner.answer([Prompt("Q", mode="magic")])  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="needs the memory"):
         reasoner.answer([Prompt("Q", mode="memory")])

@@ -104,7 +104,7 @@ def test_a_long_text_is_cut_as_open_clip_cuts_it(local):
     assert torch.equal(encoder.tokenize([text]), open_clip.tokenize([text], context_length=16))
 
 
-def test_a_tokenizer_beside_the_configuration_is_used(local, tmp_path):
+def test_a_tokenizer_in_the_folder_of_the_configuration_is_used(local, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -159,7 +159,7 @@ def test_a_tag_brings_its_own_activation(monkeypatch, tmp_path):
         ({"model": "ViT-B-32", "pretrained": "no_such_tag"}, "neither a tag of the model .*openai.* nor a file"),
     ],
 )
-def test_what_cannot_be_found_is_named(fields, message):
+def test_a_missing_model_or_file_is_named(fields, message):
     with pytest.raises(ConfigError, match=message):
         locate(ClipConfig(**fields))
 

@@ -1,7 +1,11 @@
 """Reading embeddings shard by shard."""
 
+import shutil
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from support.tiny import rename_to_old_columns
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.knowledge.items import ItemStore
@@ -25,6 +29,17 @@ def test_rows_are_rows_of_the_blocks(finished, positions):
     whole = np.concatenate(list(embeddings.blocks("text")))
     rows = embeddings.rows("text", np.array(positions, np.int64))
     np.testing.assert_array_equal(rows, whole[list(positions)])
+
+
+def test_embeddings_of_version_0_1_are_read(finished, tmp_path):
+    new = Embeddings(finished.folder("embeddings"))
+    shutil.copytree(finished.folder("embeddings"), tmp_path, dirs_exist_ok=True)
+    rename_to_old_columns(tmp_path)
+    assert pq.read_schema(next(tmp_path.glob("*.parquet"))).names[1] == "picture_embedding"
+    old = Embeddings(tmp_path)
+    for kind in new.kinds:
+        np.testing.assert_array_equal([*old.blocks(kind)][1], [*new.blocks(kind)][1])
+        np.testing.assert_array_equal(old.rows(kind, np.array([3, 60])), new.rows(kind, np.array([3, 60])))
 
 
 def test_an_unfinished_stage_is_refused(tmp_path):

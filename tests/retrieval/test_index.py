@@ -84,19 +84,19 @@ def _brute_force(queries, vectors, k, mask=None):
 
 def test_flat_search_is_brute_force(built, vectors, queries):
     index = _item_index(built("Flat"))
-    positions, scores = _brute_force(queries, vectors, 10)
-    found, ids = index.search(queries, 10)
-    np.testing.assert_allclose(found, scores, atol=1e-6)
+    positions, expected = _brute_force(queries, vectors, 10)
+    scores, ids = index.search(queries, 10)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
     assert ids == [[f"item{p:04}" for p in row] for row in positions]
-    assert found.dtype == np.float32
+    assert scores.dtype == np.float32
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_every_factory_finds_most_of_the_exact_neighbours(built, vectors, queries, factory):
     index = _item_index(built(factory), **WIDE.get(factory, {"nprobe": 8}))
     exact, _ = _brute_force(queries, vectors, 10)
-    scores, found = index.nearest(queries, 10)
-    overlap = np.mean([len(np.intersect1d(f, e)) / 10 for f, e in zip(found, exact, strict=True)])
+    scores, nearest = index.nearest(queries, 10)
+    overlap = np.mean([len(np.intersect1d(n, e)) / 10 for n, e in zip(nearest, exact, strict=True)])
     assert overlap >= (0.3 if "PQ" in factory else 0.95)
     assert (np.diff(scores, axis=1) <= 0).all()
 
@@ -105,18 +105,18 @@ def test_every_factory_finds_most_of_the_exact_neighbours(built, vectors, querie
 def test_a_language_admits_its_items_only(built, vectors, queries, factory):
     index = _item_index(built(factory), **WIDE.get(factory, {"nprobe": 8}))
     mask = index.languages == b"zh-Hant"
-    _, found = index.nearest(queries, 10, "zh-Hant")
-    assert mask[found].all()
+    _, nearest = index.nearest(queries, 10, "zh-Hant")
+    assert mask[nearest].all()
     exact, _ = _brute_force(queries, vectors, 10, mask)
-    overlap = np.mean([len(np.intersect1d(f, e)) / 10 for f, e in zip(found, exact, strict=True)])
+    overlap = np.mean([len(np.intersect1d(n, e)) / 10 for n, e in zip(nearest, exact, strict=True)])
     assert overlap >= (0.3 if "PQ" in factory else 0.95)
 
 
 @pytest.mark.parametrize("factory", ["IVF8,Flat", "OPQ8_16,IVF8,PQ8x4", "HNSW16", "IVF8,SQ8,RFlat"])
-def test_a_rare_language_is_found_though_the_search_is_narrow(built, queries, factory):
+def test_a_narrow_search_still_returns_a_rare_language(built, queries, factory):
     index = _item_index(built(factory))  # nprobe 1, efSearch 16
-    _, found = index.nearest(queries, 3, "eo")
-    assert found.tolist() == [[5, -1, -1]] * len(queries)
+    _, nearest = index.nearest(queries, 3, "eo")
+    assert nearest.tolist() == [[5, -1, -1]] * len(queries)
 
 
 def test_fewer_than_k(vectors, queries):
@@ -127,16 +127,16 @@ def test_fewer_than_k(vectors, queries):
     assert np.isneginf(scores[:, 8:]).all()
 
 
-def test_an_unknown_language_is_named_with_those_there_are(built, queries):
-    with pytest.raises(ValueError, match="no knowledge item is in language 'fr'; there are: de, en, eo, zh-Hant"):
+def test_an_unknown_language_is_named_with_the_known_ones(built, queries):
+    with pytest.raises(ValueError, match="is in language 'fr'; the languages are: de, en, eo, zh-Hant"):
         _item_index(built("Flat")).search(queries, 3, "fr")
 
 
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_equal_scores_go_in_item_order(built, vectors, factory):
     index = _item_index(built(factory), **WIDE.get(factory, {"nprobe": 8}))
-    _, found = index.nearest(vectors[10:11], 40)
-    assert found[0].tolist().index(10) + 1 == found[0].tolist().index(400)
+    _, nearest = index.nearest(vectors[10:11], 40)
+    assert nearest[0].tolist().index(10) + 1 == nearest[0].tolist().index(400)
     if factory == "Flat":
         assert index.nearest(vectors[10:11], 1)[1].tolist() == [[10]]
 
@@ -150,8 +150,8 @@ def test_many_equal_items_at_the_end_of_the_list_fall_in_item_order(vectors):
 @pytest.mark.parametrize("factory", FACTORIES)
 def test_scores_of_single_items_are_those_of_the_search(built, queries, factory):
     index = _item_index(built(factory), **WIDE.get(factory, {"nprobe": 8}))
-    scores, found = index.nearest(queries, 10)
-    for query, row, positions in zip(queries, scores, found, strict=True):
+    scores, nearest = index.nearest(queries, 10)
+    for query, row, positions in zip(queries, scores, nearest, strict=True):
         np.testing.assert_allclose(index.scores(query, positions), row, atol=1e-5)
 
 
@@ -202,7 +202,7 @@ def test_an_index_above_the_cap_is_refused_before_a_vector_is_added(vectors):
         ({"gpu": True}, "this FAISS has no GPU"),
     ],
 )
-def test_what_faiss_refuses_is_said_in_one_sentence(vectors, fields, message):
+def test_a_refusal_of_faiss_is_one_sentence(vectors, fields, message):
     if fields.get("gpu") and hasattr(faiss, "StandardGpuResources"):
         pytest.skip("this FAISS has a GPU")
     with pytest.raises(ConfigError, match=message) as error:

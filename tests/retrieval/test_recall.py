@@ -53,7 +53,7 @@ def test_exact_search_over_blocks_is_brute_force(embeddings):
     assert exact_nearest(queries, [vectors[:4]], 10)[:, 4:].tolist() == [[-1] * 6] * 20
 
 
-def test_recall_is_the_share_found():
+def test_recall_is_a_share():
     exact = np.array([[1, 2, 3], [4, 5, -1]])
     assert recall(exact, exact) == 1
     assert recall(np.array([[3, 9, 8], [5, -1, -1]]), exact) == pytest.approx(2 / 5)

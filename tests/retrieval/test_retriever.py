@@ -1,6 +1,8 @@
-"""The retriever against brute force over fresh CLIP vectors."""
+"""The retriever against brute force over the CLIP vectors of all items."""
 
 import io
+import json
+import shutil
 
 import numpy as np
 import pytest
@@ -119,12 +121,30 @@ def test_a_question_alone_is_as_in_a_batch(retriever, queries):
         (Query(image(0), ""), 3, "both", None, "needs a text"),
         (Query(image(0), "text"), 0, "image", None, "k must be 1 at least, got 0"),
         (Query(image(0), "text"), 3, "colour", None, "by must be"),
-        (Query(image(0), "text"), 3, "image", "fr", "no knowledge item is in language 'fr'; there are: de, en, es"),
+        (
+            Query(image(0), "text"),
+            3,
+            "image",
+            "fr",
+            "is in language 'fr'; the languages are: de, en, es",
+        ),
     ],
 )
-def test_what_cannot_be_asked_is_said(retriever, query, k, by, language, message):
+def test_an_impossible_query_is_refused(retriever, query, k, by, language, message):
     with pytest.raises(ValueError, match=message):
         retriever.retrieve([query], k, by, language)
+
+
+def test_an_index_of_version_0_1_is_read(finished, retriever, queries, tmp_path):
+    home = tmp_path / "old"
+    shutil.copytree(finished.folder("index"), home / "index")
+    (home / "index" / "image.faiss").rename(home / "index" / "picture.faiss")
+    manifest = json.loads((home / "index" / "manifest.json").read_text())
+    manifest["extra"]["kinds"] = ["picture", "text"]
+    (home / "index" / "manifest.json").write_text(json.dumps(manifest))
+    old = Retriever(finished.model_copy(update={"root": str(home)}))
+    for by in ("image", "text", "both"):
+        assert old.retrieve(queries, 5, by) == retriever.retrieve(queries, 5, by)
 
 
 def test_a_run_without_texts_retrieves_by_image_only(make_run, queries):

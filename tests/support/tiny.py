@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 from comem_ray.artifacts import StageFolder, fingerprint, write_parquet
@@ -58,3 +59,11 @@ def write_items(folder: Path, sizes: list[int]) -> list[str]:
         ids += [r["item_id"] for r in rows]
     stage.close(units)
     return ids
+
+
+def rename_to_old_columns(folder: Path) -> None:
+    """Rewrites the shards in `folder` under the column names of version 0.1: `picture` for `image`."""
+    old = {"image": "picture", "image_embedding": "picture_embedding"}
+    for path in folder.glob("*.parquet"):
+        table = pq.read_table(path)
+        write_parquet(path, table.rename_columns([old.get(name, name) for name in table.column_names]))

@@ -79,16 +79,16 @@ def test_a_start_keeps_its_own_sizes(make_run):
     other = config.model_copy(update={"adapter": config.adapter.model_copy(update={"qformer_heads": 2})})
     second = Trainer(other)
     list(second.run())
-    said = json.loads((second.checkpoints.latest() / "adapter.json").read_text())["qformer"]
-    assert said == first.adapter.qformer.sizes
-    assert said["heads"] == 4
+    sizes = json.loads((second.checkpoints.latest() / "adapter.json").read_text())["qformer"]
+    assert sizes == first.adapter.qformer.sizes
+    assert sizes["heads"] == 4
 
 
 def test_a_step_is_reported_before_it_is_saved(make_run):
     config = make_run(checkpoint_every=1)
     running = Trainer(config).run()
     assert [next(running).step, next(running).step] == [1, 2]
-    assert Trainer(config).checkpoints.done() == 1  # killed while step 2 is logged, it is done again
+    assert Trainer(config).checkpoints.latest_step() == 1  # killed while step 2 is logged, it is done again
     assert next(Trainer(config).run()).step == 2
 
 
@@ -110,7 +110,7 @@ def test_divergence_stops_the_run_and_names_the_last_good_checkpoint(make_run):
 
 def test_a_run_of_another_configuration_is_not_continued(make_run):
     list(Trainer(make_run()).run())
-    with pytest.raises(ArtifactError, match=r"training: there .*0\.001.*now .*0\.002"):
+    with pytest.raises(ArtifactError, match=r"training: stored .*0\.001.*now .*0\.002"):
         list(Trainer(make_run(learning_rate=2e-3)).run())
 
 
@@ -123,8 +123,8 @@ def test_order_of_the_data():
         assert sorted(order) == list(range(10))
         assert len([1 for a, b in pairwise(order) if sets[a] != sets[b]]) == 3  # sets stay whole
     assert epoch_order(10, 1, 0, sets) != epoch_order(10, 1, 1, sets)
-    seen = Counter(i for step in range(5) for i in batch_of(step, 10, 4, seed=1))
-    assert set(seen.values()) == {2}  # five steps of four are two epochs of ten
+    counts = Counter(i for step in range(5) for i in batch_of(step, 10, 4, seed=1))
+    assert set(counts.values()) == {2}  # five steps of four are two epochs of ten
     batch = batch_of(3, 10, 4, 1)
     assert sorted(i for rank in range(3) for i in share_of(batch, rank, 3)) == sorted(batch)
     assert [steps_of(10, 4, 2, None), steps_of(10, 4, 2, 3), steps_of(3, 16, 1, None)] == [5, 3, 1]

@@ -20,8 +20,8 @@ from comem_ray.training.objective import Objective
 
 
 def sample(i: int, items: int, answer: str) -> Sample:
-    shown = [(f"Item {i}.{k}: " + "text " * (k + i), image(10 * i + k, 40 + 8 * k, 44)) for k in range(items)]
-    return Sample(str(i), f"Question {i}?", image(100 + i) if i % 3 else None, shown, answer)
+    pairs = [(f"Item {i}.{k}: " + "text " * (k + i), image(10 * i + k, 40 + 8 * k, 44)) for k in range(items)]
+    return Sample(str(i), f"Question {i}?", image(100 + i) if i % 3 else None, pairs, answer)
 
 
 SAMPLES = [
@@ -45,11 +45,11 @@ def objective(request, make_config):
 
 
 def gradients(objective) -> dict[str, torch.Tensor]:
-    found = {}
+    result = {}
     for name, parameter in trainable_parameters(objective.encoder.adapter).items():
-        found[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        result[name] = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
         parameter.grad = None
-    return found
+    return result
 
 
 def close(got: dict, want: dict) -> None:

@@ -1,4 +1,4 @@
-"""What stops a run before it costs anything."""
+"""All that would stop a run is refused before it costs anything."""
 
 import pytest
 from support.tiny import write_items
@@ -6,7 +6,7 @@ from support.tiny_training import write_samples
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import ConfigError
-from comem_ray.training.runs import checked
+from comem_ray.training.runs import check_run
 
 
 @pytest.fixture
@@ -22,31 +22,31 @@ def make_run(make_config, tmp_path):
     return make
 
 
-def test_a_run_that_can_begin(make_run, tmp_path):
-    checkpoints, steps = checked(make_run(tmp_path / "adapter", epochs=3, global_batch=4))
-    assert checkpoints.done() == 0
+def test_a_run_that_can_start(make_run, tmp_path):
+    checkpoints, steps = check_run(make_run(tmp_path / "adapter", epochs=3, global_batch=4))
+    assert checkpoints.latest_step() == 0
     assert steps == 7  # 30 samples in whole batches of 4
 
 
-def test_an_adapter_of_other_making_is_not_overwritten(make_run, tmp_path):
+def test_an_adapter_of_another_run_is_not_overwritten(make_run, tmp_path):
     (tmp_path / "adapter").mkdir()
     with pytest.raises(ArtifactError, match="holds an adapter that this run did not make"):
-        checked(make_run(tmp_path / "adapter"))
+        check_run(make_run(tmp_path / "adapter"))
 
 
 @pytest.mark.parametrize(
-    ("fields", "error", "said"),
+    ("fields", "error", "message"),
     [
         ({"data": "nowhere"}, ArtifactError, "holds no training sample: run jobs.synthesize"),
-        ({"start": "nowhere"}, ConfigError, "is no adapter folder"),
+        ({"start": "nowhere"}, ConfigError, "is not an adapter folder"),
         ({"validation": {"data": "nowhere"}}, ArtifactError, "holds no training sample"),
     ],
 )
-def test_what_is_missing_is_named(make_run, fields, error, said):
-    with pytest.raises(error, match=said):
-        checked(make_run(**fields))
+def test_missing_data_is_named(make_run, fields, error, message):
+    with pytest.raises(error, match=message):
+        check_run(make_run(**fields))
 
 
-def test_no_section(make_config):
+def test_a_missing_section_is_named(make_config):
     with pytest.raises(ConfigError, match="field training"):
-        checked(make_config())
+        check_run(make_config())

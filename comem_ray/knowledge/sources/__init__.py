@@ -1,13 +1,13 @@
 """Readers of the sources of a knowledge base: WIT TSV, wit_base parquet, and JSONL beside a folder of images.
 
-A source file is cut into chunks of rows by a streaming reader (`chunks`), each chunk is parsed on its own, and every
-row of a source has exactly one fate: it becomes an item, it is rejected with a reason, or it repeats an earlier row.
+A streaming reader (`chunks`) cuts a source file into chunks of rows, and each chunk is parsed on its own. Every row of
+a source has exactly one outcome: it becomes an item, it is rejected with a reason, or it repeats an earlier row.
 Reason codes of rejected rows:
 
     source    source_empty, source_unreadable (retryable), header_missing, header_columns, parquet_corrupt,
-              parquet_columns, gz_truncated, gz_corrupt: what could be read before it is kept, the break is one row
+              parquet_columns, gz_truncated, gz_corrupt: the rows before the break are kept, the break is one row
     row       empty_line, column_count, unclosed_quote, row_too_long, bad_utf8, nul_byte, json_invalid, json_type,
               no_text, no_image
-    image   image_... (comem_ray.knowledge.images), image_data_uri, image_missing (retryable), image_outside,
+    image     image_... (comem_ray.knowledge.images), image_data_uri, image_missing (retryable), image_outside,
               fetch_... (comem_ray.knowledge.fetch)
 """

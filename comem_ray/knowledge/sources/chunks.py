@@ -1,7 +1,7 @@
-"""Chunks: a source file cut into numbered batches of rows, each of which can be parsed on its own and far away.
+"""Chunks: a source file cut into numbered batches of rows. Any process can parse a batch, without the others.
 
-One chunk makes one unit of the items stage. The digest of a chunk says what its rows were, whatever the file's format.
-Knows nothing of duplicates, images or Ray.
+One chunk makes one unit of the items stage. The digest of a chunk identifies its rows, in any file format. Knows
+nothing of duplicates, images or Ray.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from comem_ray.knowledge.sources.files import SourceFile
 from comem_ray.knowledge.sources.rows import ParsedRow, Row
 
 FORMATS = {"wit_tsv": wit_tsv, "wit_parquet": wit_parquet, "jsonl": jsonl}
-RULES = 1  # counts up whenever the same file would be cut or parsed in another way
+RULES = 1  # version of the reading rules: one more whenever a file would be cut or parsed in another way
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A batch of rows; `first_row` is the number of its first row in the file, counted from 0."""
+    """A batch of rows; `first_row` is the number of its first row in the file, from 0."""
 
     number: int
     first_row: int
@@ -31,7 +31,7 @@ class Chunk:
 
 
 def read_chunks(file: SourceFile, rows: int) -> Iterator[Chunk]:
-    """Streams a file in chunks of at most `rows` rows. Never raises for what the file holds."""
+    """Streams a file in chunks of at most `rows` rows. Damaged content makes rejected rows, never an exception."""
     first_row = 0
     for number, batch in enumerate(FORMATS[file.format].read(Path(file.path), rows)):
         yield Chunk(number, first_row, batch)
@@ -39,12 +39,12 @@ def read_chunks(file: SourceFile, rows: int) -> Iterator[Chunk]:
 
 
 def parse_batch(format: str, batch: pa.RecordBatch) -> list[ParsedRow]:
-    """The rows of a chunk's batch: each as it stood in the file, and what became of it."""
+    """The rows of a chunk's batch: the bytes of each in the file, with the Row or the RowFault made of them."""
     return list(FORMATS[format].parse(batch))
 
 
 def rows_digest(rows: list[ParsedRow]) -> str:
-    """SHA-256 (hex) of the rows of a chunk: their bytes, what they were taken for, and images they carry."""
+    """SHA-256 (hex) of the rows of a chunk: their bytes, their item ids or faults, and the images in them."""
     digest = hashlib.sha256()
     for raw, row in rows:
         digest.update(b"%d:" % len(raw) + raw)
@@ -55,7 +55,7 @@ def rows_digest(rows: list[ParsedRow]) -> str:
 
 
 def to_bytes(batch: pa.RecordBatch) -> bytes:
-    """A batch as Arrow IPC bytes, to travel between processes."""
+    """A batch as Arrow IPC bytes, to send it to another process."""
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -63,6 +63,6 @@ def to_bytes(batch: pa.RecordBatch) -> bytes:
 
 
 def from_bytes(data: bytes | pa.Buffer) -> pa.RecordBatch:
-    """The batch that `to_bytes` wrote."""
+    """The batch of the bytes that `to_bytes` made."""
     with pa.ipc.open_stream(data) as reader:
         return reader.read_next_batch()

@@ -1,4 +1,4 @@
-"""Chunks of the line formats: record batches of rows as they stood in the file, with the faults found so far.
+"""Chunks of the line formats: record batches of rows as they are in the file, with the faults that reading found.
 
 Knows nothing of columns or JSON.
 """
@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 
 from comem_ray.knowledge.sources.lines import RAW_BYTES
-from comem_ray.knowledge.sources.rows import Fault
+from comem_ray.knowledge.sources.rows import RowFault
 
-FramedRow = tuple[bytes, Fault | None]
-"""The bytes of a row and what is wrong with it, as far as that can be seen without parsing it."""
+FramedRow = tuple[bytes, RowFault | None]
+"""The bytes of a row, with its fault if reading alone finds one."""
 
 CHUNK_BYTES = 64 * 2**20  # a chunk ends at its last row or here, whichever comes first
 SCHEMA = pa.schema(
     [
         pa.field("raw", pa.binary(), nullable=False),
-        pa.field("fault", pa.string()),  # the reason, null where there is no fault
+        pa.field("fault", pa.string()),  # the reason, null without a fault
         pa.field("detail", pa.string()),
         pa.field("retryable", pa.bool_()),
     ]
@@ -41,21 +41,21 @@ def batches(rows: Iterator[FramedRow], limit: int, metadata: Mapping[str, str]) 
         yield _batch(held, schema)
 
 
-def fault_batch(fault: Fault) -> pa.RecordBatch:
-    """A chunk of one row that says what broke."""
+def fault_batch(fault: RowFault) -> pa.RecordBatch:
+    """A chunk of one row, which holds `fault`."""
     return _batch([(b"", fault)], SCHEMA)
 
 
 def is_framed(batch: pa.RecordBatch) -> bool:
-    """Whether a batch is one of this module's."""
+    """Whether this module made the batch."""
     return batch.schema.names == SCHEMA.names
 
 
 def rows_of(batch: pa.RecordBatch) -> Iterator[FramedRow]:
-    """The rows that went into a batch."""
+    """The rows of a batch, as they went into `batches`."""
     raws, reasons, details, retryables = (column.to_pylist() for column in batch.columns)
     for raw, reason, detail, retryable in zip(raws, reasons, details, retryables, strict=True):
-        yield raw, None if reason is None else Fault(reason, detail, retryable)
+        yield raw, None if reason is None else RowFault(reason, detail, retryable)
 
 
 def _batch(rows: list[FramedRow], schema: pa.Schema) -> pa.RecordBatch:

@@ -1,6 +1,6 @@
-"""The bytes of a row's image: carried by the row, in a data URI, in a file below the source's folder, or by URL.
+"""The bytes of a row's image: from the row itself, a data URI, a file below the source's folder, or a URL.
 
-A path that leads out of the folder (.., an absolute path, a symbolic link) is refused. Decodes nothing.
+A path that leads out of the folder (.., an absolute path, a symbolic link) is refused. Decodes no image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def image_bytes(image: str | bytes, folder: Path, fetcher: Fetcher, max_bytes: int) -> bytes:
-    """Loads what `image` of a Row refers to. Raises ImageError (FetchError where it is a URL)."""
+    """The bytes that `image` of a Row refers to. Raises ImageError, FetchError for a URL."""
     if isinstance(image, bytes):
         return image
     if image[:5].lower() == "data:":
@@ -31,13 +31,13 @@ def image_bytes(image: str | bytes, folder: Path, fetcher: Fetcher, max_bytes: i
 def _data_uri(uri: str) -> bytes:
     head, comma, body = uri.partition(",")
     if not comma:
-        raise ImageError("image_data_uri", "a data URI without a comma")
+        raise ImageError("image_data_uri", "the data URI has no comma")
     try:
         if head.lower().endswith(";base64"):
             return base64.b64decode("".join(urllib.parse.unquote(body).split()), validate=True)
         return urllib.parse.unquote_to_bytes(body)
     except (binascii.Error, ValueError) as error:
-        raise ImageError("image_data_uri", "the data URI is not base64 as it says") from error
+        raise ImageError("image_data_uri", "the data URI declares base64, but its data is not") from error
 
 
 def _file(name: str, folder: Path, max_bytes: int) -> bytes:
@@ -47,7 +47,7 @@ def _file(name: str, folder: Path, max_bytes: int) -> bytes:
         if not path.is_relative_to(root):
             raise ImageError("image_outside", "the path leads out of the source's folder of images")
         if not path.is_file():
-            raise ImageError("image_missing", "there is no such file in the source's folder of images", True)
+            raise ImageError("image_missing", "the source's folder of images has no such file", True)
         size = path.stat().st_size
         if size > max_bytes:
             raise ImageError("image_too_many_bytes", f"{size:,} bytes, the limit is {max_bytes:,}")

@@ -1,9 +1,9 @@
-"""JSONL beside a folder of images: one object a line.
+"""JSONL with a folder of images: one object per line.
 
     {"image": path, URL or data URI, "title": ..., "text": ..., "language": ..., "page_url": ..., "image_url": ...}
 
-"description" stands for "text". All are strings or null; an item needs an image ("image" or "image_url") and a title
-or a text. Other fields are ignored. Knows nothing of files on disk: paths are resolved where images are loaded.
+"description" may stand for "text". All are strings or null. An item needs an image ("image" or "image_url"), and a
+title or a text. Other fields are ignored. Opens no image: paths are resolved when images are loaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from comem_ray.knowledge.sources.framed import batches, rows_of
 from comem_ray.knowledge.sources.lines import Line, read_lines
-from comem_ray.knowledge.sources.rows import Fault, ParsedRow, Row, make_row
+from comem_ray.knowledge.sources.rows import ParsedRow, Row, RowFault, make_row
 
 FIELDS = ("image", "title", "text", "description", "language", "page_url", "image_url")
 
@@ -27,7 +27,7 @@ def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
-    """The rows of a chunk: each as it stood in the file, and what became of it."""
+    """The rows of a chunk: the bytes of each in the file, with the Row or the RowFault made of them."""
     for raw, fault in rows_of(batch):
         yield raw, fault or _row(raw)
 
@@ -38,23 +38,23 @@ def _lines(path: Path) -> Iterator[Line]:
         empty = False
         yield line
     if empty:
-        yield b"", Fault("source_empty", "the file is empty")
+        yield b"", RowFault("source_empty", "the file is empty")
 
 
-def _row(raw: bytes) -> Row | Fault:
+def _row(raw: bytes) -> Row | RowFault:
     if not raw.strip():
-        return Fault("empty_line", "the line is empty")
+        return RowFault("empty_line", "the line is empty")
     try:
         data = json.loads(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        return Fault("bad_utf8", f"byte {error.start} is no UTF-8")
+        return RowFault("bad_utf8", f"byte {error.start} is not UTF-8")
     except (ValueError, RecursionError):
-        return Fault("json_invalid", "the line is not JSON")
+        return RowFault("json_invalid", "the line is not JSON")
     if not isinstance(data, dict):
-        return Fault("json_type", f"a JSON {type(data).__name__}, wanted an object")
+        return RowFault("json_type", f"the line is a JSON {type(data).__name__}, wanted an object")
     for name in FIELDS:
         if not isinstance(data.get(name), str | None):
-            return Fault("json_type", f"field {name} is a {type(data[name]).__name__}, wanted a string or null")
+            return RowFault("json_type", f"field {name} is a {type(data[name]).__name__}, wanted a string or null")
     return make_row(
         language=data.get("language"),
         title=data.get("title"),

@@ -1,7 +1,7 @@
-"""A source row and what becomes of it: a `Row` that can be an item, or a `Fault` that says why it cannot.
+"""The outcome of parsing a source row: a `Row` that can be an item, or a `RowFault` that says why it cannot.
 
-Holds the rule of an item's text ("{title}: {description}", cut at MAX_TEXT_CHARS) and of its identity (a digest of
-language, page, image, title and text). Knows no file format, and looks at no pixel.
+Holds the rules of an item's text ("{title}: {description}", cut at MAX_TEXT_CHARS) and of its identity (a digest of
+language, page, image, title and text). Knows no file format, and reads no pixel.
 """
 
 from __future__ import annotations
@@ -17,10 +17,9 @@ UNKNOWN_LANGUAGE = "und"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row with all that an item needs but its pixels.
+    """A row with all that an item needs, except the pixels.
 
-    `image` is the bytes themselves, or a reference: an http(s) URL, a data URI, or a path below the source's folder
-    of images.
+    `image` is bytes, or a reference: an http(s) URL, a data URI, or a path below the source's folder of images.
     """
 
     item_id: str
@@ -33,16 +32,16 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
-    """Why a row makes no item: a reason code and a sentence. `retryable` where a later run may succeed."""
+class RowFault:
+    """Why a row makes no item: a reason code and a sentence. `retryable`: a later run may succeed."""
 
     reason: str
     detail: str
     retryable: bool = False
 
 
-ParsedRow = tuple[bytes, Row | Fault]
-"""A row as it stood in its file, and what became of it."""
+ParsedRow = tuple[bytes, Row | RowFault]
+"""The bytes of a row in its file, with the Row or the RowFault made of them."""
 
 
 def make_row(
@@ -53,8 +52,8 @@ def make_row(
     page_url: str | None,
     image_url: str | None,
     image: str | bytes | None,
-) -> Row | Fault:
-    """Joins the fields of a source row. `image_url` is kept in the item only where it is http(s)."""
+) -> Row | RowFault:
+    """Joins the fields of a source row. The item keeps `image_url` only if it is http(s)."""
     language, title, description = _clean(language), _clean(title), _clean(description)
     page_url, image_url = _clean(page_url), _clean(image_url)
     if isinstance(image, str):
@@ -62,18 +61,18 @@ def make_row(
     image = image or image_url
     text = (f"{title}: {description}" if title and description else title or description)[:MAX_TEXT_CHARS]
     if not text:
-        return Fault("no_text", "neither a title nor a description")
+        return RowFault("no_text", "the row has neither a title nor a description")
     if not image:
-        return Fault("no_image", "no image: neither bytes nor a URL nor a path")
+        return RowFault("no_image", "the row has no image: neither bytes nor a URL nor a path")
     language = language or UNKNOWN_LANGUAGE
     reference = image_url or (image if isinstance(image, str) else "sha256:" + hashlib.sha256(image).hexdigest())
     identity = "\0".join((language, page_url, reference, title, text))
     if identity.count("\0") != 4:
-        return Fault("nul_byte", "a NUL character in a field")
+        return RowFault("nul_byte", "a field holds a NUL character")
     try:
         item_id = hashlib.blake2b(identity.encode(), digest_size=ID_BYTES).hexdigest()
     except UnicodeEncodeError:
-        return Fault("bad_utf8", "half of a surrogate pair in a field")
+        return RowFault("bad_utf8", "a field holds half of a surrogate pair")
     web = image_url if image_url.lower().startswith(("http://", "https://")) else None
     return Row(item_id, language, title, text, page_url or None, web, image)
 

@@ -1,7 +1,7 @@
-"""The first pass: which chunks a source file has, and which of its rows repeat an earlier row.
+"""The first pass over the source files: their chunks, and the rows that repeat an earlier row.
 
-A scan streams one file and keeps 12 bytes a row (the item's identity), so that 37 million rows fit into a driver. It
-is saved beside the items and taken again while the file's size and times are unchanged. Looks at no image.
+A scan streams one file and keeps 12 bytes per row (the item's identity), so that a driver can hold 37 million rows. It
+is saved next to the items, and used again while the file's size and times are unchanged. Reads no image.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from comem_ray.knowledge.sources.chunks import RULES, parse_batch, read_chunks, 
 from comem_ray.knowledge.sources.files import SourceFile
 from comem_ray.knowledge.sources.rows import ID_BYTES, Row
 
-NO_ITEM = bytes(ID_BYTES)  # stands for a row that is rejected already
+NO_ITEM = bytes(ID_BYTES)  # the identity of a rejected row
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,26 @@ class Unit:
 
 
 def saved_scan(file: SourceFile, rows: int, folder: Path) -> Scan | None:
-    """The scan of an earlier run in `folder`; None where there is none of this file as it is now."""
-    return _load(_path(file, folder), _made_of(file, rows))
+    """The scan of an earlier run in `folder`; None if there is none, or the file has changed since."""
+    return _load(_path(file, folder), _file_state(file, rows))
 
 
 def scan(file: SourceFile, rows: int, folder: Path) -> Scan:
     """Scans `file` in chunks of `rows` rows and saves the scan in `folder`."""
-    made_of = _made_of(file, rows)
+    state = _file_state(file, rows)
     identities = bytearray()
     chunks: list[tuple[int, str]] = []
-    lasting = True
+    reusable = True
     for chunk in read_chunks(file, rows):
         parsed = parse_batch(file.format, chunk.batch)
         for _, row in parsed:
             identities += bytes.fromhex(row.item_id) if isinstance(row, Row) else NO_ITEM
-            # A read error may be gone in the next run, though the file looks the same from outside.
-            lasting = lasting and (isinstance(row, Row) or row.reason != "source_unreadable")
+            # A read error may be gone in the next run, though the file's size and times are the same.
+            reusable = reusable and (isinstance(row, Row) or row.reason != "source_unreadable")
         chunks.append((len(parsed), rows_digest(parsed)))
-    done = Scan(np.frombuffer(bytes(identities), np.uint8).reshape(-1, ID_BYTES), chunks)
-    _save(_path(file, folder), done, made_of if lasting else {})
-    return done
+    result = Scan(np.frombuffer(bytes(identities), np.uint8).reshape(-1, ID_BYTES), chunks)
+    _save(_path(file, folder), result, state if reusable else {})
+    return result
 
 
 def units(files: Sequence[SourceFile], scans: Sequence[Scan]) -> list[list[Unit]]:
@@ -74,9 +74,9 @@ def units(files: Sequence[SourceFile], scans: Sequence[Scan]) -> list[list[Unit]
 
 
 def repeated(identities: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """For each (rows, 12) uint8 array a bool array (rows,): true where an earlier row, in order, has the same identity.
+    """For each (rows, 12) uint8 array a bool array (rows,): true if an earlier row, in order, has the same identity.
 
-    Rows of zeros repeat nothing. Takes about 40 bytes a row while it runs.
+    Rows of zeros repeat nothing. Takes about 40 bytes per row while it runs.
     """
     everything = np.concatenate([np.zeros((0, ID_BYTES), np.uint8), *identities])
     # Compared as one 8-byte and one 4-byte number; lexsort is stable, so equal rows stay in order.
@@ -103,7 +103,7 @@ def _path(file: SourceFile, folder: Path) -> Path:
     return folder / f"{file.number:04d}.npz"
 
 
-def _made_of(file: SourceFile, rows: int) -> dict[str, Any]:
+def _file_state(file: SourceFile, rows: int) -> dict[str, Any]:
     try:
         status = os.stat(file.path)
     except OSError:
@@ -112,22 +112,22 @@ def _made_of(file: SourceFile, rows: int) -> dict[str, Any]:
     return {"rules": RULES, "path": file.path, "format": file.format, "rows": rows, "size": status.st_size, "at": times}
 
 
-def _load(path: Path, made_of: dict[str, Any]) -> Scan | None:
+def _load(path: Path, state: dict[str, Any]) -> Scan | None:
     try:
         with np.load(path) as saved:
             about = json.loads(saved["about"].tobytes())
-            if not made_of or about["made_of"] != made_of:
+            if not state or about["made_of"] != state:
                 return None
             return Scan(saved["identities"], [(rows, digest) for rows, digest in about["chunks"]])
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # none yet, or a damaged one: it is made anew
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or damaged
         return None
 
 
-def _save(path: Path, done: Scan, made_of: dict[str, Any]) -> None:
-    about = np.frombuffer(json.dumps({"made_of": made_of, "chunks": done.chunks}).encode(), np.uint8)
+def _save(path: Path, result: Scan, state: dict[str, Any]) -> None:
+    about = np.frombuffer(json.dumps({"made_of": state, "chunks": result.chunks}).encode(), np.uint8)
 
     def write(temporary: Path) -> None:
         with open(temporary, "wb") as file:
-            np.savez(file, identities=done.identities, about=about)
+            np.savez(file, identities=result.identities, about=about)
 
     write_atomic(path, write)

@@ -1,9 +1,9 @@
-"""Parquet in the shape of `wikimedia/wit_base`: image bytes, and a struct of lists with one entry a language.
+"""Parquet in the shape of `wikimedia/wit_base`: image bytes, and a struct of lists with one entry per language.
 
-A parquet row with n entries in `wit_features` is n source rows, so up to n items that share one image (at least one
-source row: without entries it is rejected). Its image is `image.bytes`, else what `image_url` names, else the file
-`image.path` below the source's folder. Row groups are read one by one: a damaged one is one rejected row, and the next
-is read again. A column that is missing counts as empty; a file without `wit_features` is one rejected row.
+A parquet row with n entries in `wit_features` is n source rows, so up to n items that share one image. Without entries
+it is one source row, which is rejected. The image is `image.bytes`, else that of `image_url`, else the file
+`image.path` below the source's folder. Row groups are read one by one: a damaged one is one rejected row, and reading
+goes on with the next. A missing column counts as empty; a file without `wit_features` is one rejected row.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from comem_ray.knowledge.sources.framed import CHUNK_BYTES, fault_batch, is_framed, rows_of
-from comem_ray.knowledge.sources.rows import Fault, ParsedRow, make_row
+from comem_ray.knowledge.sources.rows import ParsedRow, RowFault, make_row
 
 COLUMNS = ("image", "image_url", "wit_features")
-_READ_ROWS = 64  # parquet rows taken from the file at a time
+_READ_ROWS = 64  # parquet rows read at a time
 TEXTS = ("language", "page_url", "page_title", "context_page_description", "context_section_description")
 
 
 def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
-    """The chunks of a file, each of at most `rows` source rows (more only where one parquet row has more)."""
+    """The chunks of a file, each of at most `rows` source rows (more only if a single parquet row has more)."""
     try:
-        # Read through a small buffer: by default a whole column of a row group, all its images, comes at once.
+        # A small buffer: by default a whole column of a row group, with all its images, is read at once.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
     except (pa.ArrowException, OSError) as error:
         yield fault_batch(_broken(error, "the file is not parquet, or its footer is damaged"))
@@ -37,14 +37,14 @@ def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
         columns = [name for name in COLUMNS if name in file.schema_arrow.names]
         if not _has_entries(file.schema_arrow):
             wanted = "wit_features, a struct of lists with a list named language"
-            yield fault_batch(Fault("parquet_columns", f"the file has no column {wanted}"))
+            yield fault_batch(RowFault("parquet_columns", f"the file has no column {wanted}"))
             return
         for group in range(file.num_row_groups):
             yield from _group(file, group, columns, rows)
 
 
 def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
-    """The source rows of a chunk: each as JSON without its pixels, and what became of it."""
+    """The source rows of a chunk: each as JSON without its pixels, with the Row or the RowFault made of it."""
     if is_framed(batch):
         for raw, fault in rows_of(batch):
             assert fault is not None
@@ -54,7 +54,7 @@ def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
         try:
             (row,) = batch.slice(n, 1).to_pylist()
         except UnicodeDecodeError:
-            yield from [(b"", Fault("bad_utf8", "a text of the parquet row is no UTF-8"))] * count
+            yield from [(b"", RowFault("bad_utf8", "a text of the parquet row is not UTF-8"))] * count
             continue
         yield from _rows(row)
 
@@ -67,7 +67,7 @@ def count_rows(batch: pa.RecordBatch) -> int:
 def _group(file: pq.ParquetFile, group: int, columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
     held: list[pa.RecordBatch] = []
     taken = size = 0
-    fault: Fault | None = None
+    fault: RowFault | None = None
     batches = file.iter_batches(_READ_ROWS, row_groups=[group], columns=columns, use_threads=False)
     while True:
         try:
@@ -89,11 +89,11 @@ def _group(file: pq.ParquetFile, group: int, columns: list[str], rows: int) -> I
         yield fault_batch(fault)
 
 
-def _broken(error: Exception, detail: str) -> Fault:
-    # The system's own errors carry a number; pyarrow also raises bare OSErrors for damaged bytes.
+def _broken(error: Exception, detail: str) -> RowFault:
+    # The system's errors have a number; pyarrow raises OSErrors without one for damaged bytes.
     if isinstance(error, OSError) and error.errno:
-        return Fault("source_unreadable", f"the file cannot be read: {error.strerror}", True)
-    return Fault("parquet_corrupt", detail)
+        return RowFault("source_unreadable", f"the file cannot be read: {error.strerror}", True)
+    return RowFault("parquet_corrupt", detail)
 
 
 def _has_entries(schema: pa.Schema) -> bool:
@@ -122,7 +122,7 @@ def _rows(row: dict[str, Any]) -> Iterator[ParsedRow]:
     for entry in _entries(row["wit_features"]):
         raw = json.dumps({"image_url": url, **entry}, ensure_ascii=True, default=str).encode()
         if not all(isinstance(value, str | None) for value in (url, path, *entry.values())):
-            yield raw, Fault("parquet_columns", "a text field holds something else than text")
+            yield raw, RowFault("parquet_columns", "a text field holds a value that is not text")
             continue
         section = (entry.get("context_section_description") or "").strip()
         made = make_row(
@@ -137,7 +137,7 @@ def _rows(row: dict[str, Any]) -> Iterator[ParsedRow]:
 
 
 def _entries(features: Any) -> list[dict[str, Any]]:
-    """One dictionary of the used texts a language entry; one empty one where there is no entry."""
+    """The used texts of each language entry; one empty dictionary without entries."""
     if isinstance(features, dict):
         count = len(features.get("language") or ())
         columns = {name: features.get(name) or [] for name in TEXTS}

@@ -1,13 +1,13 @@
-r"""WIT's TSV: a header row, 17 columns split by tabs, quotes around a field where the writer thought them needed.
+r"""WIT's TSV: a header row, 17 columns split by tabs, and quotes around some fields.
 
-A row is a physical line. A field that starts and ends with a double quote is unquoted ("" inside stands for "); any
-other quote is an ordinary character. Where the count of columns is wrong, the line is split again with tabs inside
-quoted fields taken as text. A line whose last field opens a quote and does not close it is joined with the lines behind
-it, up to MAX_JOINED_LINES and MAX_JOINED_BYTES, until the quote is closed and the columns are complete; if that never
-comes, or a line complete by itself comes first, nothing is joined and every line stands for itself again.
+A row is a physical line. A field that starts and ends with a double quote is unquoted ("" inside stands for "). Any
+other quote is an ordinary character. If the count of columns is wrong, the line is split again, with tabs inside quoted
+fields taken as text. A line whose last field opens a quote without closing it is joined with the following lines, up to
+MAX_JOINED_LINES and MAX_JOINED_BYTES, until the quote is closed and the columns are complete. If that never happens, or
+a line that is complete by itself comes first, nothing is joined: every line is a row of its own.
 
-Empty lines, wrong counts of columns, bad UTF-8 and NUL bytes each make one rejected row. Column order is the header's,
-further columns are ignored, a file without the header is one rejected row.
+Empty lines, wrong counts of columns, bad UTF-8 and NUL bytes each make one rejected row. The header gives the order of
+the columns. Further columns are ignored. A file without the header is one rejected row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import pyarrow as pa
 
 from comem_ray.knowledge.sources.framed import FramedRow, batches, rows_of
 from comem_ray.knowledge.sources.lines import Line, read_lines
-from comem_ray.knowledge.sources.rows import Fault, ParsedRow, Row, make_row
+from comem_ray.knowledge.sources.rows import ParsedRow, Row, RowFault, make_row
 
 COLUMNS = (
     "language",
@@ -62,28 +62,28 @@ def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
 
 
 def parse(batch: pa.RecordBatch) -> Iterator[ParsedRow]:
-    """The rows of a chunk: each as it stood in the file, and what became of it."""
+    """The rows of a chunk: the bytes of each in the file, with the Row or the RowFault made of them."""
     header = json.loads(batch.schema.metadata[b"columns"]) if b"columns" in (batch.schema.metadata or {}) else []
-    place = {name: header.index(name) for name in COLUMNS if name in header}
+    columns = {name: header.index(name) for name in COLUMNS if name in header}
     for raw, fault in rows_of(batch):
-        yield raw, fault or _row(raw, len(header), place)
+        yield raw, fault or _row(raw, len(header), columns)
 
 
-def _header_fault(line: bytes, header: list[str]) -> Fault | None:
+def _header_fault(line: bytes, header: list[str]) -> RowFault | None:
     missing = [name for name in COLUMNS if name not in header]
     if not line:
-        return Fault("source_empty", "the file is empty or starts with an empty line, wanted a header row")
+        return RowFault("source_empty", "the file is empty or starts with an empty line, wanted a header row")
     if len(missing) == len(COLUMNS):
-        return Fault("header_missing", f"the first line must name the {len(COLUMNS)} columns of WIT, split by tabs")
+        return RowFault("header_missing", f"the first line must name the {len(COLUMNS)} columns of WIT, split by tabs")
     if missing or len(header) > MAX_COLUMNS:
-        return Fault(
-            "header_columns", f"{len(header)} columns in the header row, lacking: {', '.join(missing) or 'none'}"
+        return RowFault(
+            "header_columns", f"the header row has {len(header)} columns, missing: {', '.join(missing) or 'none'}"
         )
     return None
 
 
 def _framed(lines: Iterator[Line], width: int) -> Iterator[FramedRow]:
-    """Rows out of lines. Lines that were looked at in vain wait in `ahead`."""
+    """Rows made of lines. Lines that were read ahead, but not joined, wait in `ahead`."""
     ahead: deque[Line] = deque()
     while True:
         line = ahead.popleft() if ahead else next(lines, None)
@@ -112,7 +112,7 @@ def _closed_row(raw: bytes, width: int) -> bool:
 
 
 def _join(raw: bytes, lines: Iterator[Line], ahead: deque[Line], width: int) -> bytes | None:
-    """The row that `raw` begins, its lines taken out of `ahead`; None, with all lines left in `ahead`, if none does."""
+    """The row that starts with `raw`, its lines removed from `ahead`; None, with `ahead` complete, if there is none."""
     joined = raw
     for taken in range(1, MAX_JOINED_LINES):
         while len(ahead) < taken:
@@ -131,15 +131,17 @@ def _join(raw: bytes, lines: Iterator[Line], ahead: deque[Line], width: int) -> 
     return None
 
 
-def _width_fault(raw: bytes, width: int) -> Fault | None:
+def _width_fault(raw: bytes, width: int) -> RowFault | None:
     count = raw.count(b"\t") + 1
     if not raw:
-        return Fault("empty_line", "the line is empty")
+        return RowFault("empty_line", "the line is empty")
     if count == width:
-        return None  # a quote that never closes, in a row that is whole: an ordinary character
+        return None  # a quote that is never closed, in a complete row: an ordinary character
     if _quote_aware(raw, width)[1]:
-        return Fault("unclosed_quote", f"{count} columns and a quote that is never closed, wanted {width} columns")
-    return Fault("column_count", f"{count} columns, the header has {width}")
+        return RowFault(
+            "unclosed_quote", f"{count} columns and a quote that is never closed, the header has {width} columns"
+        )
+    return RowFault("column_count", f"the line has {count} columns, the header {width}")
 
 
 def _unclosed(field: bytes) -> bool:
@@ -154,7 +156,7 @@ def _quote_aware(raw: bytes, width: int) -> tuple[list[bytes], bool]:
         if quoted := _QUOTED.match(raw, position):
             end = quoted.end()
         else:
-            end = raw.find(b"\t", position) % (len(raw) + 1)  # the end where there is no further tab
+            end = raw.find(b"\t", position) % (len(raw) + 1)  # the end if no tab follows
             opens = opens or (raw.startswith(b'"', position) and raw.count(b'"', position) % 2 == 1)
         fields.append(raw[position:end])
         if end == len(raw):
@@ -172,23 +174,23 @@ def split(raw: bytes, width: int) -> list[bytes]:
 
 
 def unquote(field: bytes) -> bytes:
-    """The field without the quotes that enclose it, doubled quotes inside made single; as it is where none do."""
+    """The field without enclosing quotes, and doubled quotes inside made single; unchanged without enclosing quotes."""
     if len(field) >= 2 and field.startswith(b'"') and field.endswith(b'"'):
         return field[1:-1].replace(b'""', b'"')
     return field
 
 
-def _row(raw: bytes, width: int, place: dict[str, int]) -> Row | Fault:
+def _row(raw: bytes, width: int, columns: dict[str, int]) -> Row | RowFault:
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError as error:
-        return Fault("bad_utf8", f"byte {error.start} is no UTF-8")
+        return RowFault("bad_utf8", f"byte {error.start} is not UTF-8")
     if b"\0" in raw:
-        return Fault("nul_byte", f"a NUL byte at byte {raw.index(0)}")
+        return RowFault("nul_byte", f"byte {raw.index(0)} is NUL")
     fields = split(raw, width)
 
     def field(name: str) -> str:
-        return fields[place[name]].decode("utf-8")
+        return fields[columns[name]].decode("utf-8")
 
     return make_row(
         language=field("language"),

@@ -15,15 +15,15 @@ def texts(batch) -> list[str]:
 
 
 def test_chunks_are_numbered_and_know_their_first_row(tmp_path):
-    found = chunks(tmp_path, list("abcdefg"), 3)
-    assert [(c.number, c.first_row, c.batch.num_rows) for c in found] == [(0, 0, 3), (1, 3, 3), (2, 6, 1)]
-    assert [texts(c.batch) for c in found] == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
+    cut = chunks(tmp_path, list("abcdefg"), 3)
+    assert [(c.number, c.first_row, c.batch.num_rows) for c in cut] == [(0, 0, 3), (1, 3, 3), (2, 6, 1)]
+    assert [texts(c.batch) for c in cut] == [["a", "b", "c"], ["d", "e", "f"], ["g"]]
 
 
 def test_a_chunk_survives_the_journey(tmp_path):
     (chunk,) = chunks(tmp_path, list("ab"), 3)
-    there = from_bytes(to_bytes(chunk.batch))
-    assert there.equals(chunk.batch, check_metadata=True)
+    copy = from_bytes(to_bytes(chunk.batch))
+    assert copy.equals(chunk.batch, check_metadata=True)
 
 
 def test_the_digest_is_of_the_rows(tmp_path):

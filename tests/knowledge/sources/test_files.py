@@ -25,11 +25,11 @@ def test_globs_are_sorted_and_files_counted(home):
     assert [f.format for f in files] == ["wit_tsv", "wit_tsv", "jsonl", "wit_parquet"]
 
 
-def test_images_are_beside_the_file_or_where_the_configuration_says(home):
-    beside, elsewhere = source_files(
+def test_images_are_in_the_folder_of_the_file_or_in_the_configured_one(home):
+    default, elsewhere = source_files(
         [SourceConfig(path="wit/a.tsv"), SourceConfig(path="wit/a.tsv", images="wit/images")]
     )
-    assert (beside.images, elsewhere.images) == (str(home / "wit"), str(home / "wit/images"))
+    assert (default.images, elsewhere.images) == (str(home / "wit"), str(home / "wit/images"))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import zlib
 
 import pytest
 
-from comem_ray.knowledge.sources import lines
+from comem_ray.knowledge.sources import lines as lines_module
 from comem_ray.knowledge.sources.lines import read_lines
 
 TEXT = b"".join(b"line %d %s\n" % (n, os.urandom(30).hex().encode()) for n in range(3_000))
@@ -14,9 +14,9 @@ TEXT = b"".join(b"line %d %s\n" % (n, os.urandom(30).hex().encode()) for n in ra
 def read(tmp_path, data: bytes):
     path = tmp_path / "file"
     path.write_bytes(data)
-    found = list(read_lines(path))
-    assert all(fault is None for _, fault in found[:-1])
-    return [line for line, _ in found], found[-1][1] if found else None
+    lines = list(read_lines(path))
+    assert all(fault is None for _, fault in lines[:-1])
+    return [line for line, _ in lines], lines[-1][1] if lines else None
 
 
 @pytest.mark.parametrize(
@@ -51,43 +51,43 @@ def test_gzip_members_one_behind_the_other_and_padding(tmp_path):
 def test_truncated_gzip_keeps_all_that_can_be_read(tmp_path, cut):
     data = gzip.compress(TEXT)[:cut]
     whole = zlib.decompressobj(wbits=31).decompress(data).split(b"\n")
-    found, fault = read(tmp_path, data)
-    assert found == whole
+    lines, fault = read(tmp_path, data)
+    assert lines == whole
     assert fault.reason == "gz_truncated"
 
 
-@pytest.mark.parametrize("place", [0.3, 0.7])
-def test_corrupt_gzip_keeps_what_is_before_the_damage(tmp_path, place):
+@pytest.mark.parametrize("share", [0.3, 0.7])
+def test_corrupt_gzip_keeps_what_is_before_the_damage(tmp_path, share):
     data = bytearray(gzip.compress(TEXT))
-    spot = int(len(data) * place)
+    spot = int(len(data) * share)
     data[spot : spot + 50] = bytes(50)
-    found, fault = read(tmp_path, bytes(data))
+    lines, fault = read(tmp_path, bytes(data))
     assert fault.reason == "gz_corrupt"
     want = TEXT.split(b"\n")
-    good = sum(line == other for line, other in zip(found, want, strict=False))
-    assert good > 0.9 * place * len(want)
+    good = sum(line == other for line, other in zip(lines, want, strict=False))
+    assert good > 0.9 * share * len(want)
 
 
 def test_a_wrong_checksum_is_one_fault_behind_all_lines(tmp_path):
     data = bytearray(gzip.compress(b"a\nb\n"))
     data[-8] ^= 255
-    found, fault = read(tmp_path, bytes(data))
-    assert (found, fault.reason) == ([b"a", b"b", b""], "gz_corrupt")
+    lines, fault = read(tmp_path, bytes(data))
+    assert (lines, fault.reason) == ([b"a", b"b", b""], "gz_corrupt")
 
 
 def test_garbage_behind_a_gzip_member(tmp_path):
-    found, fault = read(tmp_path, gzip.compress(b"a\nb\n") + b"garbage")
-    assert (found[:2], fault.reason) == ([b"a", b"b"], "gz_corrupt")
+    lines, fault = read(tmp_path, gzip.compress(b"a\nb\n") + b"garbage")
+    assert (lines[:2], fault.reason) == ([b"a", b"b"], "gz_corrupt")
 
 
 def test_an_over_long_line_is_skipped_in_bounded_memory(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100_000)
+    monkeypatch.setattr(lines_module, "MAX_LINE_BYTES", 100_000)
     path = tmp_path / "file"
     path.write_bytes(b"a\n" + b"x" * 5_000_000 + b"\nb\n" + b"y" * 100_000 + b"\n" + b"z" * 100_001)
-    found = list(read_lines(path))
-    assert [len(line) for line, _ in found] == [1, 4_096, 1, 100_000, 4_096]
-    assert [fault and fault.reason for _, fault in found] == [None, "row_too_long", None, None, "row_too_long"]
-    assert "5,000,000" in found[1][1].detail
+    lines = list(read_lines(path))
+    assert [len(line) for line, _ in lines] == [1, 4_096, 1, 100_000, 4_096]
+    assert [fault and fault.reason for _, fault in lines] == [None, "row_too_long", None, None, "row_too_long"]
+    assert "5,000,000" in lines[1][1].detail
 
 
 def test_a_folder_in_place_of_a_file_is_a_fault(tmp_path):
@@ -95,7 +95,7 @@ def test_a_folder_in_place_of_a_file_is_a_fault(tmp_path):
     assert (fault.reason, fault.retryable) == ("source_unreadable", True)
 
 
-def test_gzip_is_told_by_content(tmp_path):
+def test_the_content_says_whether_it_is_gzip(tmp_path):
     path = tmp_path / "plain.gz"
     path.write_bytes(b"not gzip\n")
     assert list(read_lines(path)) == [(b"not gzip", None)]

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from comem_ray.knowledge.sources.rows import Fault, Row, make_row
+from comem_ray.knowledge.sources.rows import Row, RowFault, make_row
 
 FULL = {
     "language": "en",
@@ -15,15 +15,15 @@ FULL = {
 
 
 def row(**changes: object) -> Row:
-    made = make_row(**{**FULL, **changes})
-    assert isinstance(made, Row)
-    return made
+    parsed = make_row(**{**FULL, **changes})
+    assert isinstance(parsed, Row)
+    return parsed
 
 
 def test_fields():
-    made = row()
-    assert (made.text, made.title, made.language) == ("Oak: A tree.", "Oak", "en")
-    assert (made.page_url, made.image_url, made.image) == (FULL["page_url"], FULL["image_url"], FULL["image_url"])
+    parsed = row()
+    assert (parsed.text, parsed.title, parsed.language) == ("Oak: A tree.", "Oak", "en")
+    assert (parsed.page_url, parsed.image_url, parsed.image) == (FULL["page_url"], FULL["image_url"], FULL["image_url"])
 
 
 @pytest.mark.parametrize(
@@ -35,8 +35,8 @@ def test_text_of_title_and_description(title, description, want):
 
 
 def test_text_is_cut_at_5000_characters():
-    made = row(description="ß" * 9_000)
-    assert made.text == "Oak: " + "ß" * 4_995
+    parsed = row(description="ß" * 9_000)
+    assert parsed.text == "Oak: " + "ß" * 4_995
 
 
 def test_no_text_and_no_image():
@@ -44,11 +44,11 @@ def test_no_text_and_no_image():
     assert make_row(**{**FULL, "image_url": ""}).reason == "no_image"
 
 
-@pytest.mark.parametrize(("bad", "reason"), [("a\0b", "nul_byte"), ("\ud800", "bad_utf8")])
-def test_characters_that_no_shard_can_hold(bad, reason):
-    made = make_row(**{**FULL, "description": bad})
-    assert isinstance(made, Fault)
-    assert made.reason == reason
+@pytest.mark.parametrize(("text", "reason"), [("a\0b", "nul_byte"), ("\ud800", "bad_utf8")])
+def test_characters_that_no_shard_can_hold(text, reason):
+    parsed = make_row(**{**FULL, "description": text})
+    assert isinstance(parsed, RowFault)
+    assert parsed.reason == reason
 
 
 def test_unknown_language():
@@ -64,7 +64,7 @@ def test_item_id_is_a_digest_of_what_makes_the_item():
     assert len({row(**change).item_id for change in [{}, *changes]}) == 6
 
 
-def test_bytes_without_a_url_are_told_apart_by_content():
+def test_images_without_a_url_differ_by_their_content():
     ids = {row(image_url=None, image=data).item_id for data in (b"one", b"two")}
     assert len(ids) == 2
     assert row(image=b"one").item_id == row(image=b"two").item_id == row().item_id
@@ -72,5 +72,5 @@ def test_bytes_without_a_url_are_told_apart_by_content():
 
 @pytest.mark.parametrize("url", ["data:image/png;base64,AAAA", "images/a.png", "ftp://example.org/a.png"])
 def test_only_web_addresses_are_kept_as_image_url(url):
-    made = row(image_url=url)
-    assert (made.image_url, made.image) == (None, url)
+    parsed = row(image_url=url)
+    assert (parsed.image_url, parsed.image) == (None, url)

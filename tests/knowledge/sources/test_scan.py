@@ -17,14 +17,14 @@ def test_repeated_against_a_plain_loop():
     parts = [rng.integers(0, 2, (size, 12)).astype(np.uint8) for size in (700, 0, 1_300)]
     for part in parts:
         part[:, 2:-1] = 0  # few different values, some of them all zeros
-    seen: set[bytes] = set()
+    earlier: set[bytes] = set()
     want = []
     for part in parts:
         keys = [row.tobytes() for row in part]
         flags = []
         for key in keys:
-            flags.append(any(key) and key in seen)
-            seen.add(key)
+            flags.append(any(key) and key in earlier)
+            earlier.add(key)
         want.append(flags)
     got = repeated(parts)
     assert [mask.tolist() for mask in got] == want

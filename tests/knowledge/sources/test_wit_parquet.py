@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from comem_ray.knowledge.sources import wit_parquet
-from comem_ray.knowledge.sources.rows import Fault, Row
+from comem_ray.knowledge.sources.rows import Row, RowFault
 
 TEXT = pa.list_(pa.string())
 FEATURES = pa.struct([(name, TEXT) for name in (*wit_parquet.TEXTS, "section_title")])
@@ -48,13 +48,13 @@ def parsed(path, limit: int = 1_000):
 
 def test_each_language_is_a_source_row_with_the_same_image(tmp_path):
     rows, _ = parsed(write(tmp_path, [entry(0, ["en", "de"]), entry(1, ["fr"])]))
-    made = [row for _, row in rows]
-    assert [row.text for row in made] == ["Title 0 en: section", "Title 0 de: page", "Title 1 fr: page"]
-    assert [row.language for row in made] == ["en", "de", "fr"]
-    assert [row.image for row in made] == [b"image 0", b"image 0", b"image 1"]
-    assert made[0].image is made[1].image
-    assert made[0].image_url == "https://example.org/0.jpg"
-    assert made[2].page_url == "https://fr.example.org/1"
+    items = [row for _, row in rows]
+    assert [row.text for row in items] == ["Title 0 en: section", "Title 0 de: page", "Title 1 fr: page"]
+    assert [row.language for row in items] == ["en", "de", "fr"]
+    assert [row.image for row in items] == [b"image 0", b"image 0", b"image 1"]
+    assert items[0].image is items[1].image
+    assert items[0].image_url == "https://example.org/0.jpg"
+    assert items[2].page_url == "https://fr.example.org/1"
     assert json.loads(rows[1][0])["page_title"] == "Title 0 de"
 
 
@@ -78,9 +78,9 @@ def test_without_bytes_the_url_then_the_path(tmp_path):
         entry(2, ["en"], image={"bytes": None, "path": "c.jpg"}, image_url=None),
         entry(3, ["en"], image=None, image_url=None),
     ]
-    found = [row for _, row in parsed(write(tmp_path, rows))[0]]
-    assert [row.image for row in found[:3]] == ["https://example.org/0.jpg", "https://example.org/1.jpg", "c.jpg"]
-    assert found[3].reason == "no_image"
+    rows_read = [row for _, row in parsed(write(tmp_path, rows))[0]]
+    assert [row.image for row in rows_read[:3]] == ["https://example.org/0.jpg", "https://example.org/1.jpg", "c.jpg"]
+    assert rows_read[3].reason == "no_image"
 
 
 def test_a_list_of_structs_reads_the_same(tmp_path):
@@ -98,8 +98,8 @@ def test_bad_utf8_costs_its_row_alone(tmp_path):
     path = tmp_path / "wit.parquet"
     pq.write_table(table, path, compression="none", use_dictionary=False)
     path.write_bytes(path.read_bytes().replace(b"Title 1 de", b"Title \xff de"))
-    found = [row for _, row in parsed(path)[0]]
-    assert [getattr(row, "reason", "item") for row in found] == ["item", "bad_utf8", "bad_utf8", "item"]
+    rows_read = [row for _, row in parsed(path)[0]]
+    assert [getattr(row, "reason", "item") for row in rows_read] == ["item", "bad_utf8", "bad_utf8", "item"]
 
 
 @pytest.mark.parametrize(
@@ -128,5 +128,5 @@ def test_a_damaged_row_group_is_one_rejected_row_and_the_next_is_read(tmp_path):
     path.write_bytes(bytes(data))
     rows = [row for _, row in parsed(path)[0]]
     assert sum(isinstance(row, Row) for row in rows) >= 20
-    assert [row.reason for row in rows if isinstance(row, Fault)] == ["parquet_corrupt"]
+    assert [row.reason for row in rows if isinstance(row, RowFault)] == ["parquet_corrupt"]
     assert rows[-1].text == "Title 29 en: section"

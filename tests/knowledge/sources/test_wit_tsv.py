@@ -107,8 +107,8 @@ def test_an_unclosed_quote_costs_its_own_line_alone(tmp_path):
 
 def test_joining_is_bounded(tmp_path):
     endless = ['"open', *["more"] * 200, line('"closed"')]
-    found = read(tmp_path, *endless)
-    assert found == ["unclosed_quote", *["column_count"] * 200, "closed: A tree."]
+    outcomes = read(tmp_path, *endless)
+    assert outcomes == ["unclosed_quote", *["column_count"] * 200, "closed: A tree."]
     large = ['a\t"' + "x" * 100_000, *["y" * 100_000] * 4, line()]
     assert read(tmp_path, *large) == ["unclosed_quote", *["column_count"] * 4, "Oak: A tree."]
 

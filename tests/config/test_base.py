@@ -1,0 +1,25 @@
+"""Sections are frozen and complete: no field that is not declared, and defaults that are valid themselves."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import Field, ValidationError
+
+from comem_ray.config.base import Section, WorkersConfig
+
+
+def test_an_undeclared_field_is_refused() -> None:
+    with pytest.raises(ValidationError, match="speed"):
+        WorkersConfig.model_validate({"count": 1, "speed": 2})
+
+
+def test_a_section_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        WorkersConfig().count = 2  # type: ignore[misc]
+
+
+def test_a_default_has_the_type_of_its_field() -> None:
+    class Alpha(Section):
+        alpha: float = Field(32)
+
+    assert repr(Alpha()) == repr(Alpha.model_validate({"alpha": 32})) == "Alpha(alpha=32.0)"

@@ -1,0 +1,29 @@
+"""Schemas of shards, and the columns that version 0.1 wrote under other names."""
+
+import pyarrow as pa
+import pytest
+
+from comem_ray.knowledge.schema import ITEM_SCHEMA, current_columns, embedding_schema, stored_column
+
+
+def test_embeddings_have_one_vector_per_kind():
+    assert embedding_schema(24).names == ["item_id", "image_embedding", "text_embedding"]
+    assert embedding_schema(24, texts=False).names == ["item_id", "image_embedding"]
+    assert embedding_schema(24).field("image_embedding").type == pa.list_(pa.float16(), 24)
+
+
+@pytest.mark.parametrize(("names", "stored"), [(["image"], "image"), (["picture"], "picture"), (["text"], "image")])
+def test_a_column_is_read_under_its_old_name_if_the_shard_has_that(names, stored):
+    assert stored_column(pa.schema([(name, pa.binary()) for name in names]), "image") == stored
+
+
+def test_a_column_that_was_not_renamed_has_one_name():
+    assert stored_column(ITEM_SCHEMA, "title") == stored_column(pa.schema([]), "title") == "title"
+
+
+def test_a_table_gets_the_names_of_now_and_keeps_its_values():
+    old = pa.table({"item_id": ["a"], "picture": [b"x"], "picture_embedding": [[0.5]]})
+    new = current_columns(old)
+    assert new.column_names == ["item_id", "image", "image_embedding"]
+    assert new.to_pylist() == [{"item_id": "a", "image": b"x", "image_embedding": [0.5]}]
+    assert current_columns(new).equals(new)
