@@ -22,8 +22,9 @@ import torch
 from comem_ray.artifacts import StageFolder, fingerprint, write_atomic, write_json, write_parquet
 from comem_ray.config import Config, ConfigError, EvaluationConfig, resolve
 from comem_ray.evaluation import official
+from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.evaluator import Evaluator
-from comem_ray.evaluation.figures import EvaluationFigures, Faults, MemoryStoreSize, compute_figures
+from comem_ray.evaluation.figures import EvaluationFigures, Faults, MemoryStoreSize
 from comem_ray.evaluation.gold_items import items_of
 from comem_ray.evaluation.predictions import (
     PREDICTION_SCHEMA,

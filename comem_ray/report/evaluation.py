@@ -18,9 +18,10 @@ from comem_ray.evaluation.predictions import STAGE, read_predictions
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.items import ItemStore
 from comem_ray.prompts import MODES
+from comem_ray.report.cards import CardBuilder
 from comem_ray.report.charts import charts
 from comem_ray.report.facts import facts
-from comem_ray.report.gallery import CardBuilder, gallery
+from comem_ray.report.gallery import gallery
 from comem_ray.report.page import write_page
 from comem_ray.report.tables import group_tables, headline, in_order, tables, tiles
 from comem_ray.tasks.images import ImageReader

@@ -39,7 +39,7 @@ def facts(
         "decoding": _decoding(config),
         **{f"digest of the {name}": code[:DIGITS] for name, code in _digests(questions, predictions, manifest)},
     }
-    note = "A digest is the first digits of a SHA-256. Two reports with the same digest of a thing have the same thing."
+    note = "A digest is the start of a SHA-256. Reports with the same digest have the same questions, model or answers."
     return Table("The run", [], [list(row) for row in rows.items()], note)
 
 

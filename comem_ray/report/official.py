@@ -30,7 +30,7 @@ def official_tables(figures: EvaluationFigures, arms: Sequence[str]) -> list[Tab
 def summary_figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
     """Every figure of a summary by the name of its column, the overall one first."""
     figures: dict[str, Figure] = {"overall": {"score": summary["overall"], "interval": summary["interval"]}}
-    means = {f"harmonic mean, {name}": value for name, value in summary.get("harmonic_means", {}).items()}
+    means = {f"harmonic mean ({name})": value for name, value in summary.get("harmonic_means", {}).items()}
     figures |= {name: value for name, value in means.items() if value is not None}
     figures |= {name: value for name, value in summary.get("metrics", {}).items() if name != "CIDEr"}  # the overall one
     figures |= {"F1": summary["f1"]} if "f1" in summary else {}

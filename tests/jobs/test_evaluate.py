@@ -19,8 +19,9 @@ from support.tiny_run import work, write_run
 
 from comem_ray.artifacts import StageFolder
 from comem_ray.config import Config, ConfigError, EvaluationConfig, EvaluationSourceConfig, load_config
+from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.evaluator import Evaluator
-from comem_ray.evaluation.figures import EvaluationFigures, compute_figures
+from comem_ray.evaluation.figures import EvaluationFigures
 from comem_ray.evaluation.predictions import PREDICTION_SCHEMA, TIMES_SCHEMA
 from comem_ray.evaluation.questions import EvaluationQuestion, opened, read_questions, write_questions
 from comem_ray.evaluation.sources import read_source

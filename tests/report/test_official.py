@@ -20,7 +20,7 @@ def source(official):
 
 
 def test_every_figure_of_a_summary_has_a_name():
-    found = summary(
+    full = summary(
         50.0,
         harmonic_means={"val": figure(40.0), "query": None},
         metrics={"CIDEr": figure(50.0), "BLEU-4": figure(9.0)},
@@ -29,9 +29,9 @@ def test_every_figure_of_a_summary_has_a_name():
         per_type={"String": figure(20.0), "Time": figure(25.0)},
         per_language={"en": figure(50.0)},  # one group is the whole
     )
-    assert {name: value["score"] for name, value in summary_figures(found).items()} == {
+    assert {name: value["score"] for name, value in summary_figures(full).items()} == {
         "overall": 50.0,
-        "harmonic mean, val": 40.0,
+        "harmonic mean (val)": 40.0,
         "BLEU-4": 9.0,
         "F1": 60.0,
         "seen": 70.0,

@@ -9,8 +9,8 @@ from support.tiny import png, write_items
 
 from comem_ray.artifacts import StageFolder, write_json, write_parquet
 from comem_ray.config import Config
+from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.arms import Arm, arms
-from comem_ray.evaluation.figures import compute_figures
 from comem_ray.evaluation.predictions import PREDICTION_SCHEMA, STAGE, TIMES, TIMES_SCHEMA
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.report.evaluation import FinishedEvaluation, read_evaluation
