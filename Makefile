@@ -1,28 +1,32 @@
-# The two commands to know: `make demo` and `make test`. Both set themselves up on a fresh Linux machine with Python 3.11.
+# The two commands to know: `make demo` and `make test`. Both install what they need on a fresh Linux machine with
+# Python 3.11. While you work on the code: `make test-unit` (no Ray, under two minutes) and `make lint`.
 PYTHON ?= python3.11
 BIN := .venv/bin
 export COMEM_HOME ?= $(CURDIR)/runs
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo serve train-demo test test-slow lint clean
+.PHONY: demo serve train-demo test test-unit test-slow lint clean
 
-demo: .venv/installed  ## build the demo's knowledge base with Ray jobs, serve it, ask it questions
+demo: .venv/installed  ## builds the demo's knowledge base with Ray jobs, serves it, asks it questions
 	scripts/demo.sh ask
 
-serve: .venv/installed  ## the same, and keep serving on http://127.0.0.1:8000 until interrupted
+serve: .venv/installed  ## the same, but keeps serving on http://127.0.0.1:8000 until interrupted
 	scripts/demo.sh serve
 
-train-demo: .venv/installed  ## train the demo's model from nothing (may be killed and run again; SIZES=large on a GPU)
-	SIZES=$(SIZES) scripts/train_demo.sh
+train-demo: .venv/installed  ## trains the demo's model from nothing; resumes when run again; SIZES=large on a GPU
+	SIZES=$(SIZES) examples/countries/train.sh
 
-test: .venv/installed lint  ## reports are looked at in Chromium; without one, and no means to install it, they are not
+test: .venv/installed lint  ## all tests; those of the report pages need Chromium, and are skipped without
 	scripts/chromium.sh
 	pytest
 
-test-slow: .venv/installed
+test-unit: .venv/installed  ## the tests that need neither Ray nor the example's models
+	pytest -m 'not slow and not gpu and not ray and not example'
+
+test-slow: .venv/installed  ## tests that take minutes each
 	pytest -m slow
 
-lint: .venv/installed
+lint: .venv/installed  ## style and types
 	ruff check
 	ruff format --check
 	mypy
@@ -33,5 +37,5 @@ lint: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[cpu,captions,demo,dev]'
 	touch $@
 
-clean:  ## removes what `make` made: the virtual environment and the demo's runs
+clean:  ## removes the virtual environment and the demo's runs
 	rm -rf .venv runs

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The quickstart from end to end: a Ray cluster of one machine, the stages as a Ray job, Serve, questions over HTTP.
+# The quickstart from end to end: a Ray cluster on this machine, the stages as a Ray job, Serve, questions over HTTP.
 #   scripts/demo.sh ask     asks the demo's questions, prints answers with their sources, stops everything
 #   scripts/demo.sh serve   keeps the endpoint and the dashboard up until interrupted
 set -euo pipefail
@@ -37,23 +37,29 @@ wait_for() {  # wait_for WHAT URL LOG SECONDS
     exit 1
 }
 
-echo "== 1. the demo's world: pictures, texts and models below $COMEM_HOME"
-python -m examples.countries.prepare
+without_client_log() {  # drops what the client of `ray job submit` logs about itself; its errors stay
+    sed -u -E -e '/^[0-9-]+ [0-9:,]+\s+(INFO|SUCC) [a-z_]+\.py:[0-9]+ -- /d' \
+        -e '/^[0-9-]+ [0-9:,]+\s+WARNING working_dir\.py:/d' -e '/^Running entrypoint for job /d'
+}
 
-echo "== 2. a Ray cluster of this machine; dashboard $dashboard (it asks for the token: ray get-auth-token)"
+echo "== 1. the demo's world: images, texts and models below $COMEM_HOME"
+TQDM_DISABLE=1 python -m examples.countries.prepare
+
+echo "== 2. a Ray cluster on this machine; dashboard $dashboard (it asks for the token: ray get-auth-token)"
 export RAY_AUTH_MODE=token
 token=$(ray get-auth-token --generate 2>/dev/null | tail -n 1)
 free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 gcs_port=$(free_port)
 set -a; . serve/ray.env; set +a  # cheaper requests
-# A port of its own for the job agent too: another Ray on this machine would hold the default one.
+# The job agent gets a free port too: another Ray on this machine would hold the default one.
 ray start --head --port="$gcs_port" --dashboard-host=127.0.0.1 --dashboard-port="${dashboard##*:}" \
     --dashboard-agent-listen-port="$(free_port)" --disable-usage-stats --block >"$logs/ray.log" 2>&1 &
 children+=($!)
 wait_for "Ray" "$dashboard/api/version" "$logs/ray.log" 90
 
-echo "== 3. the stages, as a Ray job"
-ray job submit --address "$dashboard" --working-dir . -- python -m jobs.quickstart --config "$config"
+echo "== 3. the stages, as a Ray job: python -m jobs.quickstart --config $config"
+ray job submit --address "$dashboard" --log-style record --working-dir . -- \
+    python -m jobs.quickstart --config "$config" 2>&1 | without_client_log
 
 echo "== 4. the application: $endpoint/docs"
 serve run serve/config.yaml --address "127.0.0.1:$gcs_port" --working-dir . >"$logs/serve.log" 2>&1 &
@@ -61,7 +67,7 @@ children=($! "${children[@]}")
 wait_for "Serve" "$endpoint/readyz" "$logs/serve.log" 180
 
 if [ "$what" = serve ]; then
-    echo "serving; try:  comem ask 'What is the capital of this country?' --image $COMEM_HOME/demo/questions/<picture>"
+    echo "serving; try:  comem ask 'What is the capital of this country?' --image $COMEM_HOME/demo/questions/TUN.png"
     echo "stop with Ctrl-C"
     wait "${children[0]}"
 else

@@ -13,8 +13,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers.utils.logging import disable_progress_bar
-
 from comem_ray.artifacts import ArtifactError, file_sha256, write_atomic
 from comem_ray.config import resolve
 from comem_ray.model.adapter import ADAPTER_FILES
@@ -78,7 +76,6 @@ def main() -> None:
     parser.add_argument("--wheels", type=Path, help="folder of the language model's wheel; default: below $COMEM_HOME")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    disable_progress_bar()  # of loading and writing weights
     prepare(resolve("."), args.wheels)
 
 

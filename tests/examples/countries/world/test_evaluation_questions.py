@@ -9,6 +9,7 @@ import pytest
 from support.tiny import item_row
 
 from comem_ray.artifacts import ArtifactError, StageFolder, write_parquet
+from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.schema import ITEM_SCHEMA
 from examples.countries.world.countries import held_out_countries
 from examples.countries.world.evaluation_questions import evaluation_questions
@@ -32,19 +33,26 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_every_answer_stands_in_its_item(items: Path) -> None:
+@pytest.fixture(scope="module")
+def questions(items: Path) -> list[EvaluationQuestion]:
+    return evaluation_questions(COUNTRIES, items, len, LANGUAGES)
+
+
+def test_every_answer_stands_in_its_item(questions: list[EvaluationQuestion]) -> None:
     texts = {item_row(n)["item_id"]: n for n in range(len(LANGUAGES) * len(COUNTRIES))}
-    questions = evaluation_questions(COUNTRIES, items, len, LANGUAGES)
     assert len({q.data_id for q in questions}) == len(questions) == len(LANGUAGES) * len(COUNTRIES) * 4
     for question in questions:
         number = texts[question.gold_items[0]]
         assert question.language == LANGUAGES[number // len(COUNTRIES)]
         assert question.gold[0] in item_text(COUNTRIES[number % len(COUNTRIES)], question.language)
-    assert evaluation_questions(COUNTRIES, items, len) == questions[: len(COUNTRIES) * 4]
 
 
-def test_a_sentence_with_the_answer_is_right(items: Path) -> None:
-    questions = {q.data_id: q for q in evaluation_questions(COUNTRIES, items, len, LANGUAGES)}
+def test_questions_are_in_english_by_default(items: Path, questions: list[EvaluationQuestion]) -> None:
+    assert evaluation_questions(COUNTRIES[:2], items, len) == questions[:8]
+
+
+def test_a_sentence_with_the_answer_is_right(questions: list[EvaluationQuestion]) -> None:
+    by_id = {q.data_id: q for q in questions}
     code = COUNTRIES[0].code
     for language, sentence in (
         ("es", "El idioma de este país es el {}."),
@@ -52,7 +60,7 @@ def test_a_sentence_with_the_answer_is_right(items: Path) -> None:
         ("de", "Die Sprache dieses Landes ist {}."),
         ("it", "La lingua di questo paese è il {}."),
     ):
-        question = questions[f"{code}-language-{language}"]
+        question = by_id[f"{code}-language-{language}"]
         assert sentence_score(sentence.format(question.gold[0]), question.gold) == 1
         assert sentence_score(sentence.format("klingon"), question.gold) == 0
 
