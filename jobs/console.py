@@ -6,7 +6,6 @@ A terminal gets a bar that moves; a file, or the client of `ray job submit`, get
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import time
 
@@ -14,10 +13,6 @@ import ray.data
 
 LINES = 4  # of progress where standard output is not a terminal
 BAR = 30  # characters
-
-# Before Ray starts. Ray's C++ writes errors straight to standard error, among them that an actor pool of Ray Data has
-# arguments in the object store. What goes wrong arrives as an exception anyway.
-BACKEND_LOG_LEVEL = "RAY_BACKEND_LOG_LEVEL"
 
 
 class Progress:
@@ -52,9 +47,7 @@ class _Chatter(logging.Filter):
 
 
 def quiet() -> None:
-    """Keeps Ray's own log off the console, warnings apart; its files keep all of it. Call it before `ray.init`."""
-    if "RAY_ADDRESS" in os.environ:  # else Ray's own processes, started here, would keep no log at all
-        os.environ.setdefault(BACKEND_LOG_LEVEL, "fatal")
+    """Keeps the log of Ray Data off the console, warnings apart. Its files keep all of it."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
     for handler in logging.getLogger("ray.data").handlers:

@@ -77,7 +77,7 @@ def test_figures_of_every_step_and_a_report(uninterrupted):
     assert progress[0] == "train: started"
     assert progress[-1].startswith(f"train: {STEPS} of {STEPS} steps, ")
     assert len(progress) <= 1 + 4
-    assert " INFO " not in output
+    assert "INFO" not in output
     assert not list(resolve(load_config(path).root).rglob("*.p*kl*"))
 
 

@@ -28,7 +28,7 @@ def test_openapi_document_is_valid_and_whole(served: Served) -> None:
     }
     statuses = set(api["paths"]["/v1/answer"]["post"]["responses"])
     assert statuses == {"200", "400", "413", "415", "422", "500", "503"}
-    assert set(api["components"]["schemas"]) == {
+    assert set(api["components"]["schemas"]) - {"HTTPValidationError", "ValidationError"} == {  # FastAPI's own
         "AnswerRequest",
         "RetrieveRequest",
         "AnswerReply",
