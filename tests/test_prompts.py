@@ -2,9 +2,9 @@
 
 import pytest
 
-from comem_ray.knowledge.schema import MAX_TEXT_CHARS
 from comem_ray.prompts import (
     ASSISTANT,
+    MAX_TEXT_CHARS,
     ControlText,
     ImagePart,
     PlainText,

@@ -12,11 +12,9 @@ def config(**fields) -> TrainingConfig:
     return TrainingConfig(data="none", **{"learning_rate": 1e-2, "weight_decay": 0.1, "warmup": 0.0, **fields})
 
 
-def parameters(dtype: torch.dtype = torch.float32) -> dict[str, nn.Parameter]:
+def parameters() -> dict[str, nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
-    return {
-        n: nn.Parameter(torch.randn(*s, generator=generator).to(dtype)) for n, s in {"w": (4, 3), "b": (3,)}.items()
-    }
+    return {n: nn.Parameter(torch.randn(*s, generator=generator)) for n, s in {"w": (4, 3), "b": (3,)}.items()}
 
 
 def give_gradients(named: dict[str, nn.Parameter], seed: int) -> None:
