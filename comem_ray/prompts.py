@@ -14,10 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from comem_ray.knowledge.schema import MAX_TEXT_CHARS
-
 Mode = Literal["none", "rag", "memory"]
 MODES: tuple[Mode, ...] = ("none", "rag", "memory")
+
+MAX_TEXT_CHARS = 5_000
+"""Characters of an item's text that are used. Longer text is cut before tokenising."""
 
 SYSTEM = "You are a helpful assistant."
 BOXED = "Think step by step, then put the final answer, as short as it can be, in \\boxed{}."

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-MAX_TEXT_CHARS = 5_000
-"""Characters of an item's text that are used. Longer text is cut before tokenising."""
-
 OLD_NAMES = {"image": "picture", "image_embedding": "picture_embedding"}
 """Columns by their name now, with the name that version 0.1 wrote."""
 
@@ -19,7 +16,7 @@ ITEM_SCHEMA = pa.schema(
         pa.field("item_id", pa.string(), nullable=False),  # 24 hex digits, a digest of what makes the item itself
         pa.field("language", pa.string(), nullable=False),  # BCP 47 as in the source, "und" if unknown
         pa.field("title", pa.string(), nullable=False),  # "" if the source has none
-        pa.field("text", pa.string(), nullable=False),  # "{title}: {description}", at most MAX_TEXT_CHARS
+        pa.field("text", pa.string(), nullable=False),  # "{title}: {description}", at most MAX_TEXT_CHARS (prompts)
         pa.field("page_url", pa.string()),
         pa.field("image_url", pa.string()),
         pa.field("image", pa.binary(), nullable=False),  # JPEG or PNG, RGB, upright, longest side <= the limit

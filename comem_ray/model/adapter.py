@@ -18,12 +18,11 @@ from safetensors.torch import load_file, save_file
 from comem_ray.artifacts import ArtifactError, file_sha256, fingerprint, write_json
 from comem_ray.config import AdapterConfig, Config, ConfigError
 from comem_ray.home import home_hint, resolve
-from comem_ray.knowledge.schema import MAX_TEXT_CHARS
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.model.lora import add_lora, load_lora
 from comem_ray.model.qformer import QFormer
-from comem_ray.prompts import item_turn
+from comem_ray.prompts import MAX_TEXT_CHARS, item_turn
 
 ADAPTER_FILES = ("adapter.json", "qformer.safetensors", "lora/adapter_config.json", "lora/adapter_model.safetensors")
 

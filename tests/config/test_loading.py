@@ -119,7 +119,7 @@ def test_a_field_of_version_0_1_says_its_new_name(small: Path, field: str, value
         (("clip", "format"), "there is no such field"),
     ],
 )
-def test_a_renamed_field_is_told_by_its_section(location: tuple[str | int, ...], message: str) -> None:
+def test_the_section_decides_the_new_name(location: tuple[str | int, ...], message: str) -> None:
     assert message in unknown_field(location)
 
 

@@ -14,7 +14,6 @@ from comem_ray.artifacts import ArtifactError
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.training.data.samples import batch_of, epoch_order, share_of, steps_of
 from comem_ray.training.loop import Diverged, Trainer, trainable_parameters
-from comem_ray.training.optimizer import schedule
 
 
 @pytest.fixture
@@ -128,10 +127,3 @@ def test_order_of_the_data():
     batch = batch_of(3, 10, 4, 1)
     assert sorted(i for rank in range(3) for i in share_of(batch, rank, 3)) == sorted(batch)
     assert [steps_of(10, 4, 2, None), steps_of(10, 4, 2, 3), steps_of(3, 16, 1, None)] == [5, 3, 1]
-
-
-def test_schedule():
-    factors = [schedule(s, 100, 0.03) for s in range(100)]
-    assert factors[:4] == pytest.approx([1 / 3, 2 / 3, 1, 1], abs=1e-3)
-    assert factors[51] == pytest.approx(0.5, abs=0.02)
-    assert 0 < factors[99] < 0.001

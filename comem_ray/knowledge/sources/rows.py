@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from comem_ray.knowledge.schema import MAX_TEXT_CHARS
+from comem_ray.prompts import MAX_TEXT_CHARS
 
 ID_BYTES = 12  # 24 hex digits; two of 40 million rows share one by chance with a probability of 1e-14
 UNKNOWN_LANGUAGE = "und"
