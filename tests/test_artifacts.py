@@ -133,7 +133,7 @@ stage.close(INPUTS)
 def test_killed_before_any_file_or_record_is_in_place_it_ends_with_the_same_bytes(
     tmp_path: Path, uninterrupted: dict[str, bytes], moved: int
 ) -> None:
-    """10 files are moved into place in a run: stage.json, 4 times a shard and its record, the manifest."""
+    """10 files are moved into place in a run: stage.json, 4 shards with their records, the manifest."""
     tests = Path(__file__).parent
     folder = tmp_path / "killed"
     child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(tests), str(moved)], check=False)

@@ -179,7 +179,7 @@ def test_open_image_checks_its_limit_before_decoding():
     assert open_image(encoded(noise().convert("P"), "PNG"), 2_000).mode == "RGB"
 
 
-def test_any_damage_is_a_image_error():
+def test_any_damage_is_an_image_error():
     rng = np.random.default_rng(1)
     for kind in ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "AVIF"):
         whole = np.frombuffer(encoded(smooth(50, 50), kind), np.uint8)

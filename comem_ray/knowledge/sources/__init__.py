@@ -1,4 +1,4 @@
-"""Readers of the sources of a knowledge base: WIT TSV, wit_base parquet, and JSONL beside a folder of images.
+"""Readers of the sources of a knowledge base: WIT TSV, wit_base parquet, and JSONL with a folder of images.
 
 A streaming reader (`chunks`) cuts a source file into chunks of rows, and each chunk is parsed on its own. Every row of
 a source has exactly one outcome: it becomes an item, it is rejected with a reason, or it repeats an earlier row.
