@@ -76,9 +76,6 @@ class EvaluationConfig(Section):
     items_language: Literal["retrieval", "question"] = Field(
         "retrieval", description="items searched: those that retrieval.language says, or of each question's language"
     )
-    demo_languages: list[Literal["en", "es", "fr", "de", "it"]] = Field(
-        ["en"], min_length=1, description="examples.countries.evaluate alone: the languages of its questions"
-    )
     limit: int | None = Field(None, ge=1, description="of `questions`: those asked, the first of the file; null: all")
     batch: int = Field(8, ge=1, description="questions decoded together; more needs memory")
     questions_per_unit: int = Field(32, ge=1, description="fewer lose less when killed")

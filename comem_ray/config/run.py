@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -33,6 +34,9 @@ class Config(Section):
     evaluation: EvaluationConfig | None = None
     training: TrainingConfig | None = None
     api: ApiConfig = ApiConfig()
+    scoring_rules: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]] = Field(
+        {}, description="scoring rules of your own: name -> module:function(prediction, gold) -> score in 0..1"
+    )
 
     def folder(self, stage: str) -> Path:
         """Absolute folder of a stage's artifact: "items", "embeddings", "index", "memory", ..."""

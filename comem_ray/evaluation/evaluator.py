@@ -29,6 +29,7 @@ from comem_ray.model.backbone import load_backbone
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Completion, Prompt, PromptTooLong, Reasoner
 from comem_ray.retrieval.retriever import Query, Retriever
+from comem_ray.tasks.rules.own import import_rules
 
 Case = tuple[EvaluationQuestion, Prompt, list[str]]
 """A question, how it is put to the reasoner, and the ids of the items before it."""
@@ -45,6 +46,7 @@ class Evaluator:
 
     def __init__(self, config: Config, evaluation: EvaluationConfig, device: str = "cpu", right: Collection[str] = ()):
         self._config, self._evaluation = config, evaluation
+        self._own_rules = import_rules(config.scoring_rules)
         self._retriever, self._items = Retriever(config, device), ItemStore(config.folder("items"))
         self._knowledge = Knowledge(self._retriever.index, right, config.seed)
         backbone = load_backbone(config.backbone, device)
@@ -183,7 +185,7 @@ class Evaluator:
             "knowledge": 0 if arm.mode == "none" else seen,
             "prediction": said.text if said else "",
             "fault": None if said else answer,
-            "score": score_alone(question, said.text) if said else 0.0,
+            "score": score_alone(question, said.text, self._own_rules) if said else 0.0,
             "rank": rank(retrieved[arm.knowledge].get(question.data_id, []), question.gold_items),
             "item_ids": ids,
             "prompt_tokens": said.prompt_tokens if said else 0,

@@ -14,7 +14,7 @@ from comem_ray.config import ConfigError, EvaluationSourceConfig, resolve
 from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.evaluation.sources import SourceQuestions
 from comem_ray.tasks.records import Question
-from comem_ray.tasks.rules.scoring import boxed, score
+from comem_ray.tasks.rules.scoring import OwnRules, final_answer, score
 from comem_ray.tasks.rules.titles import TitleIndex, read_titles
 from comem_ray.tasks.scorecard import LOAD, SCORE, card
 
@@ -22,10 +22,10 @@ TOGETHER = ("oven", "coco")  # their rules judge an answer among all titles, or 
 FIRST = 10  # ids and reasons that a report shows
 
 
-def score_alone(question: EvaluationQuestion, text: str) -> float | None:
+def score_alone(question: EvaluationQuestion, text: str, own_rules: OwnRules) -> float | None:
     """The score of one answer by the question's rule, 0..1; None where its benchmark judges answers together."""
     if question.rule != "official":
-        return score(question.rule, boxed(text) or text, question.gold)
+        return score(question.rule, final_answer(text), question.gold, own_rules)
     if question.benchmark in TOGETHER:
         return None
     return SCORE[question.benchmark]([_asked(question)], [text], "official")[0].score

@@ -27,6 +27,7 @@ from jobs import evaluate, quickstart
 from jobs.common import Summary, main, run_stage
 
 DEFAULT = {"gold_positions": [1, 2, 3], "items_language": "question"}
+LANGUAGES = ["en"]
 
 
 def run(config: Config) -> Summary:
@@ -65,7 +66,7 @@ def _world(config: Config, name: str) -> Config:
 
 def _can_be_asked(world: Config, asked: Sequence[Country]) -> bool:
     """Whether any country has a name in any of the languages: invented ones have English alone."""
-    return any(name_in(country, language) for language in evaluate.section(world).demo_languages for country in asked)
+    return any(name_in(country, language) for language in LANGUAGES for country in asked)
 
 
 def _evaluated(world: Config, known: Sequence[Country], asked: Sequence[Country], tokenizer: Any) -> Summary:
@@ -73,9 +74,9 @@ def _evaluated(world: Config, known: Sequence[Country], asked: Sequence[Country]
     write_knowledge_base(root / "source", known)
     for stage, work in quickstart.STAGES.items():
         run_stage(stage, work, world)
-    languages = evaluate.section(world).demo_languages
+
     tokens = lambda text: len(tokenizer(text).input_ids)  # noqa: E731
-    questions = benchmark_questions(asked, world.folder("items"), tokens, languages)
+    questions = benchmark_questions(asked, world.folder("items"), tokens, LANGUAGES)
     write_questions(root / "questions.parquet", questions)
     return run_stage(evaluate.STAGE, evaluate.run, world)
 

@@ -8,7 +8,6 @@ from comem_ray.evaluation.evaluator import rank
 from comem_ray.evaluation.figures import figures, markdown
 from comem_ray.evaluation.intervals import mcnemar, wilson
 from comem_ray.evaluation.questions import EvaluationQuestion
-from comem_ray.tasks.rules.scoring import score
 
 
 def test_arms_of_a_configuration():
@@ -61,21 +60,6 @@ def test_mcnemar_is_the_sign_test_of_the_discordant_pairs():
     first, second = [True] * 9 + [False] * 1 + [True] * 20, [False] * 9 + [True] * 1 + [True] * 20
     assert mcnemar(first, second) == pytest.approx(2 * (1 + 10) / 2**10)
     assert mcnemar([True, False], [True, False]) == 1
-
-
-@pytest.mark.parametrize(
-    ("said", "right"),
-    [
-        ("The capital of Bulgaria is Sofia.", 1),
-        ("Sofia", 1),
-        ("sofia is the capital", 0),
-        ("The capital of Bulgaria is New Sofia.", 0),
-        ("The capital of Sofia is Plovdiv.", 0),
-        ("This is Sofia, which is the Sofia.", 1),  # an article does not count
-    ],
-)
-def test_the_fact_of_a_sentence(said, right):
-    assert score("sentence", said, ["Sofia"]) == right
 
 
 def row(data_id, arm, mode, score, rank, tokens=10):

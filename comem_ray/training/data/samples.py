@@ -20,7 +20,6 @@ from PIL.Image import Image
 from comem_ray.artifacts import ArtifactError, fingerprint
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import ItemStore
-from comem_ray.tasks.rules.scoring import Rule
 
 TRAINING_SCHEMA = pa.schema(
     [
@@ -56,7 +55,7 @@ class Sample:
     image: Image | None
     items: list[tuple[str, Image]]  # (text, image), best first
     answer: str
-    rule: Rule = "exact"  # how `gold` is compared with an answer (comem_ray.tasks.rules.scoring)
+    rule: str = "exact"  # how `gold` is compared with an answer (comem_ray.tasks.rules.scoring)
     gold: Sequence[Any] = ()  # right answers in the benchmark's own form
     item_ids: Sequence[str] = ()  # of `items`; empty: no item is another sample's too
 
