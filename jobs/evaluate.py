@@ -28,13 +28,15 @@ from comem_ray.evaluation import official
 from comem_ray.evaluation.evaluator import Evaluator
 from comem_ray.evaluation.figures import figures, markdown
 from comem_ray.evaluation.gold_items import items_of
-from comem_ray.evaluation.questions import EvaluationQuestion, opened, packed, read_questions, unpacked
+from comem_ray.evaluation.questions import packed, read_questions, unpacked, with_image
 from comem_ray.evaluation.sources import SourceQuestions, read_source
 from comem_ray.memory_store import store_bytes
 from comem_ray.model.adapter import encoder_identity
 from comem_ray.report.evaluation import STAGE, Part, read_part, write_report
 from comem_ray.retrieval.index import STAGE as INDEX
+from comem_ray.tasks.example import Example
 from comem_ray.tasks.images import ImageReader
+from comem_ray.tasks.rules.own import check_rules, import_rules
 from jobs.common import Summary, main, run_units
 
 TIMES = "times"
@@ -70,7 +72,7 @@ def run(config: Config) -> Summary:
     """Writes evaluation/ under the run's root. Raises ConfigError without a section `evaluation`, or for its files."""
     evaluation = section(config)
     index = load_manifest(config.folder("index"), INDEX).fingerprint
-    sources, questions = asked(config)
+    sources, questions = questions_of(config)
     right = sorted({item_id for question in questions for item_id in question.gold_items})
     stage = StageFolder(config.folder("evaluation"), STAGE, _identity(config, evaluation))
     # The right items change nothing where all items are searched.
@@ -85,12 +87,12 @@ def run(config: Config) -> Summary:
     stage.close(inputs)
     predictions, times = _rows(stage, list(inputs))
     _write_predictions(config, questions, predictions)
-    official_figures = official.judge_all(evaluation.sources, sources, predictions)  # before all others: it scores
+    official_figures = official.score_sources(evaluation.sources, sources, predictions)  # before all others: it scores
     found = {
         **figures(questions, predictions, times, evaluation.k),
         "sources": official_figures,
         "missing_images": official.missing_images(predictions),
-        "rejected": official.fates(sources, predictions)["rejected"],
+        "rejected": official.row_counts(sources, predictions)["rejected"],
         "memory_store": store_bytes(config.folder("memory")) if "memory" in evaluation.modes else None,
     }
     write_json(stage.path / "report.json", found)
@@ -107,16 +109,20 @@ def run(config: Config) -> Summary:
     return {"questions": len(questions), "kept": len(kept), **counts, **scores, "report": report}
 
 
-def asked(config: Config) -> tuple[list[SourceQuestions], list[EvaluationQuestion]]:
-    """The sources, and all questions, with the items that hold their answers where the knowledge base says so."""
-    evaluation = section(config)
+def questions_of(config: Config) -> tuple[list[SourceQuestions], list[Example]]:
+    """The sources, and all questions, with the items that hold their answers where the knowledge base says so.
+
+    Raises ConfigError for a file that is not there or of another kind, and for an unknown scoring rule.
+    """
+    evaluation, own_rules = section(config), import_rules(config.scoring_rules)
     plain = read_questions(resolve(evaluation.questions))[: evaluation.limit] if evaluation.questions else []
-    sources = [read_source(source) for source in evaluation.sources]
-    known = {data_id: entities for source in sources for data_id, entities in source.entities.items()}
-    items = items_of(config.folder("items"), {entity for entities in known.values() for entity in entities})
+    check_rules("evaluation.questions", {question.rule for question in plain}, own_rules)
+    sources = [read_source(source, own_rules) for source in evaluation.sources]
+    entities = {entity for source in sources for question in source.questions for entity in question.entities}
+    items = items_of(config.folder("items"), entities)
     for source in sources:
         source.questions = [
-            replace(q, gold_items=list(dict.fromkeys(i for e in known.get(q.data_id, []) for i in items.get(e, []))))
+            replace(q, gold_items=list(dict.fromkeys(item for entity in q.entities for item in items.get(entity, []))))
             for q in source.questions
         ]
     return sources, [*plain, *(question for source in sources for question in source.questions)]
@@ -125,10 +131,10 @@ def asked(config: Config) -> tuple[list[SourceQuestions], list[EvaluationQuestio
 def part(config: Config, predictions: Sequence[dict[str, Any]] | None = None) -> Part:
     """What a finished evaluation says in report.html; its predictions are read where they are not given."""
     evaluation = section(config)
-    sources, questions = asked(config)
+    sources, questions = questions_of(config)
     found = read_part(config, evaluation, questions, predictions)
     if predictions is None:
-        official.judge_all(evaluation.sources, sources, found.predictions)  # scores that no shard can hold
+        official.score_sources(evaluation.sources, sources, found.predictions)  # scores that no shard can hold
     return found
 
 
@@ -150,13 +156,12 @@ def _identity(config: Config, evaluation: EvaluationConfig) -> dict[str, Any]:
         "evaluation": evaluation.model_dump(
             include={"modes", "k", "gold_positions", "knowledge_sizes", "items_language"}
         ),
+        "scoring_rules": config.scoring_rules,
         "seed": config.seed,
     }
 
 
-def _units(
-    questions: Sequence[EvaluationQuestion], evaluation: EvaluationConfig, made_from: str
-) -> Iterator[dict[str, Any]]:
+def _units(questions: Sequence[Example], evaluation: EvaluationConfig, made_from: str) -> Iterator[dict[str, Any]]:
     size = evaluation.questions_per_unit
     for number, start in enumerate(range(0, len(questions), size)):
         yield _unit(f"part-{number:06d}", questions[start : start + size], made_from)
@@ -164,7 +169,7 @@ def _units(
         yield _unit(TIMES, timed, made_from)
 
 
-def _unit(name: str, questions: Sequence[EvaluationQuestion], made_from: str) -> dict[str, Any]:
+def _unit(name: str, questions: Sequence[Example], made_from: str) -> dict[str, Any]:
     elsewhere = [q.image_at and replace(q.image_at, file="") for q in questions]  # wherever the files lie
     digest = fingerprint(
         [made_from, packed([replace(q, image_at=a) for q, a in zip(questions, elsewhere, strict=True)])]
@@ -178,7 +183,7 @@ def _rows(stage: StageFolder, units: Sequence[str]) -> tuple[list[dict[str, Any]
     return [row for unit, rows in tables.items() if unit != TIMES for row in rows], tables.get(TIMES, [])
 
 
-def _write_predictions(config: Config, questions: Sequence[EvaluationQuestion], rows: Sequence[dict[str, Any]]) -> None:
+def _write_predictions(config: Config, questions: Sequence[Example], rows: Sequence[dict[str, Any]]) -> None:
     """A folder a source, a file an arm, as `comem score` reads it: {"data_id", "prediction"} a line."""
     by_id = {question.data_id: question for question in questions}
     lines: dict[tuple[str, str], list[str]] = {}
@@ -204,7 +209,7 @@ class EvaluateUnit:
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         unit, inputs, text = (batch[name][0] for name in ("unit", "inputs", "questions"))
-        questions = [opened(question, self.images, self.max_pixels) for question in unpacked(str(text))]
+        questions = [with_image(question, self.images, self.max_pixels) for question in unpacked(str(text))]
         torch.manual_seed(int(fingerprint([self.seed, str(unit)])[:8], 16))  # counts where answers are sampled
         timed = unit == TIMES
         rows = self.evaluator.times(questions) if timed else self.evaluator.predictions(questions)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from comem_ray.tasks.rules.encyclopedic_vqa import encyclopedic_score
@@ -28,6 +29,7 @@ RULES: tuple[Rule, ...] = get_args(Rule)
 
 OwnRules = Mapping[str, Callable[[str, Any], float]]
 """Rules of the configuration: name -> function (prediction, gold) -> score in 0..1."""
+NO_RULES: OwnRules = MappingProxyType({})
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -42,7 +44,7 @@ class UnknownRule(ValueError):
         super().__init__(f"there is no scoring rule {rule!r}: want {known}, or a name that scoring_rules defines")
 
 
-def score(rule: str, prediction: str, gold: Any, own_rules: OwnRules = {}) -> float:  # noqa: B006 (never written)
+def score(rule: str, prediction: str, gold: Any, own_rules: OwnRules = NO_RULES) -> float:
     """The score of `prediction`, 0..1. Raises UnknownRule, or ValueError for a gold that the rule cannot use."""
     if rule == "vqa":
         return vqa_accuracy(prediction, _texts(rule, gold))

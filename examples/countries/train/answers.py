@@ -121,7 +121,6 @@ def _signatures(images: Sequence[Image.Image], backbone: Backbone) -> Tensor:
 
 def _row(country: Country, fact: Any, image: Image.Image, item_ids: list[str]) -> dict[str, Any]:
     data_id = f"{country.code}-{fact}"
-    told = {"benchmark": "demo", "data_id": data_id, "rule": "sentence", "gold": [answer(country, fact)]}
     return {
         "sample_id": fingerprint(["demo", data_id])[:24],
         "question": wording(fact),
@@ -129,7 +128,9 @@ def _row(country: Country, fact: Any, image: Image.Image, item_ids: list[str]) -
         "item_ids": item_ids,
         "answer": sentence(country, fact),
         "language": "en",
-        "provenance": json.dumps(told, ensure_ascii=False),
+        "rule": "sentence",
+        "gold": json.dumps([answer(country, fact)], ensure_ascii=False),
+        "provenance": json.dumps({"source": "demo", "data_id": data_id}, ensure_ascii=False),
     }
 
 
