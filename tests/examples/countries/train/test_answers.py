@@ -76,11 +76,11 @@ def test_answers_are_those_of_the_gold_item_which_is_among_the_items(data: Path,
     for part, countries in finished.answer_countries().items():
         names = {c.code: c.name for c in countries}
         for row in rows(data, part):
-            told = json.loads(row["provenance"])
-            assert (told["benchmark"], told["rule"]) == ("demo", "sentence")
-            (gold,) = told["gold"]
+            provenance = json.loads(row["provenance"])
+            assert (provenance["source"], row["rule"]) == ("demo", "sentence")
+            (gold,) = json.loads(row["gold"])
             assert gold in row["answer"]
-            name = names[told["data_id"].rpartition("-")[0]]
+            name = names[provenance["data_id"].rpartition("-")[0]]
             own = [item for item in store.get(row["item_ids"]) if item.title == name]
             assert len(own) == 1
             assert gold in own[0].text
