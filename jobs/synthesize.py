@@ -56,7 +56,7 @@ def run(config: Config) -> Summary:
         kept = stage.finished({**inputs, **translations})
         more = [{"unit": unit, "inputs": digest} for unit, digest in translations.items() if unit not in kept]
         run_units(more, TranslateUnit, (config, stage, list(inputs)), synthesis.translation.workers, "translate")
-    return _summary(stage.close([*inputs, *translations]), made=len(todo))
+    return _summary(stage.close([*inputs, *translations]), len(todo))
 
 
 def _section(config: Config) -> SynthesisConfig:
@@ -78,7 +78,7 @@ def _units(config: Config, synthesis: SynthesisConfig, index: str) -> Iterator[d
 
 
 def _input(row: Example | RejectedSample) -> dict[str, Any]:
-    """The fields of a row; of the places of its image and its file, the names alone."""
+    """The fields of a row; of the paths of its image and its file, the names alone."""
     if isinstance(row, RejectedSample):
         return asdict(row)
     assert row.place is not None
@@ -161,7 +161,7 @@ def _counts(questions: int, kept: int, rejected: Sequence[RejectedSample]) -> di
     return {**main, "duplicates": questions - kept - len(rejected), **dict(sorted(reasons.items()))}
 
 
-def _summary(manifest: Manifest, made: int) -> Summary:
+def _summary(manifest: Manifest, units_now: int) -> Summary:
     counts = Counter(manifest.counts)  # a run without any question has no counts
     assert counts["questions"] == counts["kept"] + counts["rejected"] + counts["duplicates"]
     reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
@@ -174,7 +174,7 @@ def _summary(manifest: Manifest, made: int) -> Summary:
         "translated": counts["translated"],
         "translations left out": counts["translations left out"],
         "units": len(manifest.records),
-        "units made now": made,
+        "units made now": units_now,
         "bytes": sum(shard.bytes for shard in manifest.shards()),
     }
 

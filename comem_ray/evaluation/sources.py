@@ -70,12 +70,12 @@ def _read(source: EvaluationSourceConfig, own_rules: OwnRules) -> SourceQuestion
 
 
 def _files(source: EvaluationSourceConfig) -> TaskFiles:
-    beside = {
+    further = {
         name: resolve(path)
         for name in ("question_types", "entities", "titles")
         if (path := getattr(source, name)) is not None
     }
-    return TaskFiles(_paths(source.paths), _paths(source.references), **beside)
+    return TaskFiles(_paths(source.paths), _paths(source.references), **further)
 
 
 def _paths(patterns: Iterable[str]) -> list[Path]:
@@ -98,7 +98,7 @@ def _add(
     images: Images,
     own_rules: OwnRules,
 ) -> None:
-    """Adds a question, or counts why it is none. Raises RejectedRow for one that cannot be asked or scored."""
+    """Adds a question, or counts why it is left out. Raises RejectedRow for one that cannot be asked or scored."""
     questions.groups.update(example.groups.values())
     if source.split not in (None, *example.groups.values()):
         return

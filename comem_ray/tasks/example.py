@@ -26,7 +26,7 @@ class Example:
     """
 
     data_id: str
-    question: str  # as it stands in the files, until it is made ready to ask
+    question: str  # the task's words; once it is ready to ask, with options and instruction
     image: bytes | None
     rule: str
     gold: Any

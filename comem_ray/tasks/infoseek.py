@@ -37,7 +37,7 @@ class InfoSeek(Task):
     takes = ("question_types", "entities")
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
-        """The examples; each has the type and the entity that the files beside name for its id."""
+        """The examples; each has the type and the entity that the other files name for its id."""
         types = None if files.question_types is None else _read_types(files.question_types)
         entities = {} if files.entities is None else _read_entities(files.entities)
         for path in files.paths:

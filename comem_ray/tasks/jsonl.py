@@ -43,7 +43,7 @@ class Jsonl(Task):
     def score(
         self, examples: Sequence[Example], answers: Sequence[str | None], scoring: Scoring = OFFICIAL_SCORING
     ) -> list[ScoredAnswer]:
-        """The score of every answer by the example's own rule. Raises UnknownRule for a name that is none."""
+        """The score of every answer by the example's own rule. Raises UnknownRule for an unknown name."""
         self.check_rules(scoring)
         scored = []
         for example, answer in zip(examples, answers, strict=True):

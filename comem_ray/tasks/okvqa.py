@@ -21,7 +21,7 @@ from comem_ray.tasks.rules.vqa import vqa_accuracy
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles, text_or_none
 
 ANNOTATIONS, QUESTIONS = "annotations", "questions"
-WANTED = "name the file mscoco_..._annotations.json too, beside that of the questions"
+ADVICE = "name the file mscoco_..._annotations.json too"
 
 
 class OkVqa(Task):
@@ -37,7 +37,7 @@ class OkVqa(Task):
         """The annotations in order, each with its question; then the questions that have none, as rejected rows."""
         documents = {path: _document(path) for path in [*files.paths, *files.references]}
         if not any(ANNOTATIONS in document for document in documents.values()):
-            raise ValueError(f"{files.paths[0]}: holds no {ANNOTATIONS!r}: {WANTED}")
+            raise ValueError(f"{files.paths[0]}: holds no {ANNOTATIONS!r}: {ADVICE}")
         questions, rejected = dict[str, FileRow](), list[RejectedRow]()
         for row in _rows(documents, QUESTIONS):
             if isinstance(row, RejectedRow):

@@ -25,7 +25,7 @@ Examples = Iterator[Example | RejectedRow]
 
 @dataclass(frozen=True)
 class TaskFiles:
-    """The files of a task: those of its questions, and those beside them that some tasks take (`Task.takes`)."""
+    """The files of a task: those of its questions, and others that some tasks take (`Task.takes`)."""
 
     paths: Sequence[Path]
     references: Sequence[Path] = ()
@@ -73,7 +73,7 @@ class Task:
     percent_first = False  # 100 * sum / n in the official script, where others have sum / n * 100
     scored_together = False  # whether an answer's score depends on the other examples
     boxed = True  # whether its answers are short enough for a box
-    takes: tuple[str, ...] = ()  # fields of TaskFiles, beside `paths`
+    takes: tuple[str, ...] = ()  # fields of TaskFiles other than `paths`
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples of the files in order, and the rows that make none.
@@ -159,7 +159,7 @@ class Task:
         raise NotImplementedError
 
     def _own_figures(self, examples: Sequence[Example], scored: Sequence[ScoredAnswer]) -> dict[str, Any]:
-        """Figures that the task has beside its mean; those of the same name replace it."""
+        """Further figures of the task; those of the same name replace the mean's."""
         return {}
 
 

@@ -25,7 +25,7 @@ def write_published(folder: Path, gold: dict[str, str] | None = None) -> list[di
     """Writes all of them below `folder`; `gold` replaces the answer to the first question of a task of GOLD."""
     folder.mkdir(parents=True, exist_ok=True)
     answers = GOLD | (gold or {})
-    made = [
+    sources = [
         _infoseek(folder, answers["infoseek"]),
         _infoseek_in_spanish(folder),
         _oven(folder),
@@ -38,7 +38,7 @@ def write_published(folder: Path, gold: dict[str, str] | None = None) -> list[di
         _encyclopedic_vqa(folder),
         _own_jsonl(folder),
     ]
-    return [{k: str(v) if isinstance(v, Path) else v for k, v in source.items()} for source in made]
+    return [{k: str(v) if isinstance(v, Path) else v for k, v in source.items()} for source in sources]
 
 
 def _images(folder: Path, names: list[str]) -> str:

@@ -135,7 +135,7 @@ def _read_shard(path: Path) -> pa.Table:
         answers = table["answer"].to_pylist()
         provenances = [json.loads(text) for text in table["provenance"].to_pylist()]
         rules = [provenance.get("rule", "exact") for provenance in provenances]
-        golds = [json.dumps(made.get("gold", [answer])) for made, answer in zip(provenances, answers, strict=True)]
+        golds = [json.dumps(old.get("gold", [answer])) for old, answer in zip(provenances, answers, strict=True)]
         table = table.append_column("rule", pa.array(rules, pa.string()))
         table = table.append_column("gold", pa.array(golds, pa.string()))
     return table.select(TRAINING_SCHEMA.names).cast(TRAINING_SCHEMA)
