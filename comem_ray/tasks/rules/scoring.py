@@ -65,7 +65,7 @@ def normalised(text: str) -> str:
 
 
 def number_range(gold: Any) -> tuple[float, float] | None:
-    """Limits of a numerical gold: as in the official script, of its first entry. None where the gold is not a number."""
+    """Limits of a numerical gold: of its first entry, as in the official script. None where it is not a number."""
     first = gold[0] if isinstance(gold, list) and gold else gold
     if not isinstance(first, dict):
         return None
