@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 import yaml
@@ -17,6 +17,7 @@ from comem_ray.answers import Answer
 from comem_ray.artifacts import ArtifactError
 from comem_ray.client import URL, Client, ServiceError
 from comem_ray.config import ConfigError, load_config
+from comem_ray.config.evaluation import TaskName
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -62,22 +63,22 @@ def _exit_code(error: Exception) -> int:
 
 @app.command()
 def score(
-    benchmark: Annotated[
-        str, typer.Option(help="infoseek, oven, mrag, okvqa, aokvqa, aokvqa-mc, viquae, cvqa or coco")
-    ],
-    references: Annotated[list[Path], typer.Option(metavar="FILE...", help="the benchmark's own files")],
+    task: Annotated[str, typer.Option(help=f"one of {', '.join(get_args(TaskName))}")],
+    references: Annotated[list[Path], typer.Option(metavar="FILE...", help="the task's own files")],
     predictions: Annotated[Path, typer.Option(metavar="FILE", help='JSONL of {"data_id", "prediction"}')],
     more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="more references")] = None,
     question_types: Annotated[Path | None, typer.Option(metavar="FILE", help="infoseek_val_qtype.jsonl")] = None,
     titles: Annotated[Path | None, typer.Option(metavar="FILE", help="OVEN's titles of Wikipedia")] = None,
     rules: Annotated[str, typer.Option(help="official, or paper: the paper's authors' own scorer")] = "official",
-    per_question: Annotated[Path | None, typer.Option(metavar="FILE", help="writes a JSONL row a question")] = None,
+    per_question: Annotated[Path | None, typer.Option(metavar="FILE", help="writes one JSONL row per question")] = None,
 ) -> None:
-    """Scores a file of predictions by the benchmark's official rules and prints one JSON object."""
+    """Scores a file of predictions by the task's official rules and prints one JSON object."""
     from comem_ray.tasks.scorecard import scorecard
+    from comem_ray.tasks.task import TaskFiles
 
+    files = TaskFiles([*references, *(more or [])], question_types=question_types, titles=titles)
     try:
-        card = scorecard(benchmark, [*references, *(more or [])], predictions, question_types, titles, rules)  # type: ignore[arg-type]
+        card = scorecard(task, files, predictions, rules)  # type: ignore[arg-type]
         if per_question is not None:
             rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in card.rows)
             per_question.write_text("".join(rows), encoding="utf-8", errors="backslashreplace")

@@ -35,13 +35,15 @@ from comem_ray.evaluation.predictions import (
     read_times,
     write_prediction_files,
 )
-from comem_ray.evaluation.questions import EvaluationQuestion, opened, read_questions, unpacked
+from comem_ray.evaluation.questions import read_questions, unpacked, with_image
 from comem_ray.evaluation.sources import SourceQuestions, read_source
 from comem_ray.evaluation.units import evaluation_identity, evaluation_units
 from comem_ray.memory_store import store_bytes
 from comem_ray.report.evaluation import FinishedEvaluation, read_evaluation, write_report
 from comem_ray.report.markdown import markdown
+from comem_ray.tasks.example import Example
 from comem_ray.tasks.images import ImageReader
+from comem_ray.tasks.rules.own import check_rules, import_rules
 from jobs.common import Summary, main, run_units
 
 FLAGS = {"k": "evaluation.k", "knowledge-size": "evaluation.knowledge_sizes"}
@@ -50,7 +52,7 @@ FLAGS = {"k": "evaluation.k", "knowledge-size": "evaluation.knowledge_sizes"}
 def run(config: Config) -> Summary:
     """Writes evaluation/ under the run's root. Raises ConfigError without a section `evaluation`, or for its files."""
     evaluation = section(config)
-    sources, questions = asked(config)
+    sources, questions = questions_of(config)
     right = sorted({item_id for question in questions for item_id in question.gold_items})
     stage = StageFolder(config.folder("evaluation"), STAGE, evaluation_identity(config, evaluation))
     units = evaluation_units(config, evaluation, questions, right)
@@ -77,16 +79,20 @@ def section(config: Config) -> EvaluationConfig:
     return config.evaluation
 
 
-def asked(config: Config) -> tuple[list[SourceQuestions], list[EvaluationQuestion]]:
-    """The sources, and all questions, with the items that hold their answers where the knowledge base says so."""
-    evaluation = section(config)
+def questions_of(config: Config) -> tuple[list[SourceQuestions], list[Example]]:
+    """The sources, and all questions, with the items that hold their answers where the knowledge base says so.
+
+    Raises ConfigError for a file that is not there or of another kind, and for an unknown scoring rule.
+    """
+    evaluation, own_rules = section(config), import_rules(config.scoring_rules)
     plain = read_questions(resolve(evaluation.questions))[: evaluation.limit] if evaluation.questions else []
-    sources = [read_source(source) for source in evaluation.sources]
-    known = {data_id: entities for source in sources for data_id, entities in source.entities.items()}
-    items = items_of(config.folder("items"), {entity for entities in known.values() for entity in entities})
+    check_rules("evaluation.questions", {question.rule for question in plain}, own_rules)
+    sources = [read_source(source, own_rules) for source in evaluation.sources]
+    entities = {entity for source in sources for question in source.questions for entity in question.entities}
+    items = items_of(config.folder("items"), entities)
     for source in sources:
         source.questions = [
-            replace(q, gold_items=list(dict.fromkeys(i for e in known.get(q.data_id, []) for i in items.get(e, []))))
+            replace(q, gold_items=list(dict.fromkeys(item for entity in q.entities for item in items.get(entity, []))))
             for q in source.questions
         ]
     return sources, [*plain, *(question for source in sources for question in source.questions)]
@@ -95,29 +101,29 @@ def asked(config: Config) -> tuple[list[SourceQuestions], list[EvaluationQuestio
 def finished_evaluation(config: Config) -> FinishedEvaluation:
     """A finished evaluation, read from disk. Raises ArtifactError if it is unfinished."""
     evaluation = section(config)
-    sources, questions = asked(config)
+    sources, questions = questions_of(config)
     finished = read_evaluation(config, evaluation, questions)
-    official.judge_all(evaluation.sources, sources, finished.predictions)  # writes scores that no shard can hold
+    official.score_sources(evaluation.sources, sources, finished.predictions)  # writes scores that no shard can hold
     return finished
 
 
 def _figures(
     config: Config,
     sources: Sequence[SourceQuestions],
-    questions: Sequence[EvaluationQuestion],
+    questions: Sequence[Example],
     predictions: Sequence[dict[str, Any]],
     times: Sequence[dict[str, Any]],
 ) -> EvaluationFigures:
     """The content of report.json."""
     evaluation = section(config)
     # First the official figures: they write the scores that tasks give to all answers together into the rows.
-    official_figures = official.judge_all(evaluation.sources, sources, predictions)
+    official_figures = official.score_sources(evaluation.sources, sources, predictions)
     has_memory = "memory" in evaluation.modes
     return replace(
         compute_figures(questions, predictions, times, evaluation.k),
         sources=official_figures,
         missing_images=Faults(**official.missing_images(predictions)),
-        rejected=Faults(**official.fates(sources, predictions)["rejected"]),
+        rejected=Faults(**official.row_counts(sources, predictions)["rejected"]),
         memory_store=MemoryStoreSize.of(store_bytes(config.folder("memory"))) if has_memory else None,
     )
 
@@ -125,7 +131,7 @@ def _figures(
 def _write_reports(
     config: Config,
     figures: EvaluationFigures,
-    questions: Sequence[EvaluationQuestion],
+    questions: Sequence[Example],
     predictions: Sequence[dict[str, Any]],
 ) -> None:
     """Writes report.json, report.md and report.html."""
@@ -161,7 +167,7 @@ class EvaluateUnit:
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         unit, inputs, text = (str(batch[name][0]) for name in ("unit", "inputs", "questions"))
-        questions = [opened(question, self.images, self.max_pixels) for question in unpacked(text)]
+        questions = [with_image(question, self.images, self.max_pixels) for question in unpacked(text)]
         torch.manual_seed(int(fingerprint([self.seed, unit])[:8], 16))  # counts where answers are sampled
         if unit == TIMES:
             table = pa.Table.from_pylist(self.evaluator.times(questions), TIMES_SCHEMA)

@@ -1,10 +1,10 @@
-"""Training samples: the backbone answers the training questions of benchmarks, and its right answers are kept.
+"""Training samples: the backbone answers the training questions of tasks, and its right answers are kept.
 
     ray job submit --working-dir . -- python -m jobs.synthesize --config configs/qwen2_5_vl_7b.yaml
 
 The questions of `synthesis.sources` are cut into units in order, on an actor pool: retrieval, answers with the items in
 the prompt, official scoring. A unit leaves `part-NNNNNN.parquet` (TRAINING_SCHEMA) and `part-NNNNNN.rejected.parquet`
-(file, row, reason, what was answered). A question that comes again is left out and counted. Where
+(file, row, reason, answer). A question that comes again is left out and counted. Where
 `synthesis.translation` is set, each language is one more unit, `translated-<language>.parquet`, of kept samples drawn
 by seed. The folder is training-data/ below the run's root; `training.data` names it.
 """
@@ -27,14 +27,16 @@ from comem_ray.artifacts import Manifest, StageFolder, fingerprint, load_manifes
 from comem_ray.config import Config, ConfigError, SynthesisConfig
 from comem_ray.prompts import translation_instruction
 from comem_ray.retrieval.index import STAGE as INDEX
-from comem_ray.training.data.questions import DUPLICATE, GoldQuestion, Rejection, read_questions, without_duplicates
+from comem_ray.tasks.example import Example
+from comem_ray.tasks.rules.own import import_rules
+from comem_ray.training.data.questions import DUPLICATE, RejectedSample, read_questions, without_duplicates
 from comem_ray.training.data.samples import REJECTED, REJECTED_SAMPLE_SCHEMA, TRAINING_SCHEMA
 from comem_ray.training.data.synthesis import Synthesizer, synthesis_identity
-from comem_ray.training.data.translation import ChatTranslator, drawn, translated
+from comem_ray.training.data.translation import ChatTranslator, draw_samples, translate_samples
 from jobs.common import Summary, main, run_units
 
 STAGE = "synthesize"
-Rows = list[GoldQuestion | Rejection]
+Rows = list[Example | RejectedSample]
 
 
 def run(config: Config) -> Summary:
@@ -44,7 +46,7 @@ def run(config: Config) -> Summary:
         ChatTranslator(synthesis.translation)  # a missing key is refused now, not after hours of answers
     index = load_manifest(config.folder("index"), INDEX).fingerprint
     stage = StageFolder(config.folder("training-data"), STAGE, synthesis_identity(config, synthesis))
-    units = list(_units(synthesis, index))
+    units = list(_units(config, synthesis, index))
     inputs = {unit["unit"]: unit["inputs"] for unit in units}
     done = stage.finished(inputs)
     todo = [unit for unit in units if unit["unit"] not in done]
@@ -54,7 +56,7 @@ def run(config: Config) -> Summary:
         kept = stage.finished({**inputs, **translations})
         more = [{"unit": unit, "inputs": digest} for unit, digest in translations.items() if unit not in kept]
         run_units(more, TranslateUnit, (config, stage, list(inputs)), synthesis.translation.workers, "translate")
-    return _summary(stage.close([*inputs, *translations]), made=len(todo))
+    return _summary(stage.close([*inputs, *translations]), len(todo))
 
 
 def _section(config: Config) -> SynthesisConfig:
@@ -63,9 +65,11 @@ def _section(config: Config) -> SynthesisConfig:
     return config.synthesis
 
 
-def _units(synthesis: SynthesisConfig, index: str) -> Iterator[dict[str, Any]]:
+def _units(config: Config, synthesis: SynthesisConfig, index: str) -> Iterator[dict[str, Any]]:
     """Numbered runs of rows, each with the digest of what its samples are made from: rows, images, index."""
-    rows = without_duplicates(chain.from_iterable([read_questions(source) for source in synthesis.sources]))
+    own_rules = import_rules(config.scoring_rules)
+    sources = [read_questions(source, own_rules) for source in synthesis.sources]
+    rows = without_duplicates(chain.from_iterable(sources))
     number = 0
     while chunk := list(islice(rows, synthesis.questions_per_unit)):
         digest = fingerprint([index, [_input(row) for row in chunk]])
@@ -73,11 +77,13 @@ def _units(synthesis: SynthesisConfig, index: str) -> Iterator[dict[str, Any]]:
         number += 1
 
 
-def _input(row: GoldQuestion | Rejection) -> list[Any]:
-    if isinstance(row, Rejection) or row.image is None:
-        return [asdict(row)]
-    path = Path(row.image)
-    return [asdict(replace(row, image=path.name)), path.stat().st_size]
+def _input(row: Example | RejectedSample) -> dict[str, Any]:
+    """The fields of a row; of the paths of its image and its file, the names alone."""
+    if isinstance(row, RejectedSample):
+        return asdict(row)
+    assert row.place is not None
+    at = row.image_at and replace(row.image_at, file=Path(row.image_at.file).name)
+    return {**asdict(replace(row, image_at=at, place=None)), "place": [row.place.path.name, row.place.number]}
 
 
 def _translations(
@@ -89,12 +95,12 @@ def _translations(
         return {}
     wanted = set(parts)
     samples = [s.sha256 for r in stage.records() if r.unit in wanted for s in r.shards if not s.name.endswith(REJECTED)]
-    made_by = [samples, settings.model, settings.samples_a_language, config.seed]
+    made_by = [samples, settings.model, settings.samples_per_language, config.seed]
     return {f"translated-{lang}": fingerprint([made_by, translation_instruction(lang)]) for lang in settings.languages}
 
 
 class SynthesizeUnit:
-    """An actor: the samples and the rejected rows of one unit a call."""
+    """An actor: each call makes the samples and the rejected rows of one unit."""
 
     def __init__(self, config: Config, stage: StageFolder):
         synthesis = _section(config)
@@ -106,10 +112,10 @@ class SynthesizeUnit:
         unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
         rows: Rows = pickle.loads(batch["payload"][0])
         torch.manual_seed(int(fingerprint([self.seed, unit])[:8], 16))  # counts where answers are sampled
-        answered = iter(self.synthesizer.fates([row for row in rows if isinstance(row, GoldQuestion)]))
-        fates = [next(answered) if isinstance(row, GoldQuestion) else row for row in rows]
-        samples = [fate for fate in fates if isinstance(fate, dict)]
-        rejected = [fate for fate in fates if isinstance(fate, Rejection) and fate.reason != DUPLICATE]
+        answered = iter(self.synthesizer.outcomes([row for row in rows if isinstance(row, Example)]))
+        outcomes = [next(answered) if isinstance(row, Example) else row for row in rows]
+        samples = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+        rejected = [one for one in outcomes if isinstance(one, RejectedSample) and one.reason != DUPLICATE]
         names = f"{unit}.parquet", unit + REJECTED
         write_parquet(self.stage.path / names[0], pa.Table.from_pylist(samples, TRAINING_SCHEMA))
         write_parquet(self.stage.path / names[1], _rejected_table(rejected))
@@ -119,7 +125,7 @@ class SynthesizeUnit:
 
 
 class TranslateUnit:
-    """An actor: drawn samples of all `parts` in one language a call."""
+    """An actor: each call translates a draw from the samples of all `parts` into one language."""
 
     def __init__(self, config: Config, stage: StageFolder, parts: list[str]):
         settings = _section(config).translation
@@ -132,30 +138,30 @@ class TranslateUnit:
         language = unit.removeprefix("translated-")
         tables = [pq.read_table(path, columns=["sample_id", "language"]) for path in self.paths]
         samples = [(row["sample_id"], row["language"]) for table in tables for row in table.to_pylist()]
-        chosen = drawn(samples, language, self.settings.samples_a_language, self.seed)
-        found = [pq.read_table(path, filters=[("sample_id", "in", chosen)]) for path in self.paths] if chosen else []
-        rows = [row for table in found for row in table.to_pylist()]
-        made = translated(rows, self.translate, language, self.settings.model)
-        write_parquet(self.stage.path / f"{unit}.parquet", pa.Table.from_pylist(made, TRAINING_SCHEMA))
-        counts = {"translated": len(made), "translations left out": len(rows) - len(made)}
-        self.stage.commit(unit, inputs, {f"{unit}.parquet": len(made)}, counts)
+        chosen = draw_samples(samples, language, self.settings.samples_per_language, self.seed)
+        tables = [pq.read_table(path, filters=[("sample_id", "in", chosen)]) for path in self.paths] if chosen else []
+        rows = [row for table in tables for row in table.to_pylist()]
+        translations = translate_samples(rows, self.translate, language, self.settings.model)
+        write_parquet(self.stage.path / f"{unit}.parquet", pa.Table.from_pylist(translations, TRAINING_SCHEMA))
+        counts = {"translated": len(translations), "translations left out": len(rows) - len(translations)}
+        self.stage.commit(unit, inputs, {f"{unit}.parquet": len(translations)}, counts)
         return {"unit": [unit]}
 
 
-def _rejected_table(rejected: Sequence[Rejection]) -> pa.Table:
-    def clean(value: Any) -> Any:  # what a file held need not be a text that parquet can hold
+def _rejected_table(rejected: Sequence[RejectedSample]) -> pa.Table:
+    def clean(value: Any) -> Any:  # a file may hold text that parquet cannot
         return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
     return pa.Table.from_pylist([{k: clean(v) for k, v in asdict(r).items()} for r in rejected], REJECTED_SAMPLE_SCHEMA)
 
 
-def _counts(questions: int, kept: int, rejected: Sequence[Rejection]) -> dict[str, int]:
+def _counts(questions: int, kept: int, rejected: Sequence[RejectedSample]) -> dict[str, int]:
     reasons = Counter(f"rejected.{rejection.reason}" for rejection in rejected)
     main = {"questions": questions, "kept": kept, "rejected": len(rejected)}
     return {**main, "duplicates": questions - kept - len(rejected), **dict(sorted(reasons.items()))}
 
 
-def _summary(manifest: Manifest, made: int) -> Summary:
+def _summary(manifest: Manifest, units_now: int) -> Summary:
     counts = Counter(manifest.counts)  # a run without any question has no counts
     assert counts["questions"] == counts["kept"] + counts["rejected"] + counts["duplicates"]
     reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
@@ -168,7 +174,7 @@ def _summary(manifest: Manifest, made: int) -> Summary:
         "translated": counts["translated"],
         "translations left out": counts["translations left out"],
         "units": len(manifest.records),
-        "units made now": made,
+        "units made now": units_now,
         "bytes": sum(shard.bytes for shard in manifest.shards()),
     }
 

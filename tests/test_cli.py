@@ -61,7 +61,7 @@ def scored_files(tmp_path):
 def test_score_prints_one_object_and_writes_the_questions(scored_files, tmp_path):
     entity, query, predictions = scored_files
     rows = tmp_path / "rows.jsonl"
-    words = ["--benchmark", "oven", "--references", entity, query, "--predictions", predictions, "--per-question", rows]
+    words = ["--task", "oven", "--references", entity, query, "--predictions", predictions, "--per-question", rows]
     done = run("score", *words)
     assert done.exit_code == 0, done.output
     summary = json.loads(done.stdout)
@@ -73,11 +73,9 @@ def test_score_prints_one_object_and_writes_the_questions(scored_files, tmp_path
 
 def test_score_warns_of_the_papers_rules(scored_files):
     entity, _, predictions = scored_files
-    words = ["--benchmark", "oven", "--references", entity, "--predictions", predictions, "--titles", "x", "--rules"]
-    assert "x: cannot be read" in run("score", *words, "paper").stderr
-    paper = run(
-        "score", "--benchmark", "oven", "--references", entity, "--predictions", predictions, "--rules", "paper"
-    )
+    words = ["--task", "oven", "--references", entity, "--predictions", predictions, "--titles", "x", "--rules"]
+    assert "x: the file cannot be read" in run("score", *words, "paper").stderr
+    paper = run("score", "--task", "oven", "--references", entity, "--predictions", predictions, "--rules", "paper")
     assert paper.exit_code == 0
     assert "cut at every 'is'" in paper.stderr
     assert json.loads(paper.stdout)["rules"] == "paper"
@@ -89,15 +87,15 @@ def test_score_says_what_is_wrong(scored_files, tmp_path):
     broken.write_text('{"data_id": "entity", "prediction": "a"}\n{"data_id": "query"\n')
     for words, said in [
         (["oven", "--references", entity, "--predictions", broken], "broken.jsonl, line 2: not JSON"),
-        (["ovens", "--references", entity, "--predictions", predictions], "there is no benchmark 'ovens'"),
-        (["oven", "--references", tmp_path / "none", "--predictions", predictions], "none: cannot be read"),
+        (["ovens", "--references", entity, "--predictions", predictions], "there is no task 'ovens'"),
+        (["oven", "--references", tmp_path / "none", "--predictions", predictions], "none: the file cannot be read"),
         (
             ["oven", "--references", entity, "--predictions", predictions, "--rules", "mine"],
             "there are no rules 'mine'",
         ),
-        (["oven", "--references", entity, "--predictions", predictions, "--question-types", query], "InfoSeek's"),
+        (["oven", "--references", entity, "--predictions", predictions, "--question-types", query], "does not take"),
     ]:
-        done = run("score", "--benchmark", *words)
+        done = run("score", "--task", *words)
         assert done.exit_code == 2
         assert done.stdout == ""
         assert said in done.stderr

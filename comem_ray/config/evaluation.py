@@ -9,21 +9,25 @@ from pydantic import Field, model_validator
 
 from comem_ray.config.base import Section, WorkersConfig
 
-Benchmark = Literal[
-    "infoseek", "oven", "mrag", "okvqa", "aokvqa", "aokvqa-mc", "viquae", "cvqa", "coco", "jsonl"
+TaskName = Literal[
+    "infoseek", "oven", "mrag", "okvqa", "aokvqa", "aokvqa-mc", "viquae", "cvqa", "coco", "encyclopedic_vqa", "jsonl"
 ]  # fmt: skip
+"""The one list of all tasks; each has a module of its name in comem_ray/tasks."""
 Text = Annotated[str, Field(min_length=1)]
 
 
 class EvaluationSourceConfig(Section):
-    """A published benchmark, in one language, in the files of its authors (docs/evaluation.md lists them)."""
+    """A task in one language, in the files of its authors (docs/evaluation.md lists them)."""
 
-    benchmark: Benchmark
+    task: TaskName = Field(description="which set of questions, or which format of one's own")
     name: str | None = Field(
-        None, pattern=r"^\w[\w.-]*$", description="in the report and of its folder; null: the benchmark and language"
+        None, pattern=r"^\w[\w.-]*$", description="name in the report and of its folder; null: task and language"
     )
     paths: list[Text] = Field(min_length=1, description="files or globs of the questions")
-    references: list[Text] = Field([], description="files of the answers, where they are apart (okvqa's annotations)")
+    references: list[Text] = Field(
+        [],
+        description="okvqa: the file of the annotations; encyclopedic_vqa: iNaturalist's JSON that names images",
+    )
     question_types: str | None = Field(None, description="infoseek: infoseek_val_qtype.jsonl")
     entities: str | None = Field(None, description="infoseek: infoseek_val_withkb.jsonl, for the recall of retrieval")
     titles: str | None = Field(None, description="oven: Wiki6M_ver_1_0_title_only.jsonl, to which names are linked")
@@ -31,7 +35,7 @@ class EvaluationSourceConfig(Section):
         None, description="a folder, a zip, or parquet files; null: beside the questions, or in their own rows"
     )
     split: str | None = Field(None, description="questions of this group alone: a split, scenario, subset; null: all")
-    language: str | None = Field(None, description="of the questions; null: as the files say, else en")
+    language: str | None = Field(None, description="language of the questions; null: as the files say, else en")
     limit: int | None = Field(None, ge=1, description="questions asked, the first; null: all")
     answer_format: Literal["boxed", "plain"] = Field(
         "boxed", description="'boxed' asks to reason and to box the answer; 'plain' asks for nothing"
@@ -41,45 +45,35 @@ class EvaluationSourceConfig(Section):
     @property
     def label(self) -> str:
         """The name of the source."""
-        return self.name or (f"{self.benchmark}-{self.language}" if self.language else self.benchmark)
-
-    @model_validator(mode="after")
-    def _whole(self) -> EvaluationSourceConfig:
-        owners = {"question_types": "infoseek", "entities": "infoseek", "titles": "oven", "references": "okvqa"}
-        if wrong := [f for f, owner in owners.items() if getattr(self, f) and self.benchmark != owner]:
-            raise ValueError(f"{wrong[0]} are {owners[wrong[0]]}'s, not {self.benchmark}'s")
-        return self
+        return self.name or (f"{self.task}-{self.language}" if self.language else self.task)
 
 
 class GalleryConfig(Section):
-    """Questions that report.html shows with images, answers and sources; it changes no figure."""
+    """Questions that report.html shows with images, answers and sources. It changes no figure."""
 
     questions: int = Field(60, ge=0, description="most that are shown, wrong ones first; more makes the page larger")
-    max_mb: float = Field(1.2, ge=0, description="megabytes of the gallery, in a report of several worlds of all")
+    max_mb: float = Field(1.2, ge=0, description="megabytes of all galleries of a report together")
     image_side: int = Field(176, ge=16, description="pixels of the longer side of a question's image")
 
 
 class EvaluationConfig(Section):
-    """Every question is asked in every mode with every k; retrieval is done once a question and knowledge size."""
+    """Every question is asked in every mode with every k. Retrieval runs once per question and knowledge size."""
 
     questions: str | None = Field(None, min_length=1, description="parquet file of questions (EVALUATION_SCHEMA)")
-    sources: list[EvaluationSourceConfig] = Field([], description="published benchmarks, beside `questions` or alone")
+    sources: list[EvaluationSourceConfig] = Field([], description="tasks in their published files")
     modes: list[Literal["none", "rag", "memory"]] = Field(["none", "rag", "memory"], min_length=1)
     k: list[Annotated[int, Field(ge=1)]] = Field([1, 3, 10], min_length=1, description="items before a question")
     knowledge_sizes: list[Annotated[int, Field(ge=1)] | Literal["all"]] = Field(
-        ["all"], min_length=1, description="items that retrieval sees; n: a seeded part that holds all right items"
+        ["all"], min_length=1, description="items that retrieval searches; n: a seeded subset with all right items"
     )
     gold_positions: list[int] = Field(
         [],
-        description="also: the right item at each of these positions (from 1) among its nearest, as many as the last",
+        description="further arms: the right item put at each of these positions, from 1, among its nearest items",
     )
     items_language: Literal["retrieval", "question"] = Field(
-        "retrieval", description="items searched: those that retrieval.language says, or of each question's language"
+        "retrieval", description="language of the items searched: retrieval.language, or that of each question"
     )
-    demo_languages: list[Literal["en", "es", "fr", "de", "it"]] = Field(
-        ["en"], min_length=1, description="examples.countries.evaluate alone: the languages of its questions"
-    )
-    limit: int | None = Field(None, ge=1, description="of `questions`: those asked, the first of the file; null: all")
+    limit: int | None = Field(None, ge=1, description="questions asked of the file `questions`, the first; null: all")
     batch: int = Field(8, ge=1, description="questions decoded together; more needs memory")
     questions_per_unit: int = Field(32, ge=1, description="fewer lose less when killed")
     timed: int = Field(8, ge=0, description="questions asked once more, one at a time, for the times of an answer")

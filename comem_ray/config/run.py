@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 
@@ -37,6 +38,9 @@ class Config(Section):
     evaluation: EvaluationConfig | None = Field(None, description="evaluation; null: jobs.evaluate is off")
     training: TrainingConfig | None = Field(None, description="fine-tune of the adapter; null: jobs.train is off")
     api: ApiConfig = Field(ApiConfig(), description="limits of the HTTP endpoint")
+    scoring_rules: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]] = Field(
+        {}, description="scoring rules of your own: name -> module:function(prediction, gold) -> score in 0..1"
+    )
 
     def folder(self, stage: str) -> Path:
         """Absolute folder of a stage's artifact: "items", "embeddings", "index", "memory", ..."""

@@ -7,27 +7,24 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from comem_ray.config.base import ImageConfig, Section, WorkersConfig
+from comem_ray.config.evaluation import TaskName
 
 
 class SynthesisSourceConfig(Section):
-    """Questions with gold answers, in the format of a benchmark."""
+    """Questions with gold answers, in the files of a task."""
 
-    format: Literal["infoseek", "encyclopedic_vqa", "okvqa", "jsonl"]
+    task: TaskName = Field(description="a task whose answers a named rule scores one by one, such as infoseek or jsonl")
     path: str = Field(min_length=1, description="file of the questions")
     annotations: str | None = Field(
         None, description="okvqa: the file of the answers; encyclopedic_vqa: iNaturalist's JSON that names its images"
     )
-    images: str | None = Field(None, description="folder of the images; null: the folder of the questions")
-    split: str | None = Field(None, description="rows of this split alone; okvqa: train or val; null: all")
+    images: str | None = Field(
+        None, description="a folder, a zip or a parquet file of the images; null: the folder of the questions"
+    )
+    split: str | None = Field(None, description="questions of this group alone, such as a split; null: all")
     language: str = Field("en", min_length=1, description="language of the questions, where a row names none")
-    benchmark: str | None = Field(None, description="name in the samples' provenance; null: the format")
-    limit: int | None = Field(None, ge=1, description="questions read, the first; null: all")
-
-    @model_validator(mode="after")
-    def _whole(self) -> SynthesisSourceConfig:
-        if self.format == "okvqa" and self.annotations is None:
-            raise ValueError("format okvqa needs annotations: the file mscoco_..._annotations.json")
-        return self
+    name: str | None = Field(None, min_length=1, description="name in the samples' provenance; null: the task")
+    limit: int | None = Field(None, ge=1, description="rows read, the first; null: all")
 
 
 class TranslationConfig(Section):
@@ -38,8 +35,8 @@ class TranslationConfig(Section):
     languages: list[Annotated[str, Field(pattern="^[A-Za-z0-9-]+$")]] = Field(
         ["bg", "zh", "ar", "fil", "fr", "ja", "pt", "ru", "es"], min_length=1
     )
-    samples_a_language: int = Field(200, ge=1, description="kept samples, drawn by seed for each language")
-    key_variable: str | None = Field(None, description="environment variable that holds the key; null sends none")
+    samples_per_language: int = Field(200, ge=1, description="kept samples, drawn by seed for each language")
+    key_variable: str | None = Field(None, description="environment variable that holds the key; null: no key is sent")
     timeout_s: float = Field(60, gt=0, description="seconds for an answer")
     retries: int = Field(4, ge=0, description="further tries after a time-out, a 429 or a 5xx")
     backoff_s: float = Field(1, ge=0, description="seconds before the first retry, doubled each time")
@@ -52,10 +49,10 @@ class SynthesisConfig(Section):
 
     sources: list[SynthesisSourceConfig] = Field(min_length=1)
     top_k: int = Field(3, ge=1, description="items of a sample, best first")
-    answer_with_items: int | None = Field(None, ge=0, description="of these, shown to the VLM; null: all")
+    answer_with_items: int | None = Field(None, ge=0, description="best items in the VLM's prompt; null: all top_k")
     min_score: float = Field(1.0, gt=0, le=1, description="an answer is kept from this score on; 1 is wholly right")
     answer_format: Literal["boxed", "plain"] = Field(
-        "boxed", description="'boxed' asks to reason and scores the box; 'plain' asks nothing and scores all"
+        "boxed", description="'boxed' asks to reason and scores the box; 'plain' asks for nothing and scores the whole"
     )
     instruction: str | None = Field(None, description="sentence after the question; null: that of answer_format")
     max_new_tokens: int = Field(512, ge=1, description="tokens of an answer; one that is cut short is rejected")
@@ -72,6 +69,6 @@ class SynthesisConfig(Section):
         return self
 
     @property
-    def shown(self) -> int:
-        """Items that the VLM sees, the best."""
+    def prompt_items(self) -> int:
+        """Items that the VLM answers with, the best."""
         return self.top_k if self.answer_with_items is None else self.answer_with_items

@@ -1,1 +1,4 @@
-"""Asks the questions of tasks in every arm and computes the figures. Knows nothing of pages or Ray."""
+"""Evaluation: questions asked in every arm (mode, number of items, knowledge size), their scores and figures.
+
+Which questions and by which rule is comem_ray/tasks. Knows nothing of Ray, of training, or of how a report looks.
+"""

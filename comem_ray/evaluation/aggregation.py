@@ -9,14 +9,14 @@ from typing import Any
 
 from comem_ray.evaluation.figures import ArmFigures, EvaluationFigures, PairFigures, Recall, Share
 from comem_ray.evaluation.intervals import mcnemar, wilson
-from comem_ray.evaluation.questions import EvaluationQuestion
+from comem_ray.tasks.example import Example
 
 Row = Mapping[str, Any]
 """A row of PREDICTION_SCHEMA or TIMES_SCHEMA (predictions.py), scored."""
 
 
 def compute_figures(
-    questions: Sequence[EvaluationQuestion], predictions: Sequence[Row], times: Sequence[Row], ks: Sequence[int]
+    questions: Sequence[Example], predictions: Sequence[Row], times: Sequence[Row], ks: Sequence[int]
 ) -> EvaluationFigures:
     """Scores, tokens and times of every arm and its groups; recall for each of `ks`; memory against rag."""
     groups = {

@@ -18,11 +18,12 @@ from comem_ray.config import Config, EvaluationConfig
 from comem_ray.evaluation.arms import Arm, arms
 from comem_ray.evaluation.knowledge_subsets import KnowledgeSubsets
 from comem_ray.evaluation.official import score_alone
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.images import open_image
 from comem_ray.model.reasoner import Completion, Prompt, PromptTooLong
 from comem_ray.pipeline import Pipeline
 from comem_ray.retrieval.retriever import Query
+from comem_ray.tasks.example import Example
+from comem_ray.tasks.rules.own import import_rules
 
 Retrieved = dict[int | str, dict[str, list[str]]]
 """Knowledge size -> data_id -> ids of the best items, best first."""
@@ -33,7 +34,7 @@ TOO_LONG = "prompt_too_long"
 class _Case:
     """A question in an arm: the items before it, and its prompt; no prompt where the question has a fault."""
 
-    question: EvaluationQuestion
+    question: Example
     item_ids: list[str]
     prompt: Prompt | None
 
@@ -48,10 +49,11 @@ class Evaluator:
         self, config: Config, evaluation: EvaluationConfig, device: str = "cpu", gold_items: Collection[str] = ()
     ):
         self._config, self._evaluation = config, evaluation
+        self._own_rules = import_rules(config.scoring_rules)
         self._pipeline = Pipeline(config, device, memory="memory" in evaluation.modes)
         self._knowledge = KnowledgeSubsets(self._pipeline.retriever.index, gold_items, config.seed)
 
-    def predictions(self, questions: Sequence[EvaluationQuestion]) -> list[dict[str, Any]]:
+    def predictions(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
         """A row of PREDICTION_SCHEMA for every question and every arm that it can be put in."""
         retrieved, size = self._retrieve(questions), self._evaluation.batch
         rows = []
@@ -65,7 +67,7 @@ class Evaluator:
                     rows.append(self._row(arm, case, completion, retrieved))
         return rows
 
-    def times(self, questions: Sequence[EvaluationQuestion]) -> list[dict[str, Any]]:
+    def times(self, questions: Sequence[Example]) -> list[dict[str, Any]]:
         """Milliseconds to the first token and to the whole answer, one question at a time, memory from the store."""
         retrieved = self._retrieve(questions)
         rows = []
@@ -89,10 +91,10 @@ class Evaluator:
         end = time.perf_counter()
         return 1e3 * ((first[0] if first else end) - start), 1e3 * (end - start)
 
-    def _retrieve(self, questions: Sequence[EvaluationQuestion]) -> Retrieved:
+    def _retrieve(self, questions: Sequence[Example]) -> Retrieved:
         """The best items of each question that has what retrieval needs, by knowledge size."""
         settings, depth = self._config.retrieval, max([*self._evaluation.k, *self._evaluation.gold_positions]) + 1
-        by_language: dict[str | None, list[EvaluationQuestion]] = defaultdict(list)
+        by_language: dict[str | None, list[Example]] = defaultdict(list)
         for question in questions:
             if question.fault is None and (question.image is not None or settings.by == "text"):
                 by_language[self._language(question)].append(question)
@@ -106,11 +108,11 @@ class Evaluator:
                 retrieved[size] |= {q.data_id: [h.item_id for h in hit] for q, hit in zip(group, lists, strict=True)}
         return retrieved
 
-    def _language(self, question: EvaluationQuestion) -> str | None:
+    def _language(self, question: Example) -> str | None:
         """The language of the items that are searched for a question."""
         return question.language if self._evaluation.items_language == "question" else self._config.retrieval.language
 
-    def _cases(self, arm: Arm, questions: Sequence[EvaluationQuestion], retrieved: dict[str, list[str]]) -> list[_Case]:
+    def _cases(self, arm: Arm, questions: Sequence[Example], retrieved: dict[str, list[str]]) -> list[_Case]:
         """The questions that the arm is for, each with its items and its prompt."""
         cases = []
         for question in questions:
@@ -124,7 +126,7 @@ class Evaluator:
                 cases.append(_Case(question, ids, prompt))
         return cases
 
-    def _image(self, question: EvaluationQuestion) -> Image | None:
+    def _image(self, question: Example) -> Image | None:
         return None if question.image is None else open_image(question.image, self._config.ingest.images.max_pixels)
 
     def _row(
@@ -143,7 +145,7 @@ class Evaluator:
             "knowledge": 0 if arm.mode == "none" else knowledge,
             "prediction": answer.text if answer else "",
             "fault": None if answer else fault,
-            "score": score_alone(question, answer.text) if answer else 0.0,
+            "score": score_alone(question, answer.text, self._own_rules) if answer else 0.0,
             "rank": rank(retrieved[arm.knowledge].get(question.data_id, []), question.gold_items),
             "item_ids": case.item_ids,
             "prompt_tokens": answer.prompt_tokens if answer else 0,

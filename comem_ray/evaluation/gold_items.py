@@ -1,7 +1,7 @@
 """Which knowledge items are about an entity: those whose page is its page in the English Wikipedia, or in Wikidata.
 
-An item says its page by `page_url`; one without says nothing, and no item of it is known then. Items of other languages
-have their pages in other Wikipedias, which name no entity. Reads two columns of the item shards; knows no benchmark.
+An item names its page by `page_url`; one without is about no known entity. Items of other languages
+have their pages in other Wikipedias, which name no entity. Reads two columns of the item shards; knows no task.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ HOSTS = ("en.wikipedia.org", "en.m.wikipedia.org", "www.wikidata.org", "wikidata
 
 
 def items_of(folder: Path, entities: Iterable[str]) -> dict[str, list[str]]:
-    """item_ids by entity, in the order of the shards of the finished items/ stage in `folder`; only entities found.
+    """item_ids by entity, in the order of the shards of the finished items/ stage in `folder`.
 
-    An entity is a Wikidata id ("Q90") or a title of the English Wikipedia ("Paris").
+    An entity is a Wikidata id ("Q90") or a title of the English Wikipedia ("Paris"); one without items is left out.
     """
     wanted = {entity: _plain(entity) for entity in entities}
-    pages, found = set(wanted.values()), dict[str, list[str]]()
+    pages, items = set(wanted.values()), dict[str, list[str]]()
     for shard in item_shards(load_manifest(folder, STAGE)).values() if wanted else ():
         table = pq.read_table(folder / shard.name, columns=["item_id", "page_url"])
         for item_id, url in zip(table["item_id"].to_pylist(), table["page_url"].to_pylist(), strict=True):
             if url and (page := page_entity(url)) in pages:
-                found.setdefault(str(page), []).append(item_id)
-    return {entity: found[page] for entity, page in wanted.items() if page in found}
+                items.setdefault(str(page), []).append(item_id)
+    return {entity: items[page] for entity, page in wanted.items() if page in items}
 
 
 def page_entity(url: str) -> str | None:

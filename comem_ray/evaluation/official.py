@@ -1,7 +1,7 @@
-"""The official figures of published benchmarks: what `comem score` says of an evaluation's predictions, arm by arm.
+"""The official figures of published tasks: what `comem score` says of an evaluation's predictions, arm by arm.
 
 A question without an answer (its image is not there, its prompt too long) is a missing prediction: wrong. Arms with a
-forced place are judged on the questions that they can be asked with. Knows nothing of models or files.
+forced gold position are scored on the questions that they can be asked with. Knows nothing of models or files.
 """
 
 from __future__ import annotations
@@ -11,79 +11,75 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from comem_ray.config import ConfigError, EvaluationSourceConfig, resolve
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.evaluation.sources import SourceQuestions
-from comem_ray.tasks.records import Question
-from comem_ray.tasks.rules.scoring import boxed, score
+from comem_ray.tasks import load_task
+from comem_ray.tasks.example import OFFICIAL, Example
+from comem_ray.tasks.rules.scoring import OwnRules, final_answer, score
 from comem_ray.tasks.rules.titles import TitleIndex, read_titles
-from comem_ray.tasks.scorecard import LOAD, SCORE, card
+from comem_ray.tasks.scorecard import score_predictions
+from comem_ray.tasks.task import Scoring
 
-TOGETHER = ("oven", "coco")  # their rules judge an answer among all titles, or all captions
-FIRST = 10  # ids and reasons that a report shows
-
-
-def score_alone(question: EvaluationQuestion, text: str) -> float | None:
-    """The score of one answer by the question's rule, 0..1; None where its benchmark judges answers together."""
-    if question.rule != "official":
-        return score(question.rule, boxed(text) or text, question.gold)
-    if question.benchmark in TOGETHER:
-        return None
-    return SCORE[question.benchmark]([_asked(question)], [text], "official")[0].score
+FIRST = 10  # ids and reasons that a report names
 
 
-def judge_all(
+def score_alone(example: Example, text: str, own_rules: OwnRules) -> float | None:
+    """The score of one answer by the example's rule, 0..1; None where its task scores answers together."""
+    if example.rule != OFFICIAL:
+        return score(example.rule, final_answer(text), example.gold, own_rules)
+    task = load_task(example.task)
+    return None if task.scored_together else task.score([example], [text])[0].score
+
+
+def score_sources(
     settings: Sequence[EvaluationSourceConfig], sources: Sequence[SourceQuestions], rows: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """The official figures of every source, by its name; writes `score` into the rows of their questions.
 
-    {"benchmark", "official": {arm: summary}, "warnings", and what `fates` says}. Raises ConfigError for titles of OVEN
+    {"task", "official": {arm: summary}, "warnings", and what `row_counts` says}. Raises ConfigError for titles of OVEN
     that cannot be read.
     """
-    found = {}
-    for wanted, source in zip(settings, sources, strict=True):
+    figures = {}
+    for config, source in zip(settings, sources, strict=True):
         summaries, warnings = dict[str, Any](), list[str]()
-        if source.benchmark in LOAD:
-            summaries, warnings = judge(source, rows, _titles(wanted))
-        said = {"benchmark": source.benchmark, "official": summaries, "warnings": warnings}
-        found[source.label] = {**said, **fates([source], rows)}
-    return found
+        if load_task(source.task).official:
+            summaries, warnings = score_arms(source, rows, Scoring(titles=_titles(config)))
+        own = {"task": source.task, "official": summaries, "warnings": warnings}
+        figures[source.label] = {**own, **row_counts([source], rows)}
+    return figures
 
 
-def _titles(source: EvaluationSourceConfig) -> TitleIndex | None:
-    try:
-        return None if source.titles is None else TitleIndex(read_titles(resolve(source.titles)))
-    except ValueError as error:
-        raise ConfigError(f"evaluation.sources: {source.label}: {error}") from error
-
-
-def judge(
-    source: SourceQuestions, rows: Iterable[dict[str, Any]], titles: TitleIndex | None
+def score_arms(
+    source: SourceQuestions, rows: Iterable[dict[str, Any]], scoring: Scoring
 ) -> tuple[dict[str, Any], list[str]]:
     """The official summary of every arm, and warnings; writes `score` into the rows, which may be of any source."""
-    questions = {q.data_id: q for q in source.questions}
+    task, examples = load_task(source.task), {example.data_id: example for example in source.questions}
     arms: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
-        if row["data_id"] in questions:
+        if row["data_id"] in examples:
             arms[row["arm"]].append(row)
     summaries, warnings = {}, dict[str, None]()
-    for arm, some in arms.items():
-        asked = [questions[row["data_id"]] for row in some]
-        said = {str(q.own_id): (q.own_id, r["prediction"]) for q, r in zip(asked, some, strict=True) if not r["fault"]}
-        found = card(source.benchmark, [_asked(q) for q in asked], said, titles)
-        for row, judged in zip(some, found.rows, strict=True):
-            row["score"] = judged["score"]
-        summaries[arm] = found.summary
-        warnings |= dict.fromkeys(found.warnings)
+    for arm, arm_rows in arms.items():
+        arm_examples = [examples[row["data_id"]] for row in arm_rows]
+        predictions = {
+            str(example.own_id): (example.own_id, row["prediction"])
+            for example, row in zip(arm_examples, arm_rows, strict=True)
+            if not row["fault"]
+        }
+        card = score_predictions(task, arm_examples, predictions, scoring)
+        for row, scored in zip(arm_rows, card.rows, strict=True):
+            row["score"] = scored["score"]
+        summaries[arm] = card.summary
+        warnings |= dict.fromkeys(card.warnings)
     return summaries, list(warnings)
 
 
-def fates(sources: Sequence[SourceQuestions], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def row_counts(sources: Sequence[SourceQuestions], rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What became of the rows of the files: {"questions", "left_out", "missing_images", "rejected"}."""
-    ids = {q.data_id for s in sources for q in s.questions}
-    rejected = [row for s in sources for row in s.rejected]
+    ids = {example.data_id for source in sources for example in source.questions}
+    rejected = [row for source in sources for row in source.rejected]
     return {
         "questions": len(ids),
-        "left_out": sum(s.left_out for s in sources),
+        "left_out": sum(source.left_out for source in sources),
         "missing_images": missing_images([row for row in rows if row["data_id"] in ids]),
         "rejected": {"count": len(rejected), "first": rejected[:FIRST]},
     }
@@ -96,5 +92,8 @@ def missing_images(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"count": len(faults), "first": first}
 
 
-def _asked(question: EvaluationQuestion) -> Question:
-    return Question(question.own_id, question.gold, question.groups)
+def _titles(source: EvaluationSourceConfig) -> TitleIndex | None:
+    try:
+        return None if source.titles is None else TitleIndex(read_titles(resolve(source.titles)))
+    except ValueError as error:
+        raise ConfigError(f"evaluation.sources: {source.label}: {error}") from error

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from comem_ray.artifacts import Manifest, Record, write_atomic
-from comem_ray.evaluation.questions import EvaluationQuestion
+from comem_ray.tasks.example import Example
 
 STAGE = "evaluate"
 TIMES = "times"
@@ -63,9 +63,7 @@ def _rows(folder: Path, record: Record) -> list[dict[str, Any]]:
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 
-def write_prediction_files(
-    folder: Path, questions: Sequence[EvaluationQuestion], rows: Sequence[Mapping[str, Any]]
-) -> None:
+def write_prediction_files(folder: Path, questions: Sequence[Example], rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes `<folder>/<source>/<arm>.jsonl` for `comem score`, one {"data_id", "prediction"} per line.
 
     A question that was not asked has no line. The questions of `evaluation.questions` have no source: their files are

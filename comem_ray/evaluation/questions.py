@@ -1,110 +1,87 @@
-"""Questions to evaluate with, whatever benchmark they come from; and our own file of them, parquet, one row a question.
+"""Our own file of questions to evaluate with (parquet, one question per row), and examples on their way to a worker.
 
-A question's image stays where it is until the question is asked (`opened`). Knows no benchmark and no model.
+An example's image stays where it is until the question is asked (`with_image`). Knows no task and no model.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from comem_ray.artifacts import ArtifactError, write_parquet
 from comem_ray.knowledge.images import ImageError, open_image
+from comem_ray.tasks.example import IMAGE_MISSING, Example
 from comem_ray.tasks.images import ImageAt, ImageReader
-from comem_ray.tasks.rules.scoring import Rule
 
 EVALUATION_SCHEMA = pa.schema(
     [
-        pa.field("data_id", pa.string(), nullable=False),  # the benchmark's own id
+        pa.field("data_id", pa.string(), nullable=False),
         pa.field("question", pa.string(), nullable=False),
         pa.field("image", pa.binary()),  # JPEG or PNG; null for a question without one
-        pa.field("rule", pa.string(), nullable=False),  # of comem_ray.tasks.rules.scoring
+        pa.field("rule", pa.string(), nullable=False),  # of comem_ray.tasks.rules.scoring, or of scoring_rules
         pa.field("gold", pa.string(), nullable=False),  # JSON, in the rule's own form
         pa.field("language", pa.string(), nullable=False),
         pa.field("gold_items", pa.list_(pa.string()), nullable=False),  # item_ids that hold the answer, if known
         pa.field("groups", pa.string(), nullable=False),  # JSON: name -> value, for figures of parts
     ]
 )
-MISSING = "image_missing"
 
 
-@dataclass(frozen=True)
-class EvaluationQuestion:
-    """`data_id` tells it from all others of the evaluation; `own_id` is the benchmark's.
-
-    `image` are the bytes, once they are read from `image_at`. With a `fault` it cannot be asked, and counts as
-    wrong.
-    """
-
-    data_id: str
-    question: str
-    image: bytes | None
-    rule: Rule | Literal["official"]  # "official": that of its `benchmark`
-    gold: Any
-    language: str = "en"
-    gold_items: list[str] = field(default_factory=list)
-    groups: dict[str, str] = field(default_factory=dict)
-    source: str = ""  # name of the source it comes from; "": evaluation.questions
-    benchmark: str = ""  # whose rule is the official one
-    own_id: str | int = ""
-    image_at: ImageAt | None = None
-    fault: str | None = None
-
-
-def write_questions(path: Path, questions: Iterable[EvaluationQuestion]) -> int:
+def write_questions(path: Path, examples: Iterable[Example]) -> int:
     """Writes the file; returns the number of questions."""
-    rows = [{**asdict(q), "gold": json.dumps(q.gold), "groups": json.dumps(q.groups)} for q in questions]
+    rows = [{**asdict(e), "gold": json.dumps(e.gold), "groups": json.dumps(e.groups)} for e in examples]
     write_parquet(path, pa.Table.from_pylist(rows, EVALUATION_SCHEMA))
     return len(rows)
 
 
-def read_questions(path: Path) -> list[EvaluationQuestion]:
+def read_questions(path: Path) -> list[Example]:
     """The questions of a file, their images left in it. Raises ArtifactError where there is none, or an id twice."""
     if not path.is_file():
         raise ArtifactError(f"there is no file of questions {path}: evaluation.questions names it")
     table = pq.read_table(path, schema=EVALUATION_SCHEMA)
-    marks = [None if p is None else sha256(p).hexdigest() for p in table["image"].to_pylist()]
-    rows, seen = table.drop_columns(["image"]).to_pylist(), set[str]()
-    if twice := [r["data_id"] for r in rows if r["data_id"] in seen or seen.add(r["data_id"])]:  # type: ignore[func-returns-value]
+    marks = [None if image is None else sha256(image).hexdigest() for image in table["image"].to_pylist()]
+    rows = table.drop_columns(["image"]).to_pylist()
+    if twice := [data_id for data_id, count in Counter(row["data_id"] for row in rows).items() if count > 1]:
         raise ArtifactError(f"{path} has {twice[0]!r} twice")
-    return [_question(path, n, row, mark) for n, (row, mark) in enumerate(zip(rows, marks, strict=True))]
+    return [_example(path, number, row, mark) for number, (row, mark) in enumerate(zip(rows, marks, strict=True))]
 
 
-def _question(path: Path, number: int, row: dict[str, Any], mark: str | None) -> EvaluationQuestion:
-    fields = {**row, "gold": json.loads(row["gold"]), "groups": json.loads(row["groups"])}
-    at = None if mark is None else ImageAt(str(path), "image", number, mark)
-    return EvaluationQuestion(**fields, image=None, own_id=row["data_id"], image_at=at)
-
-
-def opened(question: EvaluationQuestion, reader: ImageReader, max_pixels: int) -> EvaluationQuestion:
-    """The question with its image's bytes, or with the fault that no image can be made of them."""
-    if question.fault or question.image_at is None:
-        return question
+def with_image(example: Example, reader: ImageReader, max_pixels: int) -> Example:
+    """The example with its image's bytes, or with the fault that no image can be made of them."""
+    if example.fault or example.image_at is None:
+        return example
     try:
-        data = reader.read(question.image_at)
+        data = reader.read(example.image_at)
         if not data:
-            return replace(question, fault=MISSING)
+            return replace(example, fault=IMAGE_MISSING)
         open_image(data, max_pixels)
     except ImageError as error:
-        return replace(question, fault=error.reason)
+        return replace(example, fault=error.reason)
     except (OSError, ValueError, pa.ArrowException):
-        return replace(question, fault=MISSING)
-    return replace(question, image=data)
+        return replace(example, fault=IMAGE_MISSING)
+    return replace(example, image=data)
 
 
-def packed(questions: Sequence[EvaluationQuestion]) -> str:
-    """Questions as JSON, for `unpacked`; the bytes of images are not in it."""
-    return json.dumps([{**asdict(q), "image": None} for q in questions], sort_keys=True)
+def packed(examples: Sequence[Example]) -> str:
+    """Examples as JSON, for `unpacked`; the bytes of images are not in it, nor the rows they were read from."""
+    return json.dumps([{**asdict(e), "image": None, "place": None} for e in examples], sort_keys=True)
 
 
-def unpacked(text: str) -> list[EvaluationQuestion]:
-    """The questions of `packed`; tuples have become lists."""
+def unpacked(text: str) -> list[Example]:
+    """The examples of `packed`; tuples have become lists."""
     rows = json.loads(text)
-    return [EvaluationQuestion(**{**r, "image_at": r["image_at"] and ImageAt(**r["image_at"])}) for r in rows]
+    return [Example(**{**row, "image_at": row["image_at"] and ImageAt(**row["image_at"])}) for row in rows]
+
+
+def _example(path: Path, number: int, row: dict[str, Any], mark: str | None) -> Example:
+    fields = {**row, "gold": json.loads(row["gold"]), "groups": json.loads(row["groups"])}
+    at = None if mark is None else ImageAt(str(path), "image", number, mark)
+    return Example(**fields, image=None, own_id=row["data_id"], image_at=at)

@@ -9,9 +9,10 @@ from typing import Any
 from comem_ray.artifacts import fingerprint, load_manifest
 from comem_ray.config import Config, EvaluationConfig
 from comem_ray.evaluation.predictions import TIMES
-from comem_ray.evaluation.questions import EvaluationQuestion, packed
+from comem_ray.evaluation.questions import packed
 from comem_ray.model.adapter import encoder_identity
 from comem_ray.retrieval.index import STAGE as INDEX
+from comem_ray.tasks.example import Example
 
 
 def evaluation_identity(config: Config, evaluation: EvaluationConfig) -> dict[str, Any]:
@@ -24,12 +25,13 @@ def evaluation_identity(config: Config, evaluation: EvaluationConfig) -> dict[st
         "evaluation": evaluation.model_dump(
             include={"modes", "k", "gold_positions", "knowledge_sizes", "items_language"}
         ),
+        "scoring_rules": config.scoring_rules,
         "seed": config.seed,
     }
 
 
 def evaluation_units(
-    config: Config, evaluation: EvaluationConfig, questions: Sequence[EvaluationQuestion], right: Sequence[str]
+    config: Config, evaluation: EvaluationConfig, questions: Sequence[Example], right: Sequence[str]
 ) -> list[dict[str, str]]:
     """The questions in units of `evaluation.questions_per_unit`, then those of the unit TIMES.
 
@@ -43,16 +45,14 @@ def evaluation_units(
     return [_unit(name, some, made_from) for name, some in groups]
 
 
-def _groups(
-    questions: Sequence[EvaluationQuestion], size: int, timed: int
-) -> Iterator[tuple[str, Sequence[EvaluationQuestion]]]:
+def _groups(questions: Sequence[Example], size: int, timed: int) -> Iterator[tuple[str, Sequence[Example]]]:
     for number, start in enumerate(range(0, len(questions), size)):
         yield f"part-{number:06d}", questions[start : start + size]
     if some := questions[:timed]:
         yield TIMES, some
 
 
-def _unit(name: str, questions: Sequence[EvaluationQuestion], made_from: str) -> dict[str, str]:
+def _unit(name: str, questions: Sequence[Example], made_from: str) -> dict[str, str]:
     # The digest does not depend on the folder that the images are in.
     unplaced = [replace(q, image_at=q.image_at and replace(q.image_at, file="")) for q in questions]
     return {"unit": name, "inputs": fingerprint([made_from, packed(unplaced)]), "questions": packed(questions)}

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from comem_ray.evaluation.questions import EvaluationQuestion, opened
+from comem_ray.evaluation.questions import with_image
 from comem_ray.knowledge.images import ImageError, open_image
 from comem_ray.knowledge.items import Item, ItemStore
 from comem_ray.report.page import data_uri
+from comem_ray.tasks.example import Example
 from comem_ray.tasks.images import ImageReader
 from comem_ray.tasks.rules.scoring import number_range
 
@@ -80,7 +81,7 @@ class CardBuilder:
     items: ItemStore
     images: ImageReader
 
-    def card(self, question: EvaluationQuestion, rows: Sequence[Row], image_side: int, anchor: str) -> Card:
+    def card(self, question: Example, rows: Sequence[Row], image_side: int, anchor: str) -> Card:
         """The card of a question and its predictions; its image has `image_side` pixels, its heading is `anchor`."""
         sources, heading = _sources(question, rows, self.items)
         return Card(
@@ -90,7 +91,7 @@ class CardBuilder:
             gold=gold_text(question.gold),
             language=question.language,
             groups=question.groups,
-            image=_image(opened(question, self.images, _MAX_PIXELS).image, image_side),
+            image=_image(with_image(question, self.images, _MAX_PIXELS).image, image_side),
             answers=_answers(rows, self.arms),
             sources=sources,
             sources_heading=heading,
@@ -122,7 +123,7 @@ def _answers(rows: Sequence[Row], arms: Sequence[str]) -> list[CardAnswer]:
     return list(answers.values())
 
 
-def _sources(question: EvaluationQuestion, rows: Sequence[Row], store: ItemStore) -> tuple[list[CardSource], str]:
+def _sources(question: Example, rows: Sequence[Row], store: ItemStore) -> tuple[list[CardSource], str]:
     """The first items of the longest list that was retrieved, then the right item if it is not among them; a heading.
 
     Of lists of one length, that from the largest knowledge base counts.

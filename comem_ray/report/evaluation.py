@@ -15,7 +15,6 @@ from comem_ray.artifacts import Manifest, load_manifest
 from comem_ray.config import Config, EvaluationConfig
 from comem_ray.evaluation.figures import EvaluationFigures
 from comem_ray.evaluation.predictions import STAGE, read_predictions
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.items import ItemStore
 from comem_ray.prompts import MODES
 from comem_ray.report.cards import CardBuilder
@@ -24,6 +23,7 @@ from comem_ray.report.facts import facts
 from comem_ray.report.gallery import gallery
 from comem_ray.report.page import write_page
 from comem_ray.report.tables import group_tables, headline, in_order, tables, tiles
+from comem_ray.tasks.example import Example
 from comem_ray.tasks.images import ImageReader
 
 
@@ -33,7 +33,7 @@ class FinishedEvaluation:
 
     config: Config
     evaluation: EvaluationConfig
-    questions: Sequence[EvaluationQuestion]
+    questions: Sequence[Example]
     predictions: Sequence[dict[str, Any]]
     figures: EvaluationFigures
     manifest: Manifest
@@ -42,7 +42,7 @@ class FinishedEvaluation:
 def read_evaluation(
     config: Config,
     evaluation: EvaluationConfig,
-    questions: Sequence[EvaluationQuestion],
+    questions: Sequence[Example],
     predictions: Sequence[dict[str, Any]] | None = None,
 ) -> FinishedEvaluation:
     """The evaluation of `questions` under `config`; `predictions` are read from disk unless they are given.

@@ -10,16 +10,16 @@ from typing import Any
 from comem_ray.artifacts import Manifest, fingerprint
 from comem_ray.config import Config
 from comem_ray.evaluation.figures import MemoryStoreSize
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.memory_store import store_bytes
 from comem_ray.report.page import Table
+from comem_ray.tasks.example import Example
 
 DIGITS = 16  # hex digits of a digest
 
 
 def facts(
     config: Config,
-    questions: Sequence[EvaluationQuestion],
+    questions: Sequence[Example],
     predictions: Sequence[Mapping[str, Any]],
     manifest: Manifest,
     items: int,
@@ -73,14 +73,14 @@ def _decoding(config: Config) -> str:
     return f"{method}, at most {settings.max_new_tokens} tokens"
 
 
-def _image_mark(question: EvaluationQuestion) -> str:
+def _image_mark(question: Example) -> str:
     """A text that changes with the image, without reading an image that is still in its file."""
     at = question.image_at
     return at.mark if at is not None else hashlib.sha256(question.image or b"").hexdigest()
 
 
 def _digests(
-    questions: Sequence[EvaluationQuestion], predictions: Sequence[Mapping[str, Any]], manifest: Manifest
+    questions: Sequence[Example], predictions: Sequence[Mapping[str, Any]], manifest: Manifest
 ) -> Iterable[tuple[str, str]]:
     """Name and digest of each thing that two reports may share."""
     yield "questions", fingerprint([[q.data_id, q.question, q.rule, q.gold, _image_mark(q)] for q in questions])

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import GalleryConfig
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.prompts import MODES
 from comem_ray.report.cards import Card, CardBuilder, Row
+from comem_ray.tasks.example import Example
 
 _WRONG = 2 / 3  # share of wrongly answered questions in the gallery, if there are as many
 
@@ -25,7 +25,7 @@ class Gallery:
 
 
 def gallery(
-    questions: Sequence[EvaluationQuestion],
+    questions: Sequence[Example],
     rows: Sequence[Row],
     builder: CardBuilder,
     settings: GalleryConfig,

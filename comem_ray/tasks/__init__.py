@@ -1,6 +1,25 @@
-"""One module a benchmark, for the files as their authors publish them.
+"""One module per task: an evaluation set with its published files, the words to ask with, and its official rule.
 
-`rows` reads them; `question` is what a row's answer is scored against, `asked` what a model is asked; `load` is all
-questions at once, and `score` judges answers by the benchmark's rule. A row that makes no question is a ValueError that
-names the file and the line.
+A module `comem_ray/tasks/<name>.py` ("-" written "_") holds one object, `TASK`. The names are `TaskName` of
+comem_ray/config/evaluation.py. To add a task, write its module and add its name there.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, get_args
+
+from comem_ray.config.evaluation import TaskName
+
+if TYPE_CHECKING:
+    from comem_ray.tasks.task import Task
+
+TASK_NAMES: tuple[TaskName, ...] = get_args(TaskName)
+
+
+def load_task(name: str) -> Task:
+    """The task called `name`. Raises ValueError where there is none."""
+    if name not in TASK_NAMES:
+        raise ValueError(f"there is no task {name!r}, want one of {', '.join(TASK_NAMES)}")
+    task: Task = import_module(f"comem_ray.tasks.{name.replace('-', '_')}").TASK
+    return task

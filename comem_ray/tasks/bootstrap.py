@@ -60,11 +60,11 @@ def harmonic(*parts: Estimate) -> Estimate:
 
 def groups_of(rows: Iterable[tuple[dict[str, str], float]]) -> dict[str, dict[str, list[float]]]:
     """Scores by kind of group and by its name: {"split": {"val_unseen_question": [...]}}, names in order."""
-    found: dict[str, dict[str, list[float]]] = {}
+    named_scores: dict[str, dict[str, list[float]]] = {}
     for groups, score in rows:
         for kind, name in groups.items():
-            found.setdefault(kind, {}).setdefault(name, []).append(score)
-    return {kind: dict(sorted(named.items())) for kind, named in found.items()}
+            named_scores.setdefault(kind, {}).setdefault(name, []).append(score)
+    return {kind: dict(sorted(named.items())) for kind, named in named_scores.items()}
 
 
 def group_summaries(groups: dict[str, dict[str, list[float]]], percent_first: bool = False) -> dict[str, Any]:

@@ -1,13 +1,13 @@
-"""The images of questions: found by name in a folder, a zip or parquet files, read when their question is asked.
+"""The images of questions: looked up by name in a folder, a zip or parquet files, read when their question is asked.
 
-An image is found by its name, or by an id with any usual ending. Finding reads no image; a name that leads out of
-the folder is not found. Knows no benchmark.
+An image has its name, or an id and any usual ending. Looking it up reads no image; a name that leads out of the folder
+names none. Knows no task.
 """
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +16,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from comem_ray.tasks.rows import RejectedRow
-
 ENDINGS = (".jpg", ".JPEG", ".jpeg", ".JPG", ".png", ".PNG", ".webp")
 KEYS = ("image_id", "file_name", "id", "ID", "data_id", "question_id")  # columns that may name a row's image
-COLUMNS = ("image", "image", "bytes")  # columns that may hold it
+COLUMNS = ("image", "picture", "bytes")  # columns that may hold it
 
 
 @dataclass(frozen=True)
@@ -43,29 +41,15 @@ class ImageFolder:
         self.folder = folder.resolve()
 
     def find(self, names: Sequence[str]) -> ImageAt | None:
-        """The first of `names` that is there, as it stands or with one of ENDINGS."""
-        found = self.of_names(_variants(names))
-        return ImageAt(found, mark=str(Path(found).stat().st_size)) if found else None
-
-    def of_names(self, names: Iterable[str]) -> str | None:
-        """The path of the first of `names` that is a file of the folder."""
-        for name in names:
+        """The first of `names` that is a file of the folder, as it stands or with one of ENDINGS."""
+        for name in _variants(names):
             try:
                 path = (self.folder / name).resolve()
                 if path.is_relative_to(self.folder) and path.is_file():
-                    return str(path)
+                    return ImageAt(str(path), mark=str(path.stat().st_size))
             except (OSError, ValueError, RuntimeError):  # a name too long, a null byte, a loop of links
                 continue
         return None
-
-    def of_stems(self, stems: Sequence[str], data_id: str) -> str:
-        """The path of the first of `stems` that, with one of ENDINGS, is a file. Raises Bad where none is."""
-        found = self.of_names([stem + ending for stem in stems for ending in ENDINGS])
-        if found is None:
-            raise RejectedRow(
-                "image_missing", f"there is no image {' or '.join(stems[:2])}.jpg in {self.folder}", data_id
-            )
-        return found
 
 
 class ImageZip:
@@ -76,10 +60,8 @@ class ImageZip:
 
     def find(self, names: Sequence[str]) -> ImageAt | None:
         """The first of `names` that is an entry, as it stands or with one of ENDINGS."""
-        entry = next((found for name in _variants(names) if (found := self._entries.get(name))), None)
+        entry = next((entry for name in _variants(names) if (entry := self._entries.get(name))), None)
         return None if entry is None else ImageAt(str(self.folder), entry.filename, mark=f"{entry.CRC:08x}")
-
-    of_names = find
 
     @cached_property
     def _entries(self) -> dict[str, zipfile.ZipInfo]:
@@ -97,13 +79,11 @@ class ImageParquet:
 
     def find(self, names: Sequence[str]) -> ImageAt | None:
         """The first of `names` that a row has, with an ending or without."""
-        return next((found for name in _variants(names) if (found := self._rows.get(name))), None)
-
-    of_names = find
+        return next((row for name in _variants(names) if (row := self._rows.get(name))), None)
 
     @cached_property
     def _rows(self) -> dict[str, ImageAt]:
-        found: dict[str, ImageAt] = {}
+        rows: dict[str, ImageAt] = {}
         for path in self._paths:
             with pq.ParquetFile(path) as file:
                 column = next((c for c in COLUMNS if c in file.schema_arrow.names), None)
@@ -113,11 +93,11 @@ class ImageParquet:
                 if pa.types.is_struct(file.schema_arrow.field(column).type):
                     columns.append(f"{column}.path")
                 table = file.read(columns=columns).to_pylist()
+            mark = str(path.stat().st_size)
             for number, row in enumerate(table):
-                at = ImageAt(str(path), column, number, str(path.stat().st_size))
                 for name in _keys(row, column):
-                    found.setdefault(name, at)
-        return found
+                    rows.setdefault(name, ImageAt(str(path), column, number, mark))
+        return rows
 
 
 Images = ImageFolder | ImageZip | ImageParquet
@@ -136,6 +116,11 @@ def images_at(paths: Sequence[Path]) -> Images:
     raise ValueError(f"images: want a folder, a zip, or parquet files, got {', '.join(map(str, paths))}")
 
 
+def image_of_row(path: Path, row: int) -> ImageAt:
+    """The image in the column `image` of a row of a parquet file."""
+    return ImageAt(str(path), "image", row, str(path.stat().st_size))
+
+
 class ImageReader:
     """Reads images, keeping the last zip and the last row group of parquet, which neighbours share."""
 
@@ -146,7 +131,7 @@ class ImageReader:
     def read(self, at: ImageAt) -> bytes:
         """The bytes; empty for a row without. Raises OSError or ValueError where they cannot be read."""
         if at.row >= 0:
-            return self._of_row(at)
+            return self._read_row(at)
         if not at.entry:
             return Path(at.file).read_bytes()
         if self._zip is None or self._zip[0] != at.file:
@@ -156,7 +141,7 @@ class ImageReader:
         except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError) as error:  # damaged, encrypted
             raise ValueError(str(error)) from error
 
-    def _of_row(self, at: ImageAt) -> bytes:
+    def _read_row(self, at: ImageAt) -> bytes:
         with pq.ParquetFile(at.file) as file:
             group, row = 0, at.row
             while row >= (rows := file.metadata.row_group(group).num_rows):
@@ -173,9 +158,9 @@ def _variants(names: Sequence[str]) -> list[str]:
 
 
 def _keys(row: dict[str, Any], column: str) -> list[str]:
-    held = row.pop(column, None)
-    path = held.get("path") if isinstance(held, dict) else None
-    names = [str(value) for value in row.values() if value is not None]
+    value = row.pop(column, None)
+    path = value.get("path") if isinstance(value, dict) else None
+    names = [str(key) for key in row.values() if key is not None]
     if path:
         short = str(path).rpartition("/")[2]
         names += [str(path), short, short.rpartition(".")[0]]

@@ -1,8 +1,8 @@
 """InfoSeek, English and translated: exact match, and ranges for numbers; by split and by type of question.
 
-References: `infoseek_val.jsonl` or one of its translations, known by its name (`infoseek_val_spanish.jsonl`); types
-apart: `infoseek_val_qtype.jsonl`. Without the types, numerical questions are known by their gold and the others are
-"string or time", whose rule is the same.
+Files: `infoseek_val.jsonl` or one of its translations, known by its name (`infoseek_val_spanish.jsonl`); types apart:
+`infoseek_val_qtype.jsonl`; entities apart: `infoseek_val_withkb.jsonl`. Without the types, numerical questions are
+known by their gold and the others are "string or time", whose rule is the same.
 The final figure is the harmonic mean of the two splits' rounded accuracies; everything that is not "unseen_question"
 belongs to "unseen_entity". The official script leaves a question without prediction out; here it is wrong.
 Source: infoseek_eval.py of the InfoSeek authors (Chen et al. 2023, arXiv 2302.11713).
@@ -10,132 +10,123 @@ Source: infoseek_eval.py of the InfoSeek authors (Chen et al. 2023, arXiv 2302.1
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from comem_ray.tasks.bootstrap import Estimate, harmonic, mean_of, rounded
-from comem_ray.tasks.records import (
-    Asked,
-    Question,
-    Row,
-    Rules,
-    Verdict,
-    identity,
-    jsonl_rows,
-    judged,
-    loaded,
-    read_jsonl,
-    said,
-    text_field,
-)
+from comem_ray.tasks.example import Example
+from comem_ray.tasks.files import FileRow, RejectedRow, read_jsonl, strict
+from comem_ray.tasks.oven import image_names
 from comem_ray.tasks.rules import paper
 from comem_ray.tasks.rules.numbers import has_number, in_range_score
-from comem_ray.tasks.rules.scoring import boxed, number_range
-from comem_ray.tasks.rules.scoring import score as rule_score
+from comem_ray.tasks.rules.scoring import final_answer, number_range, score
+from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles, check_gold, text_or_none
 
 LANGUAGES = {"spanish": "es", "portuguese": "pt", "chinese": "zh", "russian": "ru", "bulgarian": "bg"}
 NUMERICAL, TIME, STRING, UNKNOWN = "numerical", "time", "string", "string or time"
+ENTITY_FIELDS = ("entity_id", "entity_text")
 
 
-def load(paths: Sequence[Path], question_types: Path | None = None) -> list[Question]:
-    """The questions of `paths`; a gold is `answer_eval`. ValueError names what is wrong where."""
-    types = None if question_types is None else read_types(question_types)
-    return loaded(rows(paths), lambda where, row: question(where, row, types))
+class InfoSeek(Task):
+    """A gold is `answer_eval`: a list of aliases, or [{"wikidata": x, "range": [lo, hi]}] for a number."""
+
+    name = "infoseek"
+    rule = "infoseek"
+    takes = ("question_types", "entities")
+
+    def read(self, files: TaskFiles, language: str | None = None) -> Examples:
+        """The examples; each has the type and the entity that the other files name for its id."""
+        types = None if files.question_types is None else _read_types(files.question_types)
+        entities = {} if files.entities is None else _read_entities(files.entities)
+        for path in files.paths:
+            make = partial(self._read_row, language=language or _language_of(path), types=types, entities=entities)
+            yield from self._examples(read_jsonl(path), make)
+
+    def _read_row(
+        self, row: FileRow, language: str, types: dict[str, str] | None, entities: dict[str, list[str]]
+    ) -> Example:
+        data_id, gold = row.identity("data_id"), _gold(row)
+        kind = (NUMERICAL if number_range(gold) else UNKNOWN) if types is None else _type(data_id, gold, types)
+        groups = {"type": kind, "language": language}
+        if "data_split" in row.fields:
+            split = row.text("data_split")
+            groups = {"split": split, "type": kind, "split_type": f"{split} {kind}", "language": language}
+        return self._example(
+            row,
+            gold,
+            row.get("question"),
+            language=language,
+            groups=groups,
+            image_names=image_names(row.get("image_id")),
+            entities=entities.get(str(data_id)) or _entities(row),
+        )
+
+    def _official(self, example: Example, prediction: str) -> ScoredAnswer:
+        answer = final_answer(prediction)
+        numerical = number_range(example.gold) is not None
+        parsed = text_or_none(answer) if not numerical or has_number(answer) else None
+        return ScoredAnswer(parsed, score("infoseek", answer, example.gold))
+
+    def _paper(self, example: Example, prediction: str) -> ScoredAnswer:
+        text = paper.after_colon(prediction)
+        if (limits := number_range(example.gold)) is not None:
+            return ScoredAnswer(text_or_none(text) if has_number(text) else None, in_range_score(text, *limits))
+        answer = paper.answer(text)
+        if example.groups["type"] == TIME:
+            right = any(paper.time_matches(text, gold) for gold in example.gold)
+        else:
+            right = any(answer == paper.answer(gold) for gold in example.gold)
+        return ScoredAnswer(answer, float(right))
+
+    def _own_figures(self, examples: Sequence[Example], scored: Sequence[ScoredAnswer]) -> dict[str, Any]:
+        """The harmonic mean of unseen question and unseen entity; None where one of them has no question."""
+        halves: dict[bool, list[float]] = {True: [], False: []}
+        for example, answer in zip(examples, scored, strict=True):
+            if "split" in example.groups:
+                halves[example.groups["split"].endswith("unseen_question")].append(answer.score)
+        if not all(halves.values()):
+            return {"harmonic_means": {"final": None}}
+        parts: list[Estimate] = [rounded(mean_of(scores, f"unseen question {half}")) for half, scores in halves.items()]
+        return {"harmonic_means": {"final": harmonic(*parts).summary()}}
 
 
-def rows(paths: Sequence[Path]) -> Iterator[tuple[str, Row]]:
-    """The rows of the files, with the `language` that the file's name says."""
-    for path in paths:
-        for where, row in jsonl_rows(path):
-            yield where, row if isinstance(row, ValueError) else {"language": _language(path), **row}
+TASK = InfoSeek()
 
 
-def asked(where: str, row: dict[str, Any]) -> Asked:
-    """The bare question; entities where the row has them (infoseek_val_withkb.jsonl)."""
-    entities = [row[name] for name in ("entity_id", "entity_text") if isinstance(row.get(name), str)]
-    return Asked(text_field(where, row, "question"), image_names(text_field(where, row, "image_id")), entities=entities)
-
-
-def image_names(image_id: str) -> list[str]:
-    """An image of OVEN lies in one folder with all others, or, as in its download, in one of two of its digits."""
-    return [image_id, f"{image_id[5:7]}/{image_id}"]
-
-
-def read_entities(path: Path) -> dict[str, dict[str, Any]]:
-    """`entity_id` and `entity_text` by id, of a file like infoseek_val_withkb.jsonl."""
-    fields = ("entity_id", "entity_text")
-    return {str(identity(where, row, "data_id")): {f: row.get(f) for f in fields} for where, row in read_jsonl(path)}
-
-
-def score(questions: Sequence[Question], answers: Sequence[str | None], rules: Rules) -> list[Verdict]:
-    """The verdict on every answer."""
-    return judged(_official if rules == "official" else _paper, questions, answers)
-
-
-def finals(questions: Sequence[Question], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    """The harmonic mean of unseen question and unseen entity; None where one of them has no question."""
-    halves: dict[bool, list[float]] = {True: [], False: []}
-    for question, verdict in zip(questions, verdicts, strict=True):
-        halves[question.groups["split"].endswith("unseen_question")].append(verdict.score)
-    if not all(halves.values()):
-        return {"harmonic_means": {"final": None}}
-    parts: list[Estimate] = [rounded(mean_of(scores, f"unseen question {half}")) for half, scores in halves.items()]
-    return {"harmonic_means": {"final": harmonic(*parts).summary()}}
-
-
-def question(where: str, row: dict[str, Any], types: dict[str, str] | None = None) -> Question:
-    """The question of a row; a gold is `answer_eval`, `types` are those of `read_types`."""
-    data_id, split, gold = identity(where, row, "data_id"), text_field(where, row, "data_split"), _gold(where, row)
-    kind = NUMERICAL if number_range(gold) else UNKNOWN
-    if types is not None:
-        if str(data_id) not in types:
-            raise ValueError(f"{where}: the question types lack {data_id!r}")
-        kind = types[str(data_id)]
-        if (kind == NUMERICAL) != (number_range(gold) is not None):
-            raise ValueError(f"{where}: a question of type {kind} with the answer_eval {gold!r}")
-    groups = {"split": split, "type": kind, "split_type": f"{split} {kind}", "language": row["language"]}
-    return Question(data_id, gold, groups)
-
-
-def _language(path: Path) -> str:
+def _language_of(path: Path) -> str:
     return next((code for name, code in LANGUAGES.items() if name in path.name), "en")
 
 
-def _gold(where: str, row: dict[str, Any]) -> Any:
-    gold = row.get("answer_eval")
-    try:
-        if number_range(gold) is None:
-            rule_score("infoseek", "", gold)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+def _gold(row: FileRow) -> Any:
+    gold = row.get("answer_eval") or row.get("answer")
+    check_gold("infoseek", gold)
     return gold
 
 
-def read_types(path: Path) -> dict[str, str]:
+def _type(data_id: str | int, gold: Any, types: dict[str, str]) -> str:
+    if str(data_id) not in types:
+        raise RejectedRow("bad_field", f"the question types lack {data_id!r}")
+    kind = types[str(data_id)]
+    if (kind == NUMERICAL) != (number_range(gold) is not None):
+        raise RejectedRow("bad_gold", f"a question of type {kind} with the answer_eval {gold!r}")
+    return kind
+
+
+def _read_types(path: Path) -> dict[str, str]:
     """Type by id, as the official script reads them: numerical, time, and everything else is a string."""
-    found = {}
-    for where, row in read_jsonl(path):
-        kind = text_field(where, row, "question_type").lower()
-        found[str(identity(where, row, "data_id"))] = kind if kind in (NUMERICAL, TIME) else STRING
-    return found
+    types = {}
+    for row in strict(read_jsonl(path)):
+        kind = row.text("question_type").lower()
+        types[str(row.identity("data_id"))] = kind if kind in (NUMERICAL, TIME) else STRING
+    return types
 
 
-def _official(question: Question, prediction: str) -> Verdict:
-    inside = boxed(prediction)
-    answer = prediction if inside is None else inside
-    numerical = number_range(question.gold) is not None
-    parsed = said(answer) if not numerical or has_number(answer) else None
-    return Verdict(parsed, rule_score("infoseek", answer, question.gold))
+def _read_entities(path: Path) -> dict[str, list[str]]:
+    """The entity's Wikidata id and name by id, of a file like infoseek_val_withkb.jsonl."""
+    return {str(row.identity("data_id")): _entities(row) for row in strict(read_jsonl(path))}
 
 
-def _paper(question: Question, prediction: str) -> Verdict:
-    text = paper.after_colon(prediction)
-    if (limits := number_range(question.gold)) is not None:
-        return Verdict(said(text) if has_number(text) else None, in_range_score(text, *limits))
-    answer = paper.answer(text)
-    if question.groups["type"] == TIME:
-        right = any(paper.time_matches(text, gold) for gold in question.gold)
-    else:
-        right = any(answer == paper.answer(gold) for gold in question.gold)
-    return Verdict(answer, float(right))
+def _entities(row: FileRow) -> list[str]:
+    return [value for name in ENTITY_FIELDS if isinstance(value := row.get(name), str)]

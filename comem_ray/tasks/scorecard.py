@@ -1,47 +1,27 @@
-"""Scores a file of predictions against a benchmark's references: what `comem score` prints.
+"""Scores a file of predictions against a task's references: what `comem score` prints.
 
 Every question of the references counts: one without a prediction is wrong and `missing`. `unparsable` counts the
 predictions in which the rule finds no answer, `unmatched` those for no question of the references, `left_out` the
-questions that the benchmark itself does not score. Figures are percent, with 95% intervals (summary.py).
+questions that the task itself does not score. Figures are percent, with 95% intervals (bootstrap.py).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from comem_ray.tasks import aokvqa, coco, cvqa, infoseek, mrag, okvqa, oven, viquae
-from comem_ray.tasks.bootstrap import BOOTSTRAP, group_summaries, groups_of, mean_of
-from comem_ray.tasks.records import Question, Rules, Verdict, read_predictions
-from comem_ray.tasks.rules import paper
+from comem_ray.tasks import load_task
+from comem_ray.tasks.bootstrap import BOOTSTRAP
+from comem_ray.tasks.example import Example
+from comem_ray.tasks.files import RejectedRow, read_predictions
+from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules
 from comem_ray.tasks.rules.titles import TitleIndex, read_titles
+from comem_ray.tasks.task import OFFICIAL_SCORING, ScoredAnswer, Scoring, Task, TaskFiles
 
-LOAD: dict[str, Callable[[Sequence[Path]], list[Question]]] = {
-    "infoseek": infoseek.load,
-    "oven": oven.load,
-    "mrag": mrag.load,
-    "okvqa": okvqa.load,
-    "aokvqa": aokvqa.load,
-    "aokvqa-mc": aokvqa.load_choices,
-    "viquae": viquae.load,
-    "cvqa": cvqa.load,
-    "coco": coco.load,
-}
-SCORE: dict[str, Callable[[Sequence[Question], Sequence[str | None], Rules], list[Verdict]]] = {
-    "infoseek": infoseek.score,
-    "mrag": mrag.score,
-    "okvqa": okvqa.score,
-    "aokvqa": aokvqa.score,
-    "aokvqa-mc": aokvqa.score_choices,
-    "viquae": viquae.score,
-    "cvqa": cvqa.score,
-    "coco": coco.score,
-}
-FINALS = {"infoseek": infoseek.finals, "oven": oven.finals, "viquae": viquae.finals, "coco": coco.finals}
-PERCENT_FIRST = ("okvqa", "viquae")  # 100 * sum / n in their scripts, sum / n * 100 in the others
-BENCHMARKS = tuple(LOAD)
+Predictions = Mapping[str, tuple[str | int, str]]
+"""Id of a question as a string -> (the id as it stands, what was answered)."""
 
 
 @dataclass(frozen=True)
@@ -54,83 +34,74 @@ class Scorecard:
 
 
 def scorecard(
-    benchmark: str,
-    references: Sequence[Path],
+    name: str,
+    files: TaskFiles,
     predictions: Path,
-    question_types: Path | None = None,
-    titles: Path | None = None,
-    rules: Rules = "official",
+    rules: Literal["official", "paper"] = "official",
+    own_rules: OwnRules = NO_RULES,
 ) -> Scorecard:
-    """The figures of `predictions`. ValueError names the file, the line and the fault of anything that is no input."""
-    _check(benchmark, question_types, titles, rules)
-    loaded = infoseek.load(references, question_types) if benchmark == "infoseek" else LOAD[benchmark](references)
-    pairs = None if titles is None else read_titles(titles)
-    return card(benchmark, loaded, read_predictions(predictions), pairs, rules)
+    """The figures of a file of predictions for the task called `name`, whose references are `files`.
 
-
-def card(
-    benchmark: str,
-    loaded: Sequence[Question],
-    found: Mapping[str, tuple[str | int, str]],
-    titles: Iterable[tuple[str, str]] | TitleIndex | None = None,
-    rules: Rules = "official",
-) -> Scorecard:
-    """As `scorecard`, of questions and predictions (id -> id as it stands, text) that are read already."""
-    questions = [question for question in loaded if question.gold is not None]
-    if not questions:
-        raise ValueError("the references hold no question that counts")
-    given = [found.get(str(question.data_id)) for question in questions]
-    answers = [None if one is None else one[1] for one in given]
-    if benchmark == "oven":
-        verdicts = oven.score(questions, answers, rules, oven.titles_of(questions) if titles is None else titles)
-    else:
-        verdicts = SCORE[benchmark](questions, answers, rules)
-    known = {str(question.data_id) for question in loaded}
-    summary = {
-        "benchmark": benchmark,
-        "rules": rules,
-        "n": len(questions),
-        "missing": answers.count(None),
-        "unparsable": sum(v.parsed is None and a is not None for v, a in zip(verdicts, answers, strict=True)),
-        "unmatched": sum(data_id not in known for data_id in found),
-        "left_out": len(loaded) - len(questions),
-        **_figures(benchmark, questions, verdicts),
-        "bootstrap": BOOTSTRAP,
-    }
-    rows = [_row(*row) for row in zip(questions, given, verdicts, strict=True)]
-    return Scorecard(summary, rows, _warnings(benchmark, titles is None, rules))
-
-
-def _check(benchmark: str, question_types: Path | None, titles: Path | None, rules: str) -> None:
-    if benchmark not in LOAD:
-        raise ValueError(f"there is no benchmark {benchmark!r}, want one of {', '.join(BENCHMARKS)}")
+    ValueError names the file, the line and the fault of anything that cannot be used.
+    """
     if rules not in ("official", "paper"):
         raise ValueError(f"there are no rules {rules!r}, want official or paper")
-    if question_types is not None and benchmark != "infoseek":
-        raise ValueError(f"question types are InfoSeek's, not {benchmark}'s")
-    if titles is not None and benchmark != "oven":
-        raise ValueError(f"titles are OVEN's, not {benchmark}'s")
+    task = load_task(name)
+    task.check_files(files)
+    examples = read_all(task, replace(files, titles=None))  # the titles of the examples' own entities are not needed
+    titles = None if files.titles is None else TitleIndex(read_titles(files.titles))
+    return score_predictions(task, examples, read_predictions(predictions), Scoring(rules, titles, own_rules))
 
 
-def _figures(benchmark: str, questions: Sequence[Question], verdicts: Sequence[Verdict]) -> dict[str, Any]:
-    percent_first = benchmark in PERCENT_FIRST
-    overall = mean_of([verdict.score for verdict in verdicts], "overall", percent_first).summary()
-    groups = groups_of((question.groups, verdict.score) for question, verdict in zip(questions, verdicts, strict=True))
-    finals = FINALS[benchmark](questions, verdicts) if benchmark in FINALS else {}
-    return {
-        "overall": overall["score"],
-        "interval": overall["interval"],
-        **finals,
-        **group_summaries(groups, percent_first),
+def read_all(task: Task, files: TaskFiles) -> list[Example]:
+    """All examples. ValueError for the first rejected row, for an id that comes twice, or where there is none."""
+    examples: dict[str, Example] = {}
+    for example in task.read(files):
+        if isinstance(example, RejectedRow):
+            raise example
+        if example.data_id in examples:
+            raise ValueError(f"{example.place}: a second question with id {example.own_id!r}")
+        examples[example.data_id] = example
+    if not examples:
+        raise ValueError("the reference files hold no question")
+    return list(examples.values())
+
+
+def score_predictions(
+    task: Task, examples: Sequence[Example], predictions: Predictions, scoring: Scoring = OFFICIAL_SCORING
+) -> Scorecard:
+    """As `scorecard`, of examples and predictions that are read already."""
+    counted = [example for example in examples if example.gold is not None]
+    if not counted:
+        raise ValueError("the references hold no question that counts")
+    given = [predictions.get(str(example.own_id)) for example in counted]
+    answers = [None if one is None else one[1] for one in given]
+    scored = task.score(counted, answers, scoring)
+    summary = {
+        "task": task.name,
+        "rules": scoring.rules,
+        "n": len(counted),
+        **_counts(answers, scored),
+        "unmatched": _unmatched(examples, predictions),
+        "left_out": len(examples) - len(counted),
+        **task.aggregate(counted, scored),
+        "bootstrap": BOOTSTRAP,
     }
+    rows = [_row(*row) for row in zip(counted, given, scored, strict=True)]
+    return Scorecard(summary, rows, task.warnings(scoring))
 
 
-def _row(question: Question, given: tuple[str | int, str] | None, verdict: Verdict) -> dict[str, Any]:
-    data_id, prediction = (question.data_id, None) if given is None else given
-    beside = {name: value for name, value in verdict.beside.items() if isinstance(value, str | float)}
-    return {"data_id": data_id, "prediction": prediction, "parsed": verdict.parsed, "score": verdict.score, **beside}
+def _counts(answers: Sequence[str | None], scored: Sequence[ScoredAnswer]) -> dict[str, int]:
+    unparsable = (one.parsed is None and text is not None for one, text in zip(scored, answers, strict=True))
+    return {"missing": sum(text is None for text in answers), "unparsable": sum(unparsable)}
 
 
-def _warnings(benchmark: str, untitled: bool, rules: str) -> list[str]:
-    without_titles = [oven.WARNING] if benchmark == "oven" and untitled else []
-    return ([paper.WARNING] if rules == "paper" else []) + without_titles
+def _unmatched(examples: Iterable[Example], predictions: Predictions) -> int:
+    known = {str(example.own_id) for example in examples}
+    return sum(data_id not in known for data_id in predictions)
+
+
+def _row(example: Example, given: tuple[str | int, str] | None, answer: ScoredAnswer) -> dict[str, Any]:
+    data_id, prediction = (example.own_id, None) if given is None else given
+    metrics = {name: value for name, value in answer.metrics.items() if isinstance(value, str | float)}
+    return {"data_id": data_id, "prediction": prediction, "parsed": answer.parsed, "score": answer.score, **metrics}

@@ -75,7 +75,7 @@ class Trainer:
         self.samples = training_samples(config)
         self.validator = None
         if rank == 0 and self.training.validation is not None:
-            self.validator = Validator(self.training.validation, validation_samples(config), encoder, reasoner)
+            self.validator = Validator(config, validation_samples(config), encoder, reasoner)
         self.sets = self.samples.sets() if self.training.items_together else None
         self.steps = planned_steps(config, self.samples)
         self.optimizer = MasterAdamW(trainable_parameters(self.adapter), self.training, self.steps)

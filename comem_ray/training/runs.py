@@ -9,6 +9,7 @@ from comem_ray.home import resolve
 from comem_ray.knowledge.items import ItemStore
 from comem_ray.model.adapter import adapter_files
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
+from comem_ray.tasks.rules.own import check_rules, import_rules
 from comem_ray.training.checkpoints import Checkpoints
 from comem_ray.training.data.samples import SampleSet, steps_of
 
@@ -40,10 +41,12 @@ def training_samples(config: Config) -> SampleSet:
 
 
 def validation_samples(config: Config) -> SampleSet:
-    """The samples that a run is validated on. Raises as `training_samples`."""
+    """The samples that a run is validated on. Raises like training_samples, and ConfigError for an unknown rule."""
     validation = training_section(config).validation
     assert validation is not None
-    return _samples(config, validation.data)
+    samples = _samples(config, validation.data)
+    check_rules("training.validation.data", samples.rules(), import_rules(config.scoring_rules))
+    return samples
 
 
 def planned_steps(config: Config, samples: SampleSet) -> int:

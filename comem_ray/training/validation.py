@@ -1,7 +1,7 @@
 """Validation: questions about entities that training never sees, answered greedily in each mode.
 
-A sample's gold answers and the rule that scores them stand in its provenance ({"rule": ..., "gold": [...]}). Knows
-nothing of training; what it is given is the encoder and the reasoner as they are at that step.
+A sample names its gold answers and the rule that scores them. Knows nothing of training; what it is given is the
+encoder and the reasoner as they are at that step.
 """
 
 from __future__ import annotations
@@ -10,21 +10,26 @@ from collections.abc import Sequence
 
 import torch
 
-from comem_ray.config import ValidationConfig
+from comem_ray.config import Config
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Prompt, Reasoner, make_prompt
 from comem_ray.prompts import Mode
-from comem_ray.tasks.rules.scoring import boxed, score
+from comem_ray.tasks.rules.own import import_rules
+from comem_ray.tasks.rules.scoring import final_answer, score
 from comem_ray.training.data.samples import Sample, SampleSet
 
 BATCH = 8
 
 
 class Validator:
-    """Scores the first `config.questions` samples."""
+    """Scores the first `training.validation.questions` samples. Raises ConfigError for an unusable scoring rule."""
 
-    def __init__(self, config: ValidationConfig, samples: SampleSet, encoder: MemoryEncoder, reasoner: Reasoner):
-        self._config, self._samples, self._encoder, self._reasoner = config, samples, encoder, reasoner
+    def __init__(self, config: Config, samples: SampleSet, encoder: MemoryEncoder, reasoner: Reasoner):
+        assert config.training is not None
+        assert config.training.validation is not None
+        self._config, self._samples = config.training.validation, samples
+        self._encoder, self._reasoner = encoder, reasoner
+        self._own_rules = import_rules(config.scoring_rules)
 
     def figures(self) -> dict[str, float]:
         """Mean score of each mode, in percent, and the number of questions under "n"."""
@@ -48,13 +53,14 @@ class Validator:
     @torch.inference_mode()
     def _score(self, samples: Sequence[Sample], mode: Mode) -> float:
         answers = self._reasoner.answer([self._prompt(s, mode) for s in samples])
-        return sum((score(s.rule, final(a.text), s.gold) for s, a in zip(samples, answers, strict=True)), 0.0)
+        return sum(
+            (
+                score(sample.rule, final_answer(answer.text), sample.gold, self._own_rules)
+                for sample, answer in zip(samples, answers, strict=True)
+            ),
+            0.0,
+        )
 
     def _prompt(self, sample: Sample, mode: Mode) -> Prompt:
         memory = self._encoder.encode(sample.items) if mode == "memory" and sample.items else None
         return make_prompt(sample.question, sample.image, mode, sample.items, memory)
-
-
-def final(text: str) -> str:
-    """The final answer of a text: the content of its last box, or the whole where it has none."""
-    return boxed(text) or text

@@ -13,12 +13,13 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from comem_ray.cli import ENDPOINT, post_question
+from comem_ray.client import URL, Client
 from examples.countries.world.countries import Country, held_out_countries, load_countries
 from examples.countries.world.knowledge import item_image
 from examples.countries.world.questions import NAME_AND_FACTS, SEED, question_image, question_text
@@ -143,7 +144,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m examples.countries.strip", description=__doc__)
     parser.add_argument("--country", default="DEU", help="ISO 3166 code of a held-out country")
     parser.add_argument("--fact", default="region", choices=NAME_AND_FACTS)
-    parser.add_argument("--url", default=ENDPOINT, help="address of the HTTP endpoint")
+    parser.add_argument("--url", default=URL, help="address of the HTTP endpoint")
     parser.add_argument("--reply", type=Path, help="a JSON reply of /v1/answer, in place of asking")
     parser.add_argument("--out", type=Path, default=Path("docs/strip.png"))
     args = parser.parse_args()
@@ -159,7 +160,8 @@ def _ask(url: str, country: Country, question: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         image = Path(folder, f"{country.code}.png")
         question_image(country, SEED).save(image, format="PNG")
-        return post_question(url, {"question": question, "mode": "memory"}, image)
+        answer = asdict(Client(url).answer(question, image))
+    return {"answer": answer.pop("text"), **answer}
 
 
 if __name__ == "__main__":

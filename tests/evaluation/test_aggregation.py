@@ -3,9 +3,9 @@
 from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.figures import PairFigures, Share
 from comem_ray.evaluation.intervals import wilson
-from comem_ray.evaluation.questions import EvaluationQuestion
+from comem_ray.tasks.example import Example
 
-QUESTIONS = [EvaluationQuestion(i, "?", None, "exact", ["x"], groups={"fact": fact}) for i, fact in ("aC", "bC", "cR")]
+QUESTIONS = [Example(i, "?", None, "exact", ["x"], groups={"fact": fact}) for i, fact in ("aC", "bC", "cR")]
 RANKS = (1, 2, 0)
 
 

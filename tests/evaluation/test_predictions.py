@@ -16,7 +16,7 @@ from comem_ray.evaluation.predictions import (
     read_times,
     write_prediction_files,
 )
-from comem_ray.evaluation.questions import EvaluationQuestion
+from comem_ray.tasks.example import Example
 
 
 def row(data_id, arm="memory, k=1", prediction="yes", fault=None):
@@ -49,7 +49,7 @@ def test_predictions_and_times_of_a_stage_are_read_apart(stage):
 
 def test_a_file_per_source_and_arm_that_comem_score_reads(tmp_path):
     def question(data_id, own_id, source):
-        return EvaluationQuestion(data_id, "?", None, "exact", ["x"], source=source, own_id=own_id)
+        return Example(data_id, "?", None, "exact", ["x"], source=source, own_id=own_id)
 
     questions = [question("okvqa/70", 70, "okvqa"), question("okvqa/71", 71, "okvqa"), question("q0", "q0", "")]
     rows = [row(q.data_id, prediction=f"täst {q.own_id}") for q in questions]

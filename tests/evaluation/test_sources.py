@@ -1,4 +1,4 @@
-"""Every benchmark read from tiny files in its authors' format: what is asked, with which image, and what is not."""
+"""Every task read from tiny files in its authors' format: what is asked, with which image, and what is not."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from support.scored import jsonl
 from support.tiny import png
 
 from comem_ray.config import ConfigError, EvaluationSourceConfig
-from comem_ray.evaluation.questions import opened, packed, unpacked
-from comem_ray.evaluation.sources import FILES, SourceQuestions, read_source
+from comem_ray.evaluation.questions import packed, unpacked, with_image
+from comem_ray.evaluation.sources import SourceQuestions, read_source
 from comem_ray.prompts import BOXED, BOXED_IN, CAPTION, CHOOSE_LETTER, CHOOSE_NUMBER, CHOOSE_WORDS
+from comem_ray.tasks import TASK_NAMES
 from comem_ray.tasks.images import ImageReader
 
 PIXELS = 1_000_000
@@ -30,8 +31,8 @@ def read(settings) -> dict[str, SourceQuestions]:
     return {label: read_source(source) for label, source in settings.items()}
 
 
-def test_every_benchmark_is_here(settings):
-    assert {s.benchmark for s in settings.values()} == {*FILES, "jsonl"}
+def test_every_task_is_here(settings):
+    assert {source.task for source in settings.values()} == set(TASK_NAMES)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +48,7 @@ def test_every_benchmark_is_here(settings):
         ("viquae", f"Who is this?\n{BOXED}"),
         ("cvqa", f"¿Qué es?\n1. gato\n2. perro\n3. vaca\n4. pollo\n{CHOOSE_NUMBER}\n{BOXED}"),
         ("coco", CAPTION),
+        ("encyclopedic_vqa", f"What eats it?\n{BOXED}"),
         ("jsonl", "What?"),
     ],
 )
@@ -67,23 +69,24 @@ def test_the_words_of_the_first_question(read, label, text):
         ("viquae", [100]),
         ("cvqa", [150, 151]),
         ("coco", [100, 101]),
+        ("encyclopedic_vqa", [100, 101]),
         ("jsonl", [100, "image_missing"]),
     ],
 )
 def test_every_question_gets_its_own_image_or_a_fault(read, label, images):
     reader = ImageReader()
-    found = [opened(question, reader, PIXELS) for question in read[label].questions]
-    assert [q.fault or q.image for q in found] == [p if isinstance(p, str) else png(p) for p in images]
+    questions = [with_image(question, reader, PIXELS) for question in read[label].questions]
+    assert [q.fault or q.image for q in questions] == [p if isinstance(p, str) else png(p) for p in images]
 
 
 def test_rows_that_are_no_question_are_counted(read):
     assert read["aokvqa"].left_out == 1  # a difficult direct answer
     assert read["cvqa"].left_out == 1  # a hidden label
-    rejected = {label: found.rejected for label, found in read.items() if found.rejected}
-    assert {label: len(rows) for label, rows in rejected.items()} == {"viquae": 1, "jsonl": 1}
+    rejected = {label: source.rejected for label, source in read.items() if source.rejected}
+    assert {label: len(rows) for label, rows in rejected.items()} == {"viquae": 1, "encyclopedic_vqa": 1, "jsonl": 1}
     assert rejected["viquae"][0]["where"].endswith("viquae.jsonl.gz, line 2")
     assert rejected["viquae"][0]["reason"].startswith("not JSON")
-    assert "field rule is 'guess'" in rejected["jsonl"][0]["reason"]
+    assert "there is no scoring rule 'guess'" in rejected["jsonl"][0]["reason"]
 
 
 def test_what_a_question_carries(read):
@@ -91,19 +94,20 @@ def test_what_a_question_carries(read):
     number = infoseek.questions[1]
     assert (number.data_id, number.own_id, number.language) == ("infoseek/a2", "a2", "en")
     assert number.groups["type"] == "numerical"
-    assert infoseek.entities == {"infoseek/a1": ["Q1", "Title 3"]}
-    assert read["oven"].entities["oven/oven_query_seen"] == ["Q4", "Title 4", "Title 4"]
-    assert read["viquae"].entities == {"viquae/v1": ["Title 6"]}
+    assert [q.entities for q in infoseek.questions] == [["Q1", "Title 3"], [], []]
+    oven = {q.own_id: q for q in read["oven"].questions}
+    assert oven["oven_query_seen"].entities == ["Q4", "Title 4", "Title 4"]
+    assert [q.entities for q in read["viquae"].questions] == [["Title 6"]]
     assert [q.language for q in read["cvqa"].questions] == ["Spanish", "Urdu"]
     assert [q.language for q in read["jsonl"].questions] == ["fr", "en"]
     assert read["coco"].questions[0].own_id == 11  # ids keep their type
 
 
 def test_questions_survive_the_road_to_a_worker(read):
-    for found in read.values():
-        again = unpacked(packed(found.questions))
-        assert [q.image_at for q in again] == [q.image_at for q in found.questions]
-        assert packed(again) == packed(found.questions)
+    for source in read.values():
+        again = unpacked(packed(source.questions))
+        assert [q.image_at for q in again] == [q.image_at for q in source.questions]
+        assert packed(again) == packed(source.questions)
 
 
 @pytest.mark.parametrize(
@@ -118,16 +122,17 @@ def test_questions_survive_the_road_to_a_worker(read):
     ],
 )
 def test_split_and_limit(settings, label, change, ids):
-    found = read_source(settings[label].model_copy(update=change))
-    assert [q.own_id for q in found.questions] == ids
+    source = read_source(settings[label].model_copy(update=change))
+    assert [q.own_id for q in source.questions] == ids
 
 
 def test_language_and_instruction(settings):
     english = read_source(settings["cvqa"].model_copy(update={"language": "en", "answer_format": "plain"}))
     assert english.questions[0].question == f"What is it?\n1. cat\n2. dog\n3. cow\n4. hen\n{CHOOSE_NUMBER}"
-    said = read_source(settings["infoseek"].model_copy(update={"language": "bg", "instruction": "Накратко."}))
-    assert said.questions[0].question == "Where is it?\nНакратко."
-    assert said.questions[0].groups["language"] == said.questions[0].language == "bg"
+    bulgarian = read_source(settings["infoseek"].model_copy(update={"language": "bg", "instruction": "Накратко."}))
+    first = bulgarian.questions[0]
+    assert first.question == "Where is it?\nНакратко."
+    assert first.groups["language"] == first.language == "bg"
 
 
 def test_faults_of_a_configuration_are_named(settings, tmp_path):
@@ -140,27 +145,34 @@ def test_faults_of_a_configuration_are_named(settings, tmp_path):
     assert "there are es, string or time, val_unseen_entity, " in refused("infoseek-es", split="test")
     assert "want a folder, a zip, or parquet files" in refused("infoseek", images=settings["infoseek"].paths)
     assert "not JSON" in refused("okvqa", references=settings["infoseek"].paths)
-    broken = gzip.compress(b'{"data_id": 1}\n')[:-9]
-    (tmp_path / "cut.jsonl.gz").write_bytes(broken)
-    assert "cannot be read" in refused("viquae", paths=[str(tmp_path / "cut.jsonl.gz")])
-    for fields in ({"titles": "x"}, {"references": ["x"]}):
-        with pytest.raises(ValueError, match="not infoseek's"):
-            EvaluationSourceConfig(benchmark="infoseek", paths=["x"], **fields)
+    assert "holds no 'annotations'" in refused("okvqa", references=[])
+    (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"data_id": 1}\n')[:-9])
+    assert "ends too early" in refused("viquae", paths=[str(tmp_path / "cut.jsonl.gz")])
+    assert "task infoseek does not take titles" in refused("infoseek", titles="x")
+    assert "task infoseek does not take references" in refused("infoseek", references=settings["infoseek"].paths)
 
 
-def test_an_id_said_twice_is_rejected(tmp_path):
+def test_an_id_that_comes_twice_is_rejected(tmp_path):
     row = {"id": "v", "input": "?", "image": "a.jpg", "output": {"answer": ["x"]}}
-    source = EvaluationSourceConfig(benchmark="viquae", paths=[str(jsonl(tmp_path / "v.jsonl", [row, row]))])
-    found = read_source(source)
-    assert len(found.questions) == 1
-    assert found.rejected == [{"where": f"{tmp_path}/v.jsonl, line 2", "reason": "a second question with id 'v'"}]
+    source = EvaluationSourceConfig(task="viquae", paths=[str(jsonl(tmp_path / "v.jsonl", [row, row]))])
+    read = read_source(source)
+    assert len(read.questions) == 1
+    assert read.rejected == [{"where": f"{tmp_path}/v.jsonl, line 2", "reason": "a second question with id 'v'"}]
 
 
 def test_okvqa_questions_without_answers_are_rejected(settings, tmp_path):
-    asked = tmp_path / "questions.json"
-    asked.write_text(json.dumps({"questions": [{"question_id": 70, "question": "?"}, {"question_id": 1}, 5]}))
-    found = read_source(settings["okvqa"].model_copy(update={"paths": [str(asked)]}))
-    reasons = [row["reason"] for row in found.rejected]
-    assert len(found.questions) == 1
-    assert len(reasons) == 3
-    assert [r for r in reasons if "there are no answers" in r] == [reasons[-1]]
+    path = tmp_path / "questions.json"
+    path.write_text(json.dumps({"questions": [{"question_id": 70, "question": "?"}, {"question_id": 1}, 5]}))
+    source = read_source(settings["okvqa"].model_copy(update={"paths": [str(path)]}))
+    assert len(source.questions) == 1
+    assert [row["reason"] for row in source.rejected] == [
+        "field 'question' holds no text",  # an answer without its question
+        "there are no answers to this question",
+        "a JSON int, wanted an object",
+    ]
+
+
+def test_a_rule_of_ones_own_is_known_where_the_configuration_names_it(settings):
+    read = read_source(settings["jsonl"], {"guess": lambda prediction, gold: 1.0})
+    assert [q.rule for q in read.questions] == ["exact", "exact", "guess"]
+    assert not read.rejected

@@ -6,9 +6,10 @@ import pytest
 
 from comem_ray.artifacts import ArtifactError, StageFolder
 from comem_ray.evaluation.predictions import TIMES
-from comem_ray.evaluation.questions import EvaluationQuestion, unpacked
+from comem_ray.evaluation.questions import unpacked
 from comem_ray.evaluation.units import evaluation_identity, evaluation_units
 from comem_ray.retrieval.index import STAGE as INDEX
+from comem_ray.tasks.example import Example
 from comem_ray.tasks.images import ImageAt
 
 
@@ -21,7 +22,7 @@ def config(make_config, tmp_path):
 
 def questions(folder="/here", mark="1"):
     image = ImageAt(f"{folder}/a.png", mark=mark)
-    return [EvaluationQuestion(f"q{i}", f"{i}?", None, "exact", ["x"], image_at=image) for i in range(5)]
+    return [Example(f"q{i}", f"{i}?", None, "exact", ["x"], image_at=image) for i in range(5)]
 
 
 def digests(config, some, right=(), **changes):

@@ -23,13 +23,15 @@ from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.evaluator import Evaluator
 from comem_ray.evaluation.figures import EvaluationFigures
 from comem_ray.evaluation.predictions import PREDICTION_SCHEMA, TIMES_SCHEMA
-from comem_ray.evaluation.questions import EvaluationQuestion, opened, read_questions, write_questions
+from comem_ray.evaluation.questions import read_questions, with_image, write_questions
 from comem_ray.evaluation.sources import read_source
 from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.report.evaluation import write_report
 from comem_ray.report.markdown import markdown
+from comem_ray.tasks.example import Example
 from comem_ray.tasks.images import ImageReader
 from comem_ray.tasks.scorecard import scorecard
+from comem_ray.tasks.task import TaskFiles
 from jobs.encode_memory import STAGE, EncodeShard
 from jobs.evaluate import finished_evaluation, section
 
@@ -66,16 +68,16 @@ def world(make_config, tmp_path_factory) -> Config:
     return config.model_copy(update={"evaluation": EvaluationConfig.model_validate(evaluation | {"sources": sources})})
 
 
-def published(home: Path) -> list[EvaluationQuestion]:
+def published(home: Path) -> list[Example]:
     sources = [EvaluationSourceConfig(**source) for source in write_published(home / "published")]
-    return [opened(q, ImageReader(), 10**6) for source in sources for q in read_source(source).questions]
+    return [with_image(q, ImageReader(), 10**6) for source in sources for q in read_source(source).questions]
 
 
-def question(i: int, item_id: str, gold: list[str]) -> EvaluationQuestion:
-    return EvaluationQuestion(f"q{i}", f"What is {i}?", png(i), "exact", gold, "en", [item_id], {"parity": str(i % 2)})
+def question(i: int, item_id: str, gold: list[str]) -> Example:
+    return Example(f"q{i}", f"What is {i}?", png(i), "exact", gold, "en", [item_id], {"parity": str(i % 2)})
 
 
-def in_units(config: Config, questions: list[EvaluationQuestion]) -> list[dict]:
+def in_units(config: Config, questions: list[Example]) -> list[dict]:
     torch.set_num_threads(1)
     evaluator = Evaluator(config, config.evaluation)
     return [r for s in range(0, len(questions), 3) for r in evaluator.predictions(questions[s : s + 3])]
@@ -163,13 +165,13 @@ def test_published_benchmarks_are_scored_by_their_own_rules(world, uninterrupted
     assert list(report["sources"]) == sorted(source.label for source in world.evaluation.sources)
     for source in world.evaluation.sources:
         found = report["sources"][source.label]
-        if source.benchmark == "jsonl" or found["rejected"]["count"]:
+        if source.task == "jsonl" or found["rejected"]["count"]:
             continue
         files = [Path(path) for path in [*source.paths, *source.references] if "*" not in path]
         files += [path for name in source.paths if "*" in name for path in Path(name).parent.glob(Path(name).name)]
         predictions_file = folder.parent / "predictions" / source.label / "memory-k-1.jsonl"
-        more = [path and Path(path) for path in (source.question_types, source.titles)]
-        summary = scorecard(source.benchmark, sorted(files), predictions_file, *more).summary
+        types, titles = (path and Path(path) for path in (source.question_types, source.titles))
+        summary = scorecard(source.task, TaskFiles(sorted(files), (), types, None, titles), predictions_file).summary
         assert found["official"]["memory, k=1"] == summary | {"left_out": 0}
         assert (found["questions"], found["left_out"]) == (summary["n"], summary["left_out"])
     for label in FIRST:
@@ -185,11 +187,11 @@ def test_what_could_not_be_asked_is_counted(world, uninterrupted):
     ids = {row["data_id"]: row["reason"] for row in report["missing_images"]["first"]}
     assert ids == {"infoseek/a3": "image_missing", "mrag/1": "image_truncated", "jsonl/p2": "image_missing"}
     assert report["missing_images"]["count"] == 3
-    assert report["rejected"]["count"] == 2
+    assert report["rejected"]["count"] == 3
     assert report["arms"]["none"]["unanswered"] == {"image_missing": 2, "image_truncated": 1}
     assert report["questions"] == report["arms"]["none"]["n"]  # they count, as wrong
     assert report["sources"]["infoseek"]["official"]["none"]["missing"] == 1
-    for line in ("missing images +3", "rejected rows +2", "left out +2"):
+    for line in ("missing images +3", "rejected rows +3", "left out +2"):
         assert re.search(line, output)
 
 
@@ -203,7 +205,7 @@ def test_knowledge_sizes_and_long_prompts(world):
     }
     longest = world.reasoner.model_copy(update={"max_prompt_tokens": 150})
     config = world.model_copy(update={"evaluation": world.evaluation.model_copy(update=changed), "reasoner": longest})
-    questions = [opened(q, ImageReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
+    questions = [with_image(q, ImageReader(), 10**6) for q in read_questions(Path(world.evaluation.questions))][:3]
     right = {i for q in read_questions(Path(world.evaluation.questions)) for i in q.gold_items}
     evaluator = Evaluator(config, config.evaluation, gold_items=right)
     rows = evaluator.predictions(questions)

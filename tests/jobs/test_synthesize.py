@@ -1,4 +1,4 @@
-"""jobs.synthesize on a real local Ray: right answers are kept, a row has one fate, and kill -9 changes no byte."""
+"""jobs.synthesize on a real local Ray: right answers are kept, a row has one outcome, and kill -9 changes no byte."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from comem_ray.config import Config, ConfigError, load_config
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import ItemStore
 from comem_ray.retrieval.retriever import Query, Retriever
-from comem_ray.training.data.questions import GoldQuestion, Rejection, read_questions
+from comem_ray.tasks.example import Example
+from comem_ray.training.data.questions import RejectedSample, read_questions
 from comem_ray.training.data.samples import SampleSet
 from comem_ray.training.data.synthesis import Synthesizer
 from jobs.synthesize import run
@@ -69,7 +70,7 @@ def world(make_config, backbone, endpoint, tmp_path_factory) -> tuple[Config, di
     rows = questions(home)
     write(home / "questions.jsonl", rows)
     synthesis = {
-        "sources": [{"format": "jsonl", "path": str(home / "questions.jsonl")}],
+        "sources": [{"task": "jsonl", "path": str(home / "questions.jsonl")}],
         "answer_format": "plain",
         "answer_with_items": 2,
         "max_new_tokens": 6,
@@ -80,7 +81,7 @@ def world(make_config, backbone, endpoint, tmp_path_factory) -> tuple[Config, di
             "endpoint": endpoint.url,
             "model": "small",
             "languages": ["fr", "bg"],
-            "samples_a_language": 3,
+            "samples_per_language": 3,
             "workers": {"cpus": 0.5},
         },
     }
@@ -101,14 +102,14 @@ def answered(config: Config) -> dict[str, str]:
     assert config.synthesis is not None
     synthesizer = Synthesizer(config, config.synthesis)
     rows = list(read_questions(config.synthesis.sources[0]))
-    found = {}
+    answers = {}
     for start in range(0, len(rows), UNIT):
-        asked = [row for row in rows[start : start + UNIT] if isinstance(row, GoldQuestion)]
-        for fate in synthesizer.fates(asked):
-            assert isinstance(fate, Rejection)
-            if fate.reason == "wrong_answer" and fate.answer and fate.data_id:
-                found[fate.data_id] = fate.answer
-    return found
+        examples = [row for row in rows[start : start + UNIT] if isinstance(row, Example)]
+        for outcome in synthesizer.outcomes(examples):
+            assert isinstance(outcome, RejectedSample)
+            if outcome.reason == "wrong_answer" and outcome.answer and outcome.data_id:
+                answers[outcome.data_id] = outcome.answer
+    return answers
 
 
 def run_file(world, name: str) -> Path:
@@ -148,16 +149,18 @@ def test_right_answers_are_kept(world, uninterrupted):
     for row in kept:
         provenance = json.loads(row["provenance"])
         assert row["answer"] == answers[provenance["data_id"]]
-        assert (provenance["rule"], provenance["score"], len(provenance["backbone"])) == ("exact", 1.0, 64)
+        assert set(provenance) == {"source", "data_id", "score", "backbone"}
+        assert (provenance["source"], provenance["score"], len(provenance["backbone"])) == ("jsonl", 1.0, 64)
+        assert (row["rule"], json.loads(row["gold"])) == ("exact", ["something else", row["answer"].upper()])
         number = int(provenance["data_id"][1:])
         assert row["question"] == f"What is {number}?"
-        shown = open_image(row["image"], 10_000)
-        assert shown.tobytes() == image(1000 + number, 64, 48).tobytes()
-        (hits,) = retriever.retrieve([Query(shown, None)], 3)
+        question_image = open_image(row["image"], 10_000)
+        assert question_image.tobytes() == image(1000 + number, 64, 48).tobytes()
+        (hits,) = retriever.retrieve([Query(question_image, None)], 3)
         assert row["item_ids"] == [hit.item_id for hit in hits]
 
 
-def test_every_row_has_one_fate(world, uninterrupted):
+def test_every_row_has_one_outcome(world, uninterrupted):
     path, output = uninterrupted
     config = load_config(path)
     folder = config.folder("training-data")

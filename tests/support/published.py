@@ -1,10 +1,11 @@
-"""Tiny files in the formats in which benchmarks are published, and the sources of a configuration that name them.
+"""Tiny files in the formats in which tasks are published, and the sources of a configuration that name them.
 
 Each has a fault that a real download may have: an image that is not there or is none, a broken line, a hidden answer.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import zipfile
@@ -14,14 +15,17 @@ from typing import Any
 from support.scored import document, jsonl, parquet
 from support.tiny import png
 
+ENCYCLOPEDIC_VQA_HEADER = [
+    "question", "question_type", "answer", "dataset_image_ids", "dataset_name", "encyclopedic_vqa_split",
+]  # fmt: skip
 GOLD = {"infoseek": "Paris", "okvqa": "dog", "aokvqa": "dog", "viquae": "Ada"}
 
 
 def write_published(folder: Path, gold: dict[str, str] | None = None) -> list[dict[str, Any]]:
-    """Writes all of them below `folder`; `gold` replaces the answer to the first question of a benchmark of GOLD."""
+    """Writes all of them below `folder`; `gold` replaces the answer to the first question of a task of GOLD."""
     folder.mkdir(parents=True, exist_ok=True)
     answers = GOLD | (gold or {})
-    made = [
+    sources = [
         _infoseek(folder, answers["infoseek"]),
         _infoseek_in_spanish(folder),
         _oven(folder),
@@ -31,9 +35,10 @@ def write_published(folder: Path, gold: dict[str, str] | None = None) -> list[di
         _viquae(folder, answers["viquae"]),
         _cvqa(folder),
         _coco(folder),
-        _plain(folder),
+        _encyclopedic_vqa(folder),
+        _own_jsonl(folder),
     ]
-    return [{k: str(v) if isinstance(v, Path) else v for k, v in source.items()} for source in made]
+    return [{k: str(v) if isinstance(v, Path) else v for k, v in source.items()} for source in sources]
 
 
 def _images(folder: Path, names: list[str]) -> str:
@@ -56,7 +61,7 @@ def _infoseek(folder: Path, gold: str) -> dict[str, Any]:
     qtypes = [{"data_id": row["data_id"], "question_type": t} for row, t in zip(rows, types, strict=True)]
     entities = [{"data_id": "a1", "entity_id": "Q1", "entity_text": "Title 3"}]
     return {
-        "benchmark": "infoseek",
+        "task": "infoseek",
         "paths": [str(jsonl(folder / "infoseek_val.jsonl", rows))],
         "question_types": jsonl(folder / "infoseek_val_qtype.jsonl", qtypes),
         "entities": jsonl(folder / "infoseek_val_withkb.jsonl", entities),
@@ -69,7 +74,7 @@ def _infoseek_in_spanish(folder: Path) -> dict[str, Any]:
     rows = [{**row, "answer_eval": ["París"], "data_split": "val_unseen_entity"}]
     path = jsonl(folder / "infoseek_val_spanish.jsonl", rows)
     return {
-        "benchmark": "infoseek",
+        "task": "infoseek",
         "name": "infoseek-es",
         "paths": [str(path)],
         "images": [str(folder / "oven_images")],
@@ -89,7 +94,7 @@ def _oven(folder: Path) -> dict[str, Any]:
         paths.append(str(jsonl(folder / f"oven_{part}_val.jsonl", rows)))
     titles = [{"wikidata_id": f"Q{n}", "wikipedia_title": f"Title {n}"} for n in (4, 5, 6)]
     return {
-        "benchmark": "oven",
+        "task": "oven",
         "paths": paths,
         "titles": jsonl(folder / "Wiki6M_ver_1_0_title_only.jsonl", titles),
         "images": [str(folder / "oven_images")],
@@ -107,7 +112,7 @@ def _mrag(folder: Path) -> dict[str, Any]:
         }
         for n, (scenario, data) in enumerate(zip(("Angle", "Scope"), images, strict=True))
     ]  # fmt: skip
-    return {"benchmark": "mrag", "paths": [str(parquet(folder / "test-00000-of-00001.parquet", rows))]}
+    return {"task": "mrag", "paths": [str(parquet(folder / "test-00000-of-00001.parquet", rows))]}
 
 
 def _okvqa(folder: Path, gold: str) -> dict[str, Any]:
@@ -120,7 +125,7 @@ def _okvqa(folder: Path, gold: str) -> dict[str, Any]:
         for n in range(2):
             archive.writestr(f"val2014/COCO_val2014_{7 + n:012d}.jpg", png(130 + n))
     return {
-        "benchmark": "okvqa",
+        "task": "okvqa",
         "paths": [str(document(folder / "OpenEnded_mscoco_val2014_questions.json", {"questions": questions}))],
         "references": [str(document(folder / "mscoco_val2014_annotations.json", {"annotations": annotations}))],
         "images": [str(folder / "val2014.zip")],
@@ -140,7 +145,7 @@ def _aokvqa(folder: Path, gold: str) -> list[dict[str, Any]]:
     held = [{"image": {"bytes": png(140 + n), "path": f"val2017/{9 + n:012d}.jpg"}, "width": 60} for n in range(2)]
     images = str(parquet(folder / "coco-00000.parquet", held))
     path = str(document(folder / "aokvqa_v1p0_val.json", rows))
-    return [{"benchmark": name, "paths": [path], "images": [images]} for name in ("aokvqa", "aokvqa-mc")]
+    return [{"task": name, "paths": [path], "images": [images]} for name in ("aokvqa", "aokvqa-mc")]
 
 
 def _viquae(folder: Path, gold: str) -> dict[str, Any]:
@@ -149,7 +154,7 @@ def _viquae(folder: Path, gold: str) -> dict[str, Any]:
     row = {"id": "v1", "input": "Who is this?", "image": "512px-Ada.jpg", "output": output}
     path = folder / "viquae.jsonl.gz"
     path.write_bytes(gzip.compress((json.dumps(row) + '\n{"id": "v2", "inp\n').encode()))
-    return {"benchmark": "viquae", "paths": [str(path)], "images": [_images(folder / "viquae", ["512px-Ada.jpg"])]}
+    return {"task": "viquae", "paths": [str(path)], "images": [_images(folder / "viquae", ["512px-Ada.jpg"])]}
 
 
 def _cvqa(folder: Path) -> dict[str, Any]:
@@ -166,7 +171,7 @@ def _cvqa(folder: Path) -> dict[str, Any]:
     ]  # fmt: skip
     parquet(folder / "cvqa-00000.parquet", rows[:1])
     parquet(folder / "cvqa-00001.parquet", rows[1:])
-    return {"benchmark": "cvqa", "paths": [str(folder / "cvqa-*.parquet")]}
+    return {"task": "cvqa", "paths": [str(folder / "cvqa-*.parquet")]}
 
 
 def _coco(folder: Path) -> dict[str, Any]:
@@ -174,10 +179,28 @@ def _coco(folder: Path) -> dict[str, Any]:
     images = [{"id": n, "file_name": name} for n, name in zip((11, 12), names, strict=True)]
     captions = [{"image_id": n, "id": 2 * n + i, "caption": f"A dog and {n} cats"} for n in (11, 12) for i in range(2)]
     path = document(folder / "captions_val2014.json", {"images": images, "annotations": captions})
-    return {"benchmark": "coco", "paths": [str(path)], "images": [_images(folder / "coco", names)]}
+    return {"task": "coco", "paths": [str(path)], "images": [_images(folder / "coco", names)]}
 
 
-def _plain(folder: Path) -> dict[str, Any]:
+def _encyclopedic_vqa(folder: Path) -> dict[str, Any]:
+    """The first image is one of iNaturalist's, named by its JSON; the second row has too few fields."""
+    rows = [
+        ["What eats it?", "multi_answer", "hawk&&fox|hawk", "7", "inaturalist", "val"],
+        ["too", "few"],
+        ["How old?", "templated", "5|five", "ab12", "landmarks", "val"],
+    ]
+    names = document(folder / "inat.json", {"images": [{"id": 7, "file_name": "train/00001_Bird/a.png"}]})
+    with open(folder / "encyclopedic_vqa.csv", "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([ENCYCLOPEDIC_VQA_HEADER, *rows])
+    return {
+        "task": "encyclopedic_vqa",
+        "paths": [str(folder / "encyclopedic_vqa.csv")],
+        "references": [str(names)],
+        "images": [_images(folder / "encyclopedic_vqa", ["train/00001_Bird/a.png", "landmarks/ab12.png"])],
+    }
+
+
+def _own_jsonl(folder: Path) -> dict[str, Any]:
     """The second names an image that is not there, the third has an unknown rule."""
     rows = [
         {"data_id": "p1", "question": "What?", "image": "p.png", "answers": ["dog"], "language": "fr"},
@@ -185,4 +208,4 @@ def _plain(folder: Path) -> dict[str, Any]:
         {"data_id": "p3", "question": "What?", "image": "p.png", "answers": ["dog"], "rule": "guess"},
     ]
     _images(folder, ["p.png"])
-    return {"benchmark": "jsonl", "paths": [str(jsonl(folder / "plain.jsonl", rows))], "answer_format": "plain"}
+    return {"task": "jsonl", "paths": [str(jsonl(folder / "own.jsonl", rows))], "answer_format": "plain"}

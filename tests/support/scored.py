@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from comem_ray.tasks.scorecard import Scorecard, scorecard
+from comem_ray.tasks.task import TaskFiles
 
 
 def jsonl(path: Path, rows: list[Any]) -> Path:
@@ -27,12 +28,15 @@ def parquet(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def card(benchmark: str, references: Path | list[Path], answers: dict[Any, str], **options: Any) -> Scorecard:
+def card(
+    task: str, references: Path | list[Path], answers: dict[Any, str], rules: str = "official", **files: Path
+) -> Scorecard:
     """The scorecard of `answers` by id."""
     references = references if isinstance(references, list) else [references]
     rows = [{"data_id": data_id, "prediction": text} for data_id, text in answers.items()]
-    return scorecard(benchmark, references, jsonl(references[0].parent / "predictions.jsonl", rows), **options)
+    predictions = jsonl(references[0].parent / "predictions.jsonl", rows)
+    return scorecard(task, TaskFiles(references, **files), predictions, rules)
 
 
-def scores(found: Scorecard) -> list[float]:
-    return [row["score"] for row in found.rows]
+def scores(result: Scorecard) -> list[float]:
+    return [row["score"] for row in result.rows]

@@ -12,8 +12,8 @@ from comem_ray.config import Config
 from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.arms import Arm, arms
 from comem_ray.evaluation.predictions import PREDICTION_SCHEMA, STAGE, TIMES, TIMES_SCHEMA
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.report.evaluation import FinishedEvaluation, read_evaluation
+from comem_ray.tasks.example import Example
 
 NASTY = '<script>window.broken = 1</script><img src=x onerror="window.broken = 1">'
 ITEMS = 14
@@ -42,16 +42,16 @@ def write_evaluation(config: Config, count: int, timed: int = 2) -> FinishedEval
     return read_evaluation(config, config.evaluation, questions)
 
 
-def question(i: int, ids: list[str]) -> EvaluationQuestion:
+def question(i: int, ids: list[str]) -> Example:
     """Every fifth has no image; number 1 has a text that would run if it were not escaped."""
     text = NASTY if i == 1 else f"Which number is this, {i}?"
     groups = {"parity": ["even", "odd"][i % 2], "third": str(i % 3)}
     image = png(i, 320, 240) if i % 5 != 4 else None
     gold = ids[i % len(ids)]
-    return EvaluationQuestion(f"q{i}", text, image, "exact", [f"number {i}"], ["en", "ja"][i % 2], [gold], groups)
+    return Example(f"q{i}", text, image, "exact", [f"number {i}"], ["en", "ja"][i % 2], [gold], groups)
 
 
-def row(question: EvaluationQuestion, i: int, arm: Arm, ids: list[str]) -> dict[str, Any]:
+def row(question: Example, i: int, arm: Arm, ids: list[str]) -> dict[str, Any]:
     """A row of PREDICTION_SCHEMA. The right item is retrieved at rank 1, 2, 3 or not at all, in turn."""
     gold = question.gold_items[0]
     rank = (i + 1) % 4

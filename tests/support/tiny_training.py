@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,7 @@ from support.tiny import png
 from comem_ray.training.data.samples import TRAINING_SCHEMA
 
 
-def write_samples(folder: Path, item_ids: list[str]) -> None:
+def write_samples(folder: Path, item_ids: list[str], rule: str = "exact") -> None:
     """Ten samples over eight items; every fourth question has no image."""
     folder.mkdir(exist_ok=True)
     rows = [
@@ -22,6 +23,8 @@ def write_samples(folder: Path, item_ids: list[str]) -> None:
             "item_ids": [item_ids[(i + k) % 8] for k in range(3)],
             "answer": f"It is {i}.",
             "language": "en",
+            "rule": rule,
+            "gold": json.dumps([f"It is {i}."]),
             "provenance": "{}",
         }
         for i in range(10)

@@ -11,15 +11,15 @@ from typing import Any
 
 @dataclass
 class Endpoint:
-    """Where the server is, what it was asked, and the answers (status, headers, body) it gives before it works."""
+    """Where the server is, the bodies it got, and the answers (status, headers, body) it gives before it works."""
 
     url: str = ""
-    asked: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str | None] = field(default_factory=list)
     failures: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
 
 
-def said(body: dict[str, Any]) -> str:
+def translation(body: dict[str, Any]) -> str:
     """The "translation": the language's name and the text."""
     system, user = (turn["content"] for turn in body["messages"])
     return f"<{system.split(' into ')[1].split('.')[0]}> {user}"
@@ -33,9 +33,9 @@ def translating() -> Iterator[Endpoint]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            endpoint.asked.append(body)
+            endpoint.requests.append(body)
             endpoint.keys.append(self.headers.get("Authorization"))
-            content = {"choices": [{"message": {"role": "assistant", "content": said(body)}}]}
+            content = {"choices": [{"message": {"role": "assistant", "content": translation(body)}}]}
             known = self.path == "/v1/chat/completions"
             status, headers, data = (200 if known else 404), {}, json.dumps(content).encode()
             if endpoint.failures:

@@ -39,22 +39,12 @@ def test_difficult_ones_are_left_out(references):
     assert (summary["overall"], summary["n"], summary["left_out"], summary["unmatched"]) == (100.0, 2, 1, 0)
 
 
-def test_choices(references):
-    found = card("aokvqa-mc", references, {"a": "Rowing", "b": "rowing", "c": r"\boxed{skiing}"})
-    assert scores(found) == [1.0, 0.0, 0.0]
-    assert [row["parsed"] for row in found.rows] == ["Rowing", None, "skiing"]
-    assert found.summary["n"] == 3  # the difficult one too
-    assert scores(card("aokvqa-mc", references, {"a": "B", "b": "1"})) == [0.0] * 3  # the choice itself is asked for
-
-
 def test_the_papers_rules(references):
     assert scores(card("aokvqa", references, {"a": "Answer: The Row.", "c": "Cars"}, rules="paper")) == [1.0, 0.0]
-    with pytest.raises(ValueError, match="no scorer for A-OKVQA multiple choice"):
-        card("aokvqa-mc", references, {}, rules="paper")
 
 
 def test_faults_are_named(tmp_path):
-    with pytest.raises(ValueError, match=r"question 1: field 'difficult_direct_answer' is None"):
-        card("aokvqa", document(tmp_path / "a.json", [{"question_id": "a"}]), {})
     with pytest.raises(ValueError, match="wanted a list of questions"):
         card("aokvqa", document(tmp_path / "a.json", {}), {})
+    with pytest.raises(ValueError, match=r"question 1: field 'difficult_direct_answer' is None, wanted true or false"):
+        card("aokvqa", document(tmp_path / "a.json", [{"question_id": "a"}]), {})

@@ -1,4 +1,4 @@
-"""COCO captions on a fixture in their own format; the figures themselves: test_captions.py."""
+"""COCO captions on a fixture in their own format; the figures themselves: rules/test_captions.py."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def test_a_reference_as_caption_has_full_bleu_and_rouge(references):
 
 
 def test_missing_captions_are_empty_ones(references):
-    found = card("coco", references, {11: r"\boxed{Two robots paint a wooden fence.}", 12: "paper"})
-    assert found.summary["missing"] == 1
-    assert found.rows[2] == {
+    result = card("coco", references, {11: r"\boxed{Two robots paint a wooden fence.}", 12: "paper"})
+    assert result.summary["missing"] == 1
+    assert result.rows[2] == {
         "data_id": 13, "prediction": None, "parsed": None, "score": 0.0, "cider": 0.0, "rouge_l": 0.0,
         "bleu_4": pytest.approx(0.0, abs=1e-6),
     }  # fmt: skip
-    assert all(0 <= score <= 1 for score in scores(found))
-    low, high = found.summary["metrics"]["BLEU-1"]["interval"]
-    assert low <= found.summary["metrics"]["BLEU-1"]["score"] <= high
+    assert all(0 <= score <= 1 for score in scores(result))
+    low, high = result.summary["metrics"]["BLEU-1"]["interval"]
+    assert low <= result.summary["metrics"]["BLEU-1"]["score"] <= high
 
 
 def test_faults_are_named(references, tmp_path):
     with pytest.raises(ValueError, match="no list 'annotations'"):
         card("coco", document(tmp_path / "a.json", {"images": []}), {})
-    with pytest.raises(ValueError, match="no scorer for captions"):
+    with pytest.raises(ValueError, match="no scorer for coco"):
         card("coco", references, {}, rules="paper")

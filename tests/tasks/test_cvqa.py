@@ -29,9 +29,9 @@ def test_gold_is_100_and_hidden_labels_are_left_out(references):
 
 
 def test_numbers_alone_count(references):
-    found = card("cvqa", references, {"a": "A", "b": "3 or 4", "c": "b"})
-    assert scores(found) == [0.0] * 3
-    assert found.summary["unparsable"] == 3
+    result = card("cvqa", references, {"a": "A", "b": "3 or 4", "c": "b"})
+    assert scores(result) == [0.0] * 3
+    assert result.summary["unparsable"] == 3
 
 
 def test_the_papers_rules_compare_to_the_letter(references):

@@ -63,5 +63,5 @@ def test_what_cannot_be_read_is_a_value_or_os_error(tmp_path):
 def test_what_holds_no_images_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"none.zip is not there"):
         images_at([tmp_path / "none.zip"])
-    with pytest.raises(ValueError, match=r"no column image or image or bytes"):
+    with pytest.raises(ValueError, match=r"no column image or picture or bytes"):
         images_at([parquet(tmp_path / "p.parquet", [{"id": 1}])]).find(["1"])

@@ -47,11 +47,11 @@ def test_without_types_the_scores_are_the_same(files):
 
 
 def test_missing_unparsable_unmatched(files):
-    found = card("infoseek", files[0], {"a": "Paris", "b": "many", "d": " ", "z": "x"})
-    assert {name: found.summary[name] for name in ("n", "missing", "unparsable", "unmatched")} == {
+    result = card("infoseek", files[0], {"a": "Paris", "b": "many", "d": " ", "z": "x"})
+    assert {name: result.summary[name] for name in ("n", "missing", "unparsable", "unmatched")} == {
         "n": 5, "missing": 2, "unparsable": 2, "unmatched": 1,
     }  # fmt: skip
-    assert found.rows[2] == {"data_id": "c", "prediction": None, "parsed": None, "score": 0.0}
+    assert result.rows[2] == {"data_id": "c", "prediction": None, "parsed": None, "score": 0.0}
 
 
 def test_a_translation(tmp_path):
@@ -65,9 +65,9 @@ def test_a_translation(tmp_path):
 
 def test_the_papers_rules(files):
     answers = {"a": "Tunis", "b": "Length: 105", "c": "18", "d": "Final answer: The Lion", "e": "Paris"}
-    found = card("infoseek", files[0], answers, question_types=files[1], rules="paper")
-    assert scores(found) == [1.0] * 5  # Tunis for Paris, and a part of a year
-    assert "Compare these figures with the paper's table only" in found.warnings[0]
+    result = card("infoseek", files[0], answers, question_types=files[1], rules="paper")
+    assert scores(result) == [1.0] * 5  # Tunis for Paris, and a part of a year
+    assert "Compare these figures with the paper's table only" in result.warnings[0]
     assert scores(card("infoseek", files[0], answers, question_types=files[1])) == [0.0, 1.0, 0.0, 0.0, 0.0]
 
 

@@ -32,11 +32,11 @@ def test_gold_is_100(references):
 
 
 def test_letters_as_its_authors_find_them(references):
-    found = card("mrag", references, {"0": "(B) no, (A).", "1": "It is a dog", "2": r"\boxed{C}", "3": "D: d"})
-    assert scores(found) == [1.0, 0.0, 1.0, 0.0]
-    assert [row["parsed"] for row in found.rows] == ["A", None, "C", None]
-    assert found.summary["unparsable"] == 2
-    assert found.summary["per_scenario"]["Angle"]["score"] == 50.0
+    result = card("mrag", references, {"0": "(B) no, (A).", "1": "It is a dog", "2": r"\boxed{C}", "3": "D: d"})
+    assert scores(result) == [1.0, 0.0, 1.0, 0.0]
+    assert [row["parsed"] for row in result.rows] == ["A", None, "C", None]
+    assert result.summary["unparsable"] == 2
+    assert result.summary["per_scenario"]["Angle"]["score"] == 50.0
 
 
 def test_the_papers_rules_take_the_first_character(references):

@@ -1,4 +1,4 @@
-"""OK-VQA on a fixture in its own format; source: vqaEval.py of the VQA authors (more of its rule: test_scoring.py)."""
+"""OK-VQA on a fixture in its own format; source: vqaEval.py of the VQA authors (its rule: rules/test_vqa.py)."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def references(tmp_path):
 
 
 def test_accuracy(references):
-    found = card("okvqa", references, {11: "The 2 dogs!", 12: "Race", 13: r"so \boxed{cake}"})
+    result = card("okvqa", references, {11: "The 2 dogs!", 12: "Race", 13: r"so \boxed{cake}"})
     # Question 12: all say the same, so nothing is processed and the capital is wrong. 13: three of ten say cake.
-    assert scores(found) == pytest.approx([1.0, 0.0, (3 * 2 / 3 + 7) / 10])
-    assert found.summary["overall"] == round((1 + 0.9) / 3 * 100, 2)
-    assert found.summary["per_question_type"]["one"]["score"] == 50.0
-    assert found.summary["per_answer_type"]["other"]["n"] == 3
-    assert found.rows[0]["data_id"] == 11
+    assert scores(result) == pytest.approx([1.0, 0.0, (3 * 2 / 3 + 7) / 10])
+    assert result.summary["overall"] == round((1 + 0.9) / 3 * 100, 2)
+    assert result.summary["per_question_type"]["one"]["score"] == 50.0
+    assert result.summary["per_answer_type"]["other"]["n"] == 3
+    assert result.rows[0]["data_id"] == 11
 
 
 def test_ids_may_be_written_as_strings(references):
@@ -46,7 +46,11 @@ def test_the_papers_rules_need_one_annotator(references):
 
 
 def test_faults_are_named(references, tmp_path):
-    with pytest.raises(ValueError, match="no question"):
+    with pytest.raises(ValueError, match=r"questions\.json: holds no 'annotations': name the file mscoco_"):
         card("okvqa", references[0], {})
-    with pytest.raises(ValueError, match=r"annotation 1: field 'question_type' is missing"):
+    with pytest.raises(ValueError, match="holds neither a list 'annotations' nor a list 'questions'"):
+        card("okvqa", document(tmp_path / "a.json", [1]), {})
+    with pytest.raises(ValueError, match=r"annotation 1: field 'answers' is not a list of objects"):
         card("okvqa", document(tmp_path / "a.json", {"annotations": [{"question_id": 1}]}), {})
+    with pytest.raises(ValueError, match=r"annotation 1: a JSON int, wanted an object"):
+        card("okvqa", document(tmp_path / "a.json", {"annotations": [1]}), {})

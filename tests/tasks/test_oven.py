@@ -35,11 +35,11 @@ def titles(tmp_path):
 
 
 def test_gold_is_100(references, titles):
-    found = card("oven", references, GOLD, titles=titles)
-    assert found.summary["overall"] == 100.0
-    assert found.summary["harmonic_means"]["final"]["score"] == 100.0
-    assert found.warnings == []
-    assert found.rows[0] == {
+    result = card("oven", references, GOLD, titles=titles)
+    assert result.summary["overall"] == 100.0
+    assert result.summary["harmonic_means"]["final"]["score"] == 100.0
+    assert result.warnings == []
+    assert result.rows[0] == {
         "data_id": "e1", "prediction": "Lion", "parsed": "Lion", "score": 1.0, "entity_id": "Q1", "title": "Lion",
     }  # fmt: skip
 
@@ -53,17 +53,17 @@ def test_harmonic_means_of_seen_and_unseen(references, titles):
 
 
 def test_a_name_without_a_known_word_is_unparsable(references, titles):
-    found = card("oven", references, {"e1": "giraffe"}, titles=titles)
-    assert found.summary["unparsable"] == 1
-    assert found.summary["missing"] == 4
+    result = card("oven", references, {"e1": "giraffe"}, titles=titles)
+    assert result.summary["unparsable"] == 1
+    assert result.summary["missing"] == 4
 
 
 def test_without_titles_the_references_serve_and_it_is_said(references):
-    found = card("oven", references[0], GOLD)
-    assert found.summary["overall"] == 100.0
-    assert found.summary["harmonic_means"]["query"] is None
-    assert found.summary["unmatched"] == 2
-    assert "no --titles" in found.warnings[0]
+    result = card("oven", references[0], GOLD)
+    assert result.summary["overall"] == 100.0
+    assert result.summary["harmonic_means"]["query"] is None
+    assert result.summary["unmatched"] == 2
+    assert "no --titles" in result.warnings[0]
 
 
 def test_the_papers_rules(references, titles):

@@ -31,16 +31,16 @@ def gold(row):
 def test_gold_scores_100(path, tmp_path):
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
-    found = card(path.name.split("_")[0], copy, {row["data_id"]: gold(row) for row in rows(path)})
-    assert found.summary["overall"] == 100.0
-    assert found.summary["n"] == 60
-    assert found.summary["missing"] == found.summary["unparsable"] == 0
+    result = card(path.name.split("_")[0], copy, {row["data_id"]: gold(row) for row in rows(path)})
+    assert result.summary["overall"] == 100.0
+    assert result.summary["n"] == 60
+    assert result.summary["missing"] == result.summary["unparsable"] == 0
 
 
 @pytest.mark.parametrize("path", sorted(SAMPLES.glob("*.jsonl")), ids=lambda path: path.name)
 def test_every_row_is_a_question_to_ask(path, tmp_path):
-    source = EvaluationSourceConfig(benchmark=path.name.split("_")[0], paths=[str(path)], images=[str(tmp_path)])
-    found = read_source(source)
-    assert [q.own_id for q in found.questions] == [row["data_id"] for row in rows(path)]
-    assert {q.fault for q in found.questions} == {"image_missing"}
-    assert not found.rejected
+    source = EvaluationSourceConfig(task=path.name.split("_")[0], paths=[str(path)], images=[str(tmp_path)])
+    questions = read_source(source)
+    assert [q.own_id for q in questions.questions] == [row["data_id"] for row in rows(path)]
+    assert {q.fault for q in questions.questions} == {"image_missing"}
+    assert not questions.rejected

@@ -17,12 +17,12 @@ def references(tmp_path):
 
 
 def test_exact_match_and_f1(references):
-    found = card("viquae", references, {"a": "President Barack Obama", "b": "who?", "c": "an"})
-    assert scores(found) == [0.0, 1.0, 1.0]  # nothing is left of either side of c, which is equal
+    result = card("viquae", references, {"a": "President Barack Obama", "b": "who?", "c": "an"})
+    assert scores(result) == [0.0, 1.0, 1.0]  # nothing is left of either side of c, which is equal
     # "president barack obama": 2 of 3 words against 2 of 2, and 1 of 3 against 1 of 1
-    assert [row["f1"] for row in found.rows] == pytest.approx([0.8, 1.0, 0.0])
-    assert found.summary["overall"] == 66.67
-    assert found.summary["f1"]["score"] == 60.0
+    assert [row["f1"] for row in result.rows] == pytest.approx([0.8, 1.0, 0.0])
+    assert result.summary["overall"] == 66.67
+    assert result.summary["f1"]["score"] == 60.0
 
 
 def test_words_count_as_often_as_they_stand(references):
@@ -30,9 +30,9 @@ def test_words_count_as_often_as_they_stand(references):
 
 
 def test_missing_has_f1_too(references):
-    found = card("viquae", references, {"a": r"It is \boxed{Obama}"})
-    assert found.rows[1] == {"data_id": "b", "prediction": None, "parsed": None, "score": 0.0, "f1": 0.0}
-    assert found.summary["f1"]["score"] == 33.33
+    result = card("viquae", references, {"a": r"It is \boxed{Obama}"})
+    assert result.rows[1] == {"data_id": "b", "prediction": None, "parsed": None, "score": 0.0, "f1": 0.0}
+    assert result.summary["f1"]["score"] == 33.33
 
 
 def test_the_papers_rules_compare_with_golds_as_they_stand(tmp_path):
@@ -40,9 +40,9 @@ def test_the_papers_rules_compare_with_golds_as_they_stand(tmp_path):
         tmp_path / "v.jsonl",
         [{"id": "a", "output": {"answer": ["Obama"]}}, {"id": "b", "output": {"answer": ["obama"]}}],
     )
-    found = card("viquae", path, {"a": "Obama", "b": "Name: The Obama"}, rules="paper")
-    assert scores(found) == [0.0, 1.0]
-    assert "f1" not in found.summary
+    result = card("viquae", path, {"a": "Obama", "b": "Name: The Obama"}, rules="paper")
+    assert scores(result) == [0.0, 1.0]
+    assert "f1" not in result.summary
 
 
 def test_faults_are_named(tmp_path):

@@ -50,3 +50,13 @@ def test_missing_data_is_named(make_run, fields, error, message):
 def test_a_missing_section_is_named(make_config):
     with pytest.raises(ConfigError, match="field training"):
         check_run(make_config())
+
+
+def test_validation_by_an_unknown_rule_is_refused_before_training(make_run, tmp_path):
+    config = make_run()
+    write_samples(tmp_path / "other", write_items(tmp_path / "more", [8]), rule="mine")
+    config = make_run(validation={"data": str(tmp_path / "other")})
+    with pytest.raises(ConfigError, match=r"field training\.validation\.data: there is no scoring rule 'mine'"):
+        check_run(config)
+    rules = {"mine": "comem_ray.tasks.rules.vqa:vqa_accuracy"}
+    assert check_run(config.model_copy(update={"scoring_rules": rules}))

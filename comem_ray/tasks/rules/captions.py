@@ -41,11 +41,11 @@ class CaptionScores:
     cider: np.ndarray  # (N,), 0..10
     rouge_l: np.ndarray  # (N,), 0..1
     bleu_4: np.ndarray  # (N,), 0..1
-    counts: np.ndarray  # (N, 2 + 2 * ORDERS): length, length of the closest reference, n-grams said, n-grams right
+    counts: np.ndarray  # (N, 2 + 2 * ORDERS): length, length of the closest reference, n-grams given, n-grams right
 
 
 def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]]) -> CaptionScores:
-    """The figures of one caption an image against the image's references. ValueError without pycocoevalcap."""
+    """The figures of one caption per image against the image's references. ValueError without pycocoevalcap."""
     try:
         from pycocoevalcap.bleu.bleu_scorer import BleuScorer
         from pycocoevalcap.cider.cider import Cider
@@ -53,17 +53,17 @@ def caption_scores(captions: Sequence[str], references: Sequence[Sequence[str]])
     except ImportError as error:
         raise ValueError("captions are scored with pycocoevalcap: pip install 'comem-ray[captions]'") from error
 
-    said = {i: [" ".join(tokens(caption))] for i, caption in enumerate(captions)}
+    candidates = {i: [" ".join(tokens(caption))] for i, caption in enumerate(captions)}
     gold = {i: [" ".join(tokens(reference)) for reference in given] for i, given in enumerate(references)}
     scorer = BleuScorer(n=ORDERS)
-    for i, caption in said.items():
+    for i, caption in candidates.items():
         scorer += (caption[0], gold[i])
     _, single = scorer.compute_score(option="closest")
     counts = [
         [one["testlen"], min((abs(n - one["testlen"]), n) for n in one["reflen"])[1], *one["guess"], *one["correct"]]
         for one in scorer.ctest
     ]
-    cider, rouge = Cider(n=ORDERS).compute_score(gold, said)[1], Rouge().compute_score(gold, said)[1]
+    cider, rouge = Cider(n=ORDERS).compute_score(gold, candidates)[1], Rouge().compute_score(gold, candidates)[1]
     return CaptionScores(cider, rouge, np.array(single[-1]), np.array(counts, dtype=np.float64))
 
 

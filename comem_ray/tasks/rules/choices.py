@@ -22,9 +22,9 @@ def letter(text: str) -> str | None:
         plain = plain.strip(mark)
     plain = f" {plain} "
     for pattern in ("({})", " {} "):
-        places = {one: plain.rfind(pattern.format(one)) for one in LETTERS}
-        if max(places.values()) >= 0:
-            return max(places, key=places.__getitem__)
+        positions = {one: plain.rfind(pattern.format(one)) for one in LETTERS}
+        if max(positions.values()) >= 0:
+            return max(positions, key=positions.__getitem__)
     return None
 
 
@@ -33,5 +33,5 @@ def number(text: str) -> str | None:
     plain = text.strip()
     if leading := _LEADING.match(plain):
         return leading.group(1)
-    found = set(_NUMBER.findall(plain))
-    return found.pop() if len(found) == 1 else None
+    numbers = set(_NUMBER.findall(plain))
+    return numbers.pop() if len(numbers) == 1 else None

@@ -47,8 +47,8 @@ def normalised(text: str) -> str:
 def _matches(prediction: str, reference: str) -> bool:
     if LIST not in reference:
         return normalised(prediction) == normalised(reference)
-    wanted, said = _things(reference.split(LIST)), _things(_SEPARATORS.split(prediction))
-    return len(wanted & said) / len(wanted | said) >= MIN_OVERLAP
+    right, given = _things(reference.split(LIST)), _things(_SEPARATORS.split(prediction))
+    return len(right & given) / len(right | given) >= MIN_OVERLAP
 
 
 def _things(parts: list[str]) -> set[str]:

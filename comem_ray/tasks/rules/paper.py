@@ -31,8 +31,8 @@ def normalised(text: str) -> str:
 
 def raw_answer(text: str) -> str:
     r"""The content of the first `\boxed{...}`, else what follows the last colon."""
-    found = _BOX.search(text)
-    return found.group(1) if found else text.split(":")[-1]
+    box = _BOX.search(text)
+    return box.group(1) if box else text.split(":")[-1]
 
 
 def answer(text: str) -> str:
@@ -52,5 +52,5 @@ def equals_one(text: str, golds: Sequence[str]) -> bool:
 
 def time_matches(text: str, gold: str) -> bool:
     """Whether one of answer and gold holds the other; an empty one holds nothing."""
-    said, wanted = answer(text), answer(gold)
-    return bool(said and wanted) and (said in wanted or wanted in said)
+    given, right = answer(text), answer(gold)
+    return bool(given and right) and (given in right or right in given)

@@ -21,7 +21,7 @@ import pyarrow as pa
 from tokenizers.normalizers import BertNormalizer
 from tokenizers.pre_tokenizers import BertPreTokenizer
 
-from comem_ray.tasks.records import read_jsonl, text_field
+from comem_ray.tasks.files import read_jsonl, strict
 
 K1, B = 1.5, 0.75
 _CHUNK = 100_000  # titles turned into an array at once
@@ -64,13 +64,13 @@ class TitleIndex:
 
 def read_titles(path: Path) -> Iterator[tuple[str, str]]:
     """(wikidata_id, wikipedia_title) of every line of a file like `Wiki6M_ver_1_0_title_only.jsonl`."""
-    for where, row in read_jsonl(path):
-        yield text_field(where, row, "wikidata_id"), text_field(where, row, "wikipedia_title")
+    for row in strict(read_jsonl(path)):
+        yield row.text("wikidata_id"), row.text("wikipedia_title")
 
 
 def words(text: str) -> list[str]:
     """BERT's words: lower case, no accents, split at white space, punctuation and every Chinese character."""
-    sound = text.encode("utf-8", "replace").decode()  # half a surrogate pair is no text to the tokenizer
+    sound = text.encode("utf-8", "replace").decode()  # half a surrogate pair is not text to the tokenizer
     return [word for word, _ in _PRE_TOKENIZER.pre_tokenize_str(_NORMALIZER.normalize_str(sound))]
 
 

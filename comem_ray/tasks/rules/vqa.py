@@ -43,11 +43,11 @@ _FULL_STOPS = 32
 
 def vqa_accuracy(prediction: str, answers: Sequence[str]) -> float:
     """Accuracy of `prediction` against the annotators' `answers`, 0..1."""
-    said, given = _flat(prediction), [_flat(answer) for answer in answers]
-    if len(set(given)) > 1:
-        said, given = processed(said), [processed(answer) for answer in given]
-    same = sum(answer == said for answer in given)
-    return sum(min(1.0, (same - (answer == said)) / 3) for answer in given) / len(given)
+    given, right = _flat(prediction), [_flat(answer) for answer in answers]
+    if len(set(right)) > 1:
+        given, right = processed(given), [processed(answer) for answer in right]
+    same = sum(answer == given for answer in right)
+    return sum(min(1.0, (same - (answer == given)) / 3) for answer in right) / len(right)
 
 
 def processed(text: str) -> str:

@@ -1,95 +1,129 @@
-"""Questions with gold answers: InfoSeek, Encyclopedic-VQA, OK-VQA, and plain JSONL.
+"""Questions to make training samples of: the examples of `synthesis.sources`, with their images looked up.
 
-    {"data_id": "a1", "question": "...", "image": "a.jpg", "answers": ["..."], "language": "en", "rule": "exact"}
-
-A row of a file is a `GoldQuestion`, or a `Rejection` with file, row and reason; nothing a file holds raises. Rows of
-another split than the source's are passed over. Images are looked up by name; their bytes are not read. Knows nothing
-of models.
+A row of a file is an `Example`, or a `RejectedSample` with file, row and reason. Rows of another split than the
+source's are passed over. Images are looked up by name; their bytes are not read. Knows nothing of models.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Any
 
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import ConfigError, SynthesisSourceConfig, resolve
-from comem_ray.tasks.images import ImageFolder
-from comem_ray.tasks.rows import Numbered, RejectedRow
-from comem_ray.tasks.rules.scoring import Rule, score
-from comem_ray.training.data.question_formats import READERS
+from comem_ray.tasks import TASK_NAMES, load_task
+from comem_ray.tasks.example import IMAGE_MISSING, OFFICIAL, Example
+from comem_ray.tasks.files import RejectedRow
+from comem_ray.tasks.images import Images, images_at
+from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules
+from comem_ray.tasks.task import Task, TaskFiles, check_gold
 
 DUPLICATE = "duplicate"
 
 
 @dataclass(frozen=True, slots=True)
-class GoldQuestion:
-    """A question and what its rule scores an answer against. `image` is a path, None for a question without one."""
+class RejectedSample:
+    """A question or row that makes no sample. Rows count from 0, the first behind a header."""
 
-    benchmark: str
-    data_id: str
-    text: str
-    image: str | None
-    rule: Rule
-    gold: Any
-    language: str
-    source: str
-    source_row: int
-
-    @property
-    def sample_id(self) -> str:
-        """24 hex digits: the same question in the same language has the same one."""
-        return fingerprint([self.benchmark, self.data_id, self.language])[:24]
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """A row that makes no sample. Rows count from 0, the first behind a header; `answer` is what the VLM said."""
-
-    source: str
+    source: str  # name of the file
     source_row: int
     reason: str  # a code, such as "wrong_answer"
     detail: str  # a sentence
     data_id: str | None = None
-    answer: str | None = None
+    answer: str | None = None  # of the VLM, where it was asked
 
 
-def read_questions(source: SynthesisSourceConfig) -> Iterator[GoldQuestion | Rejection]:
-    """The rows of a source in order. Raises ConfigError where a file or the folder of images is not there."""
+def sample_id(example: Example) -> str:
+    """24 hex digits: the same question in the same language has the same ones."""
+    return fingerprint([example.source, example.data_id, example.language])[:24]
+
+
+def rejected_sample(example: Example, reason: str, detail: str, answer: str | None = None) -> RejectedSample:
+    """The example as one that makes no sample."""
+    assert example.place is not None
+    place = example.place
+    return RejectedSample(place.path.name, place.number, reason, detail, example.data_id, answer)
+
+
+def read_questions(source: SynthesisSourceConfig, own_rules: OwnRules = NO_RULES) -> Iterator[Example | RejectedSample]:
+    """The rows of a source in order.
+
+    Raises ConfigError, some of them while the rows are read, where the task gives no training samples, a file is not
+    there or is of another kind, or no row is of the split.
+    """
+    task = load_task(source.task)
+    if task.rule is None:
+        trainable = [name for name in TASK_NAMES if load_task(name).rule is not None]
+        raise _refusal(f"no rule scores one answer of task {task.name}: want {', '.join(trainable)}")
     paths = [resolve(p) for p in (source.path, source.annotations) if p is not None]
     if missing := [p for p in paths if not p.is_file()]:
-        raise ConfigError(f"synthesis.sources: there is no file {missing[0]}")
-    folder = resolve(source.images) if source.images else paths[0].parent
-    if not folder.is_dir():
-        raise ConfigError(f"synthesis.sources: the folder of images {folder} is not there")
-    reader = READERS[source.format]
-    return islice(_checked(source, paths[0].name, reader(source, paths, ImageFolder(folder))), source.limit)
+        raise _refusal(f"there is no file {missing[0]}")
+    try:
+        images = images_at([resolve(source.images) if source.images else paths[0].parent])
+    except ValueError as error:
+        raise _refusal(str(error)) from error
+    if source.annotations is not None and "references" not in task.takes:
+        raise _refusal(f"task {task.name} has no annotations: leave them out")
+    return islice(_rows(source, task, TaskFiles(paths[:1], paths[1:]), images, own_rules), source.limit)
 
 
-def _checked(source: SynthesisSourceConfig, file: str, rows: Iterable[Numbered]) -> Iterator[GoldQuestion | Rejection]:
-    benchmark = source.benchmark or source.format
-    for number, row in rows:
-        if isinstance(row, RejectedRow):
-            yield Rejection(file, number, row.reason, row.detail, row.data_id)
-            continue
-        try:
-            score(row["rule"], "", row["gold"])
-        except ValueError as error:
-            yield Rejection(file, number, "bad_gold", str(error), row["data_id"])
-            continue
-        named = {"language": source.language, **row}
-        yield GoldQuestion(**named, benchmark=benchmark, source=file, source_row=number)
-
-
-def without_duplicates(rows: Iterable[GoldQuestion | Rejection]) -> Iterator[GoldQuestion | Rejection]:
-    """The rows, with a Rejection of reason DUPLICATE in the place of a question that came before."""
-    seen = set()
+def without_duplicates(rows: Iterable[Example | RejectedSample]) -> Iterator[Example | RejectedSample]:
+    """The rows, with a RejectedSample of reason DUPLICATE in the place of a question that came before."""
+    ids = set()
     for row in rows:
-        if isinstance(row, GoldQuestion) and (sample_id := bytes.fromhex(row.sample_id)) in seen:
-            yield Rejection(row.source, row.source_row, DUPLICATE, "the same question came before", row.data_id)
-            continue
-        if isinstance(row, GoldQuestion):
-            seen.add(sample_id)
+        if isinstance(row, Example):
+            digest = bytes.fromhex(sample_id(row))
+            if digest in ids:
+                yield rejected_sample(row, DUPLICATE, "the same question came before")
+                continue
+            ids.add(digest)
         yield row
+
+
+def _rows(
+    source: SynthesisSourceConfig, task: Task, files: TaskFiles, images: Images, own_rules: OwnRules
+) -> Iterator[Example | RejectedSample]:
+    groups, chosen = set[str](), False
+    try:
+        for row in task.read(files, source.language):
+            if isinstance(row, RejectedRow):
+                yield _rejected(row)
+                continue
+            groups |= set(row.groups.values())
+            if source.split not in (None, *row.groups.values()):
+                continue
+            chosen = True
+            yield _question(source, task, row, images, own_rules)
+    except ValueError as error:
+        raise _refusal(str(error)) from error
+    if source.split and not chosen:
+        names = ", ".join(sorted(groups)[:20]) or "none: its rows name no split"
+        raise _refusal(f"no row of {files.paths[0]} is of split {source.split!r}; there are {names}")
+
+
+def _question(
+    source: SynthesisSourceConfig, task: Task, example: Example, images: Images, own_rules: OwnRules
+) -> Example | RejectedSample:
+    """The example with the words to ask, its rule and its image looked up."""
+    rule = task.rule if example.rule == OFFICIAL else example.rule
+    assert rule is not None
+    try:
+        text = task.ask(example)
+        check_gold(rule, example.gold, own_rules)
+        at = example.image_at or images.find(example.image_names or [])
+        if at is None and example.image_names:
+            raise RejectedRow(IMAGE_MISSING, f"there is no image {example.image_names[0]!r} in {images.folder}")
+    except RejectedRow as rejected:
+        return rejected_sample(example, rejected.reason, rejected.detail)
+    name = source.name or source.task
+    return replace(example, question=text.strip(), rule=rule, source=name, image_at=at, image_names=None)
+
+
+def _rejected(row: RejectedRow) -> RejectedSample:
+    assert row.place is not None
+    return RejectedSample(row.place.path.name, row.place.number, row.reason, row.detail, row.data_id)
+
+
+def _refusal(message: str) -> ConfigError:
+    return ConfigError(f"synthesis.sources: {message}")

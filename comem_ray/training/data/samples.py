@@ -20,7 +20,6 @@ from PIL.Image import Image
 from comem_ray.artifacts import ArtifactError, fingerprint
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import ItemStore
-from comem_ray.tasks.rules.scoring import Rule
 
 TRAINING_SCHEMA = pa.schema(
     [
@@ -30,12 +29,14 @@ TRAINING_SCHEMA = pa.schema(
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # retrieved items, best first
         pa.field("answer", pa.string(), nullable=False),
         pa.field("language", pa.string(), nullable=False),
-        pa.field("provenance", pa.string(), nullable=False),  # JSON: benchmark, data_id, rule, gold, who answered
+        pa.field("rule", pa.string(), nullable=False),  # of comem_ray.tasks.rules.scoring, or of scoring_rules
+        pa.field("gold", pa.string(), nullable=False),  # JSON: the right answers, in the rule's own form
+        pa.field("provenance", pa.string(), nullable=False),  # JSON: source, data_id, score, who answered
     ]
 )
 
 REJECTED = ".rejected.parquet"
-"""Ending of the shards, among the training shards, of rows that make no sample."""
+"""Ending of the shards of rows that make no sample; they stand among the training shards."""
 
 REJECTED_SAMPLE_SCHEMA = pa.schema(
     [
@@ -44,19 +45,21 @@ REJECTED_SAMPLE_SCHEMA = pa.schema(
         pa.field("reason", pa.string(), nullable=False),  # a code, such as "wrong_answer"
         pa.field("detail", pa.string(), nullable=False),  # a sentence
         pa.field("data_id", pa.string()),
-        pa.field("answer", pa.string()),  # what the VLM said, where it was asked
+        pa.field("answer", pa.string()),  # of the VLM, where it was asked
     ]
 )
 
 
 @dataclass(frozen=True)
 class Sample:
+    """A training sample, its images decoded."""
+
     sample_id: str
     question: str
     image: Image | None
     items: list[tuple[str, Image]]  # (text, image), best first
     answer: str
-    rule: Rule = "exact"  # how `gold` is compared with an answer (comem_ray.tasks.rules.scoring)
+    rule: str = "exact"  # how `gold` is compared with an answer (comem_ray.tasks.rules.scoring)
     gold: Sequence[Any] = ()  # right answers in the benchmark's own form
     item_ids: Sequence[str] = ()  # of `items`; empty: no item is another sample's too
 
@@ -64,25 +67,23 @@ class Sample:
 class SampleSet:
     """All training samples of a folder, read at random. Holds the texts, not the images, of the items.
 
-    Raises ArtifactError where the folder holds no sample, or a sample names an item that the store does not hold.
+    Shards of versions 0.1 and 0.2, which lack the columns `rule` and `gold`, are read too. Raises ArtifactError where
+    the folder holds no sample, or a sample names an item that the store does not hold.
     """
 
-    def __init__(self, folder: Path, items: ItemStore, items_a_sample: int, max_pixels: int):
-        files = _files(folder)
-        tables = [pq.read_table(f, schema=TRAINING_SCHEMA) for f in files]
+    def __init__(self, folder: Path, items: ItemStore, items_per_sample: int, max_pixels: int):
+        tables = [_read_shard(path) for path in _files(folder)]
         if not sum(map(len, tables)):
             raise ArtifactError(
                 f"{folder} holds no training sample: run jobs.synthesize, or name another training.data"
             )
         self._rows = pa.concat_tables(tables)
-        self._items, self._count, self._max_pixels = items, items_a_sample, max_pixels
-        said = self._rows.drop_columns(["image", "provenance"]).to_pylist()
-        self.digest = fingerprint(said)  # of all but the images
-        wanted = {i for ids in self._rows["item_ids"].to_pylist() for i in ids[:items_a_sample]}
-        if strangers := [i for i in sorted(wanted) if i not in items]:
-            raise ArtifactError(
-                f"{folder} names {len(strangers)} items that are not in the knowledge base: {strangers[0]}"
-            )
+        self._items, self._count, self._max_pixels = items, items_per_sample, max_pixels
+        # All that training depends on but the images.
+        self.digest = fingerprint(self._rows.drop_columns(["image", "rule", "gold", "provenance"]).to_pylist())
+        wanted = {item for ids in self._rows["item_ids"].to_pylist() for item in ids[:items_per_sample]}
+        if unknown := [item for item in sorted(wanted) if item not in items]:
+            raise ArtifactError(f"{folder} names {len(unknown)} items that are not in the knowledge base: {unknown[0]}")
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -91,12 +92,20 @@ class SampleSet:
         """The sample at `index`, images decoded."""
         row = self._rows.slice(index, 1).to_pylist()[0]
         items = [i for i in self._items.get(row["item_ids"][: self._count]) if i.image is not None]
-        shown = [(item.text, self._open(item.image or b"")) for item in items]
-        image = None if row["image"] is None else self._open(row["image"])
-        made = json.loads(row["provenance"])
-        rule, gold = made.get("rule", "exact"), made.get("gold", [row["answer"]])
-        ids = [item.item_id for item in items]
-        return Sample(row["sample_id"], row["question"], image, shown, row["answer"], rule, gold, ids)
+        return Sample(
+            sample_id=row["sample_id"],
+            question=row["question"],
+            image=None if row["image"] is None else self._open(row["image"]),
+            items=[(item.text, self._open(item.image or b"")) for item in items],
+            answer=row["answer"],
+            rule=row["rule"],
+            gold=json.loads(row["gold"]),
+            item_ids=[item.item_id for item in items],
+        )
+
+    def rules(self) -> set[str]:
+        """The names of the scoring rules of all samples."""
+        return set(self._rows["rule"].to_pylist())
 
     def sets(self) -> list[int]:
         """For every sample the number of its set of items: equal where the items are, in the same order."""
@@ -117,6 +126,21 @@ def _files(folder: Path) -> list[Path]:
     return sorted(f for f in folder.glob("*.parquet") if not f.name.endswith(REJECTED))
 
 
+def _read_shard(path: Path) -> pa.Table:
+    """A shard in TRAINING_SCHEMA. Version 0.1 called the image `picture`; 0.2 had rule and gold in the provenance."""
+    table = pq.read_table(path)
+    names = ["image" if name == "picture" else name for name in table.column_names]
+    table = table.rename_columns(names)
+    if "rule" not in names:
+        answers = table["answer"].to_pylist()
+        provenances = [json.loads(text) for text in table["provenance"].to_pylist()]
+        rules = [provenance.get("rule", "exact") for provenance in provenances]
+        golds = [json.dumps(old.get("gold", [answer])) for old, answer in zip(provenances, answers, strict=True)]
+        table = table.append_column("rule", pa.array(rules, pa.string()))
+        table = table.append_column("gold", pa.array(golds, pa.string()))
+    return table.select(TRAINING_SCHEMA.names).cast(TRAINING_SCHEMA)
+
+
 def steps_of(samples: int, global_batch: int, epochs: int, max_steps: int | None) -> int:
     """Optimizer steps of a run: whole batches only, at least one."""
     steps = max(1, samples * epochs // global_batch)
@@ -126,9 +150,9 @@ def steps_of(samples: int, global_batch: int, epochs: int, max_steps: int | None
 def batch_of(step: int, samples: int, global_batch: int, seed: int, sets: Sequence[int] | None = None) -> list[int]:
     """Indices of the samples of a step: position step * global_batch of the epochs' orders, one after the other."""
     first = step * global_batch
-    places = range(first, first + global_batch)
-    orders = {epoch: epoch_order(samples, seed, epoch, sets) for epoch in {p // samples for p in places}}
-    return [orders[p // samples][p % samples] for p in places]
+    positions = range(first, first + global_batch)
+    orders = {epoch: epoch_order(samples, seed, epoch, sets) for epoch in {p // samples for p in positions}}
+    return [orders[p // samples][p % samples] for p in positions]
 
 
 def epoch_order(samples: int, seed: int, epoch: int, sets: Sequence[int] | None = None) -> list[int]:
@@ -140,8 +164,8 @@ def epoch_order(samples: int, seed: int, epoch: int, sets: Sequence[int] | None 
     order: list[int] = torch.randperm(samples, generator=generator).tolist()
     if sets is None:
         return order
-    places = torch.randperm(max(sets) + 1, generator=generator).tolist()
-    return sorted(order, key=lambda i: places[sets[i]])
+    ranks = torch.randperm(max(sets) + 1, generator=generator).tolist()
+    return sorted(order, key=lambda i: ranks[sets[i]])
 
 
 def share_of(indices: Sequence[int], rank: int, workers: int) -> list[int]:

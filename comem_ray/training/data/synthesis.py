@@ -1,9 +1,9 @@
 """Self-synthesis: the backbone answers questions with retrieved items in its prompt, and right answers are kept.
 
-A question goes through retrieval (top k items), the reasoner in mode rag, and the official rule of its benchmark; what
-is kept learns to say the same with the items as memory. The question of a sample is the question as it was asked,
-instruction included, and its image is the one the backbone saw. Every question has one fate: a row of
-TRAINING_SCHEMA, or a Rejection with one of
+A question goes through retrieval (top k items), the reasoner in mode rag, and the official rule of its task; what is
+kept learns to answer the same with the items as memory. The question of a sample is the question as it was asked,
+instruction included, and its image is the one the backbone got. Every question has one outcome: a row of
+TRAINING_SCHEMA, or a RejectedSample with one of
 
     image_... (images.py), image_missing, no_image, nothing_retrieved, prompt_too_long, cut_short, empty_answer,
     no_box, wrong_answer
@@ -20,27 +20,38 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from PIL.Image import Image
 
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import Config, SynthesisConfig
 from comem_ray.knowledge.images import ImageError, normalize_image, open_image
-from comem_ray.knowledge.items import ItemStore
 from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
-from comem_ray.model.reasoner import Completion, Prompt, PromptTooLong, Reasoner
+from comem_ray.model.reasoner import Completion, Prompt, PromptTooLong
+from comem_ray.pipeline import Pipeline
 from comem_ray.prompts import BOXED, SYSTEM
-from comem_ray.retrieval.retriever import Query, Retriever
-from comem_ray.tasks.rows import RejectedRow
-from comem_ray.tasks.rules.scoring import boxed, score
-from comem_ray.training.data.questions import GoldQuestion, Rejection
+from comem_ray.retrieval.retriever import Query
+from comem_ray.tasks.example import IMAGE_MISSING, Example
+from comem_ray.tasks.images import ImageAt, ImageReader
+from comem_ray.tasks.rules.own import import_rules
+from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules, boxed, score
+from comem_ray.training.data.questions import RejectedSample, rejected_sample, sample_id
 
-Fate = dict[str, Any] | Rejection
+Outcome = dict[str, Any] | RejectedSample
 """A row of TRAINING_SCHEMA, or why there is none."""
 
 
+class RejectedAnswer(ValueError):
+    """An answer that is not kept: a reason code and a sentence."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(detail)
+        self.reason, self.detail = reason, detail
+
+
 def synthesis_identity(config: Config, synthesis: SynthesisConfig) -> dict[str, Any]:
-    """All that a fate depends on but the items: backbone, prompt, retrieval, decoding. Loads no weights.
+    """All that an outcome depends on but the items: backbone, prompt, retrieval, decoding. Loads no weights.
 
     Precision, device and batch are not in it: they change the rounding.
     """
@@ -51,141 +62,143 @@ def synthesis_identity(config: Config, synthesis: SynthesisConfig) -> dict[str, 
         "question_vision": encoder_fingerprint(config) if by_adapter else "base",
         "retrieval": config.retrieval.model_dump(exclude={"top_k"}),
         "reasoner": config.reasoner.model_dump(exclude={"max_new_tokens"}),
+        "scoring_rules": config.scoring_rules,
         "synthesis": synthesis.model_dump(exclude={"sources", "translation", "workers", "batch"}),
-        "prompt": fingerprint([SYSTEM, asked("", synthesis)]),
+        "prompt": fingerprint([SYSTEM, with_instruction("", synthesis)]),
         "seed": config.seed,
     }
 
 
-def asked(text: str, synthesis: SynthesisConfig) -> str:
+def with_instruction(text: str, synthesis: SynthesisConfig) -> str:
     """A question as the reasoner gets it: with the instruction, if any, on a line of its own."""
     instruction = synthesis.instruction or (BOXED if synthesis.answer_format == "boxed" else None)
     return f"{text}\n{instruction}" if instruction else text
 
 
-def judged(question: GoldQuestion, said: str, finish_reason: str, synthesis: SynthesisConfig) -> float:
-    """The score of an answer that is kept. Raises Bad, with the reason, for one that is not."""
-    prediction = boxed(said) if synthesis.answer_format == "boxed" else said
+def score_answer(
+    example: Example, text: str, finish_reason: str, synthesis: SynthesisConfig, own_rules: OwnRules = NO_RULES
+) -> float:
+    """The score of an answer that is kept. Raises RejectedAnswer for one that is not."""
     if finish_reason == "length":
-        raise RejectedRow("cut_short", f"no end within {synthesis.max_new_tokens} tokens")
-    if not said:
-        raise RejectedRow("empty_answer", "the answer is empty")
+        raise RejectedAnswer("cut_short", f"no end within {synthesis.max_new_tokens} tokens")
+    if not text:
+        raise RejectedAnswer("empty_answer", "the answer is empty")
+    prediction = boxed(text) if synthesis.answer_format == "boxed" else text
     if prediction is None:
-        raise RejectedRow("no_box", "the answer has no \\boxed{...}")
-    got = score(question.rule, prediction, question.gold)
-    if got < synthesis.min_score:
-        raise RejectedRow("wrong_answer", f"score {got:.3g} of {prediction!r} by rule {question.rule}")
-    return got
+        raise RejectedAnswer("no_box", "the answer has no \\boxed{...}")
+    value = score(example.rule, prediction, example.gold, own_rules)
+    if value < synthesis.min_score:
+        raise RejectedAnswer("wrong_answer", f"score {value:.3g} of {prediction!r} by rule {example.rule}")
+    return value
 
 
 @dataclass
 class _Case:
     """A question on its way."""
 
-    question: GoldQuestion
+    example: Example
     stored: bytes | None = None
     image: Image | None = None
     item_ids: list[str] = field(default_factory=list)
     prompt: Prompt | None = None
-    fate: Fate | None = None
+    outcome: Outcome | None = None
 
     def reject(self, reason: str, detail: str, answer: str | None = None) -> None:
-        q = self.question
-        self.fate = Rejection(q.source, q.source_row, reason, detail, q.data_id, answer)
+        self.outcome = rejected_sample(self.example, reason, detail, answer)
 
 
 class Synthesizer:
-    """Retriever, item store and reasoner of a run. Raises ArtifactError where items/ or index/ are unfinished."""
+    """The pipeline of a run, in mode rag. Raises ArtifactError where items/ or index/ are unfinished."""
 
     def __init__(self, config: Config, synthesis: SynthesisConfig, device: str = "cpu"):
         self._config, self._synthesis = config, synthesis
-        self._items = ItemStore(config.folder("items"))
-        self._retriever, self._reasoner = Retriever(config, device), Reasoner(config, device)
-        self._backbone = checkpoint_fingerprint(Path(self._reasoner.backbone.model.name_or_path))
+        self._own_rules = import_rules(config.scoring_rules)
+        self._images, self._pipeline = ImageReader(), Pipeline(config, device, memory=False)
+        self._backbone = checkpoint_fingerprint(Path(self._pipeline.reasoner.backbone.model.name_or_path))
 
-    def fates(self, questions: Sequence[GoldQuestion]) -> list[Fate]:
-        """The fate of each question, in order; `synthesis.batch` of them are decoded together."""
-        cases = [_Case(q) for q in questions]
+    def outcomes(self, examples: Sequence[Example]) -> list[Outcome]:
+        """The outcome of each question, in order; `synthesis.batch` of them are decoded together."""
+        cases = [_Case(example) for example in examples]
         for start in range(0, len(cases), self._synthesis.batch):
+            batch = cases[start : start + self._synthesis.batch]
             for step in (self._open, self._retrieve, self._prompt, self._answer):
-                if left := [c for c in cases[start : start + self._synthesis.batch] if c.fate is None]:
+                if left := [case for case in batch if case.outcome is None]:
                     step(left)
-            for case in cases[start : start + self._synthesis.batch]:
+            for case in batch:
                 case.stored = case.image = case.prompt = None  # the row alone is held on to
-        fates = [c.fate for c in cases if c.fate is not None]
-        assert len(fates) == len(questions), "every question has exactly one fate"
-        return fates
+        outcomes = [case.outcome for case in cases if case.outcome is not None]
+        assert len(outcomes) == len(examples), "every question has exactly one outcome"
+        return outcomes
 
     def _open(self, cases: list[_Case]) -> None:
         for case in cases:
-            if case.question.image is not None:
-                self._open_one(case, Path(case.question.image))
+            if case.example.image_at is not None:
+                self._open_one(case, case.example.image_at)
             elif self._config.retrieval.by != "text":
                 case.reject("no_image", f"retrieval.by is {self._config.retrieval.by!r}, the question has no image")
 
-    def _open_one(self, case: _Case, path: Path) -> None:
+    def _open_one(self, case: _Case, at: ImageAt) -> None:
         limits = self._synthesis.image_limits
         try:
-            if (size := path.stat().st_size) > limits.max_bytes:
-                case.reject("image_too_many_bytes", f"{size:,} bytes, the limit is {limits.max_bytes:,}")
+            data = self._images.read(at)
+            if len(data) > limits.max_bytes:
+                case.reject("image_too_many_bytes", f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
                 return
-            case.stored = normalize_image(path.read_bytes(), limits).data
+            case.stored = normalize_image(data, limits).data
             case.image = open_image(case.stored, limits.max_pixels)
         except ImageError as error:
             case.reject(error.reason, error.detail)
-        except OSError as error:
-            case.reject("image_missing", f"{path.name} cannot be read: {error.strerror}")
+        except (OSError, ValueError, pa.ArrowException) as error:
+            reason = getattr(error, "strerror", None) or error
+            case.reject(IMAGE_MISSING, f"{Path(at.file).name} cannot be read: {reason}")
 
     def _retrieve(self, cases: list[_Case]) -> None:
         settings = self._config.retrieval
-        queries = [Query(c.image, c.question.text) for c in cases]
-        hits = self._retriever.retrieve(queries, self._synthesis.top_k, settings.by, settings.language)
-        for case, found in zip(cases, hits, strict=True):
-            case.item_ids = [hit.item_id for hit in found]
-            if not found:
-                case.reject("nothing_retrieved", "no knowledge item was found for the question")
+        queries = [Query(case.image, case.example.question) for case in cases]
+        results = self._pipeline.retriever.retrieve(queries, self._synthesis.top_k, settings.by, settings.language)
+        for case, hits in zip(cases, results, strict=True):
+            case.item_ids = [hit.item_id for hit in hits]
+            if not hits:
+                case.reject("nothing_retrieved", "no knowledge item was retrieved for the question")
 
     def _prompt(self, cases: list[_Case]) -> None:
-        limit, synthesis = self._config.ingest.images.max_pixels, self._synthesis
+        synthesis = self._synthesis
         for case in cases:
-            found = self._items.get(case.item_ids[: synthesis.shown])
-            items = [(item.text, open_image(item.image or b"", limit)) for item in found]
-            text = asked(case.question.text, synthesis)
-            prompt = Prompt(text, case.image, "rag", items, max_new_tokens=synthesis.max_new_tokens)
-            try:
-                self._reasoner.sequence(prompt)
-                case.prompt = prompt
-            except PromptTooLong as error:
-                case.reject("prompt_too_long", str(error))
+            text, ids = with_instruction(case.example.question, synthesis), case.item_ids[: synthesis.prompt_items]
+            case.prompt = self._pipeline.prompt(text, case.image, "rag", ids, synthesis.max_new_tokens)
 
     def _answer(self, cases: list[_Case]) -> None:
-        answers = self._reasoner.answer([c.prompt for c in cases if c.prompt is not None])
-        for case, answer in zip(cases, answers, strict=True):
-            self._judge(case, answer)
+        completions = self._pipeline.reasoner.answer_each([case.prompt for case in cases if case.prompt is not None])
+        for case, completion in zip(cases, completions, strict=True):
+            if isinstance(completion, PromptTooLong):
+                case.reject("prompt_too_long", str(completion))
+            else:
+                self._keep_or_reject(case, completion)
 
-    def _judge(self, case: _Case, answer: Completion) -> None:
-        said = answer.text.strip()
+    def _keep_or_reject(self, case: _Case, completion: Completion) -> None:
+        text = completion.text.strip()
         try:
-            case.fate = self._sample(case, said, judged(case.question, said, answer.finish_reason, self._synthesis))
-        except RejectedRow as bad:
-            case.reject(bad.reason, bad.detail, said)
+            value = score_answer(case.example, text, completion.finish_reason, self._synthesis, self._own_rules)
+            case.outcome = self._sample(case, text, value)
+        except RejectedAnswer as rejected:
+            case.reject(rejected.reason, rejected.detail, text)
 
-    def _sample(self, case: _Case, answer: str, got: float) -> dict[str, Any]:
-        q = case.question
+    def _sample(self, case: _Case, answer: str, value: float) -> dict[str, Any]:
+        example = case.example
         provenance = {
-            "benchmark": q.benchmark,
-            "data_id": q.data_id,
-            "rule": q.rule,
-            "gold": q.gold,
-            "score": got,
+            "source": example.source,
+            "data_id": example.data_id,
+            "score": value,
             "backbone": self._backbone,
         }
         return {
-            "sample_id": q.sample_id,
-            "question": asked(q.text, self._synthesis),
+            "sample_id": sample_id(example),
+            "question": with_instruction(example.question, self._synthesis),
             "image": case.stored,
             "item_ids": case.item_ids,
             "answer": answer,
-            "language": q.language,
+            "language": example.language,
+            "rule": example.rule,
+            "gold": json.dumps(example.gold),
             "provenance": json.dumps(provenance, sort_keys=True),
         }

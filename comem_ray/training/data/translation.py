@@ -24,36 +24,38 @@ Translate = Callable[[Sequence[str], str], list[str]]
 """Texts in their order, translated into a language (BCP 47)."""
 
 MAX_WAIT_S = 60.0  # the longest pause that an endpoint is granted
-_AGAIN = {408, 425, 429}  # and every 5xx
+_RETRIED = {408, 425, 429}  # and every 5xx
 
 
 class TranslationError(RuntimeError):
-    """The endpoint did not translate. The message names it and what it said."""
+    """The endpoint did not translate. The message names it and its answer."""
 
 
-def drawn(samples: Iterable[tuple[str, str]], language: str, count: int, seed: int) -> list[str]:
+def draw_samples(samples: Iterable[tuple[str, str]], language: str, count: int, seed: int) -> list[str]:
     """`count` of the sample ids of `samples` (id, language), seeded; none that is in `language` already."""
-    ids = [sample_id for sample_id, spoken in samples if spoken != language]
+    ids = [sample_id for sample_id, own_language in samples if own_language != language]
     return sorted(ids, key=lambda sample_id: fingerprint([seed, language, sample_id]))[:count]
 
 
-def translated(rows: Sequence[dict[str, Any]], translate: Translate, language: str, model: str) -> list[dict[str, Any]]:
+def translate_samples(
+    rows: Sequence[dict[str, Any]], translate: Translate, language: str, model: str
+) -> list[dict[str, Any]]:
     """Rows of TRAINING_SCHEMA with question and answer in `language`, an id of their own, and `model` in provenance.
 
     A row whose translation is empty, or lost or gained a box of the answer, is left out.
     """
     texts = translate([text for row in rows for text in (row["question"], row["answer"])], language)
     assert len(texts) == 2 * len(rows)
-    made = []
+    samples = []
     for row, question, answer in zip(rows, texts[::2], texts[1::2], strict=True):
         if question.strip() and answer.strip() and _boxes(answer) == _boxes(row["answer"]):
             provenance = {**json.loads(row["provenance"]), "translated_from": row["sample_id"], "translator": model}
             changed = {"question": question, "answer": answer, "language": language}
             sample_id = fingerprint([row["sample_id"], language])[:24]
-            made.append(
+            samples.append(
                 {**row, **changed, "sample_id": sample_id, "provenance": json.dumps(provenance, sort_keys=True)}
             )
-    return made
+    return samples
 
 
 def _boxes(text: str) -> int:
@@ -61,10 +63,10 @@ def _boxes(text: str) -> int:
 
 
 class ChatTranslator:
-    """A Translate over POST <endpoint>/chat/completions; one request a text, `parallel` at once.
+    """A Translate over POST <endpoint>/chat/completions: one request per text, `parallel` at once.
 
     Raises ConfigError where the variable of the key is not set; a call raises TranslationError where the endpoint
-    refuses, answers with what is no completion, or fails more often than `retries`.
+    refuses, answers with something else than a completion, or fails more often than `retries`.
     """
 
     def __init__(self, settings: TranslationConfig):
@@ -89,17 +91,17 @@ class ChatTranslator:
             try:
                 response = self._client.post(self._url, json=body)
             except httpx.TransportError as error:
-                said = f"{type(error).__name__} {error}".strip()
+                failure = f"{type(error).__name__} {error}".strip()
             else:
                 if response.status_code == 200:
                     return _content(self._url, response)
-                said = f"HTTP {response.status_code}: {response.text[:200]}"
-                if response.status_code not in _AGAIN and response.status_code < 500:
-                    raise TranslationError(f"{self._url} refused: {said}")
-                pause = max(pause, _asked_pause(response))
+                failure = f"HTTP {response.status_code}: {response.text[:200]}"
+                if response.status_code not in _RETRIED and response.status_code < 500:
+                    raise TranslationError(f"{self._url} refused: {failure}")
+                pause = max(pause, _retry_after(response))
             if attempt < self._settings.retries:
                 time.sleep(min(pause, MAX_WAIT_S))
-        raise TranslationError(f"{self._url} failed {self._settings.retries + 1} times, last: {said}")
+        raise TranslationError(f"{self._url} failed {self._settings.retries + 1} times, last: {failure}")
 
 
 def _content(url: str, response: httpx.Response) -> str:
@@ -112,7 +114,7 @@ def _content(url: str, response: httpx.Response) -> str:
     return content.strip()
 
 
-def _asked_pause(response: httpx.Response) -> float:
+def _retry_after(response: httpx.Response) -> float:
     """Seconds that a Retry-After header asks for; 0 where it holds none."""
     value = response.headers.get("Retry-After", "").strip()
     return float(value) if value.isdecimal() else 0.0

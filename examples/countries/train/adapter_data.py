@@ -133,7 +133,6 @@ def _signatures(images: Sequence[Image.Image], backbone: Backbone) -> Tensor:
 def _row(country: Country, fact: Fact, image: Image.Image, item_ids: list[str]) -> dict[str, Any]:
     data_id = f"{country.code}-{fact}"
     gold = [answer_text(country, fact)]
-    provenance = {"benchmark": "demo", "data_id": data_id, "rule": "sentence", "gold": gold}
     return {
         "sample_id": fingerprint(["demo", data_id])[:24],
         "question": question_text(fact),
@@ -141,7 +140,9 @@ def _row(country: Country, fact: Fact, image: Image.Image, item_ids: list[str]) 
         "item_ids": item_ids,
         "answer": answer_sentence(country, fact),
         "language": "en",
-        "provenance": json.dumps(provenance, ensure_ascii=False),
+        "rule": "sentence",
+        "gold": json.dumps(gold, ensure_ascii=False),
+        "provenance": json.dumps({"source": "demo", "data_id": data_id}, ensure_ascii=False),
     }
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from comem_ray.artifacts import ArtifactError
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.items import ItemStore
+from comem_ray.tasks.example import Example
 from examples.countries.world.countries import Country
 from examples.countries.world.invented import TEST, fixed_splits
 from examples.countries.world.lexicon import lexicon, single_token_words
@@ -37,7 +37,7 @@ def invented_test_countries(tokenizer: Any, count: int = TEST) -> tuple[Country,
 
 def evaluation_questions(
     countries: Sequence[Country], items: Path, count_tokens: Callable[[str], int], languages: Sequence[str] = ("en",)
-) -> list[EvaluationQuestion]:
+) -> list[Example]:
     """One question per language, country and fact, in this order.
 
     `items` is the finished items/ stage; `count_tokens` gives the number of tokens of a text. A country without a name
@@ -56,13 +56,11 @@ def evaluation_questions(
     ]
 
 
-def _question(
-    country: Country, fact: Fact, language: str, item_id: str, count_tokens: Callable[[str], int]
-) -> EvaluationQuestion:
+def _question(country: Country, fact: Fact, language: str, item_id: str, count_tokens: Callable[[str], int]) -> Example:
     png, gold = io.BytesIO(), answer_text(country, fact, language)
     question_image(country, SEED + FACTS.index(fact)).save(png, format="PNG")
     length = count_tokens(f" {gold}")
-    return EvaluationQuestion(
+    return Example(
         data_id=f"{country.code}-{fact}" + ("" if language == "en" else f"-{language}"),
         question=question_text(fact, language),
         image=png.getvalue(),

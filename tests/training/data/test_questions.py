@@ -1,16 +1,18 @@
-"""Readers of questions: every format, and every broken row a rejection with its row number."""
+"""Questions of training samples: every trainable task, and every broken row rejected with its row number."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 
 from comem_ray.config import ConfigError, SynthesisSourceConfig
-from comem_ray.training.data.questions import GoldQuestion, Rejection, read_questions, without_duplicates
+from comem_ray.tasks.example import Example
+from comem_ray.training.data.questions import RejectedSample, read_questions, sample_id, without_duplicates
 
 
 def lines(path: Path, *rows: object) -> Path:
@@ -24,14 +26,17 @@ def touch(folder: Path, *names: str) -> None:
         (folder / name).write_bytes(b"image")
 
 
-def read(**fields) -> list[GoldQuestion | Rejection]:
-    return list(
-        read_questions(SynthesisSourceConfig(**{k: str(v) if isinstance(v, Path) else v for k, v in fields.items()}))
-    )
+def read(own_rules=None, **fields) -> list[Example | RejectedSample]:
+    texts = {name: str(value) if isinstance(value, Path) else value for name, value in fields.items()}
+    return list(read_questions(SynthesisSourceConfig(**texts), own_rules or {}))
+
+
+def image_name(example: Example) -> str | None:
+    return None if example.image_at is None else Path(example.image_at.file).name
 
 
 def reasons(rows) -> list[tuple[int, str]]:
-    return [(r.source_row, r.reason) for r in rows if isinstance(r, Rejection)]
+    return [(r.source_row, r.reason) for r in rows if isinstance(r, RejectedSample)]
 
 
 def infoseek(i: int, **changed) -> dict:
@@ -43,15 +48,15 @@ def test_infoseek(tmp_path):
     touch(tmp_path, "oven_00000000.JPEG", "oven_00000001.jpg", "04/oven_04000002.png")
     number = [{"wikidata": 5.0, "range": [4.5, 5.5]}]
     rows = [infoseek(0), infoseek(1, answer_eval=number), infoseek(4000002), infoseek(3), infoseek(1, data_split="val")]
-    found = read(format="infoseek", path=lines(tmp_path / "train.jsonl", *rows), split="train", language="es")
-    assert [Path(q.image).name for q in found[:3]] == ["oven_00000000.JPEG", "oven_00000001.jpg", "oven_04000002.png"]
-    assert found[0] == GoldQuestion(
-        *("infoseek", "infoseek_train_0", "What is 0?", str(tmp_path / "oven_00000000.JPEG"), "infoseek"),
-        *(["x", "y"], "es", "train.jsonl", 0),
-    )
-    assert found[1].gold == number
-    assert reasons(found) == [(3, "image_missing")]
-    assert found[3].data_id == "infoseek_train_3"
+    questions = read(task="infoseek", path=lines(tmp_path / "train.jsonl", *rows), split="train", language="es")
+    assert [image_name(q) for q in questions[:3]] == ["oven_00000000.JPEG", "oven_00000001.jpg", "oven_04000002.png"]
+    first = questions[0]
+    assert (first.source, first.data_id, first.question) == ("infoseek", "infoseek_train_0", "What is 0?")
+    assert (first.rule, first.gold, first.language) == ("infoseek", ["x", "y"], "es")
+    assert (first.place.path.name, first.place.number) == ("train.jsonl", 0)
+    assert questions[1].gold == number
+    assert reasons(questions) == [(3, "image_missing")]
+    assert questions[3].data_id == "infoseek_train_3"
 
 
 def test_broken_lines_are_rejections(tmp_path):
@@ -68,17 +73,17 @@ def test_broken_lines_are_rejections(tmp_path):
         b"",
         infoseek(0, image_id="../../etc/passwd"),
     ]
-    found = read(format="infoseek", path=lines(tmp_path / "train.jsonl", *rows))
+    questions = read(task="infoseek", path=lines(tmp_path / "train.jsonl", *rows))
     wanted = ["bad_json", "bad_json", "bad_utf8", "bad_field", "bad_gold", "bad_gold", "bad_utf8", "image_missing"]
-    assert reasons(found) == list(zip([0, 2, 3, 4, 5, 6, 7, 9], wanted, strict=True))
+    assert reasons(questions) == list(zip([0, 2, 3, 4, 5, 6, 7, 9], wanted, strict=True))
 
 
 def test_a_gzip_that_breaks_off_is_a_rejection(tmp_path):
     touch(tmp_path, "oven_00000000.jpg")
     data = gzip.compress(b"\n".join(json.dumps(infoseek(0)).encode() for _ in range(50)))
     (tmp_path / "train.jsonl.gz").write_bytes(data[:-20])
-    found = read(format="infoseek", path=tmp_path / "train.jsonl.gz")
-    assert found[-1].reason == "gz_truncated"
+    questions = read(task="infoseek", path=tmp_path / "train.jsonl.gz")
+    assert questions[-1].reason == "gz_truncated"
 
 
 HEADER = ["question", "question_type", "answer", "dataset_image_ids", "dataset_name", "encyclopedic_vqa_split", "extra"]
@@ -98,13 +103,13 @@ def test_encyclopedic_vqa(tmp_path):
     ]
     with open(tmp_path / "train.csv", "w", newline="") as file:
         csv.writer(file).writerows([HEADER, *rows])
-    found = read(
-        format="encyclopedic_vqa", path=tmp_path / "train.csv", annotations=tmp_path / "inat.json", split="train"
+    questions = read(
+        task="encyclopedic_vqa", path=tmp_path / "train.csv", annotations=tmp_path / "inat.json", split="train"
     )
-    good = [q for q in found if isinstance(q, GoldQuestion)]
-    assert [Path(q.image).name for q in good] == ["a.jpg", "ab12.jpg", "cdef.jpg"]
+    good = [q for q in questions if isinstance(q, Example)]
+    assert [image_name(q) for q in good] == ["a.jpg", "ab12.jpg", "cdef.jpg"]
     assert [q.gold for q in good] == ["hawk&&fox|hawk&&", "5|five", "9 m"]
-    assert reasons(found) == [(2, "bad_gold"), (4, "image_missing"), (5, "bad_csv")]
+    assert reasons(questions) == [(2, "bad_gold"), (4, "image_missing"), (5, "bad_csv")]
 
 
 def test_okvqa(tmp_path):
@@ -114,13 +119,15 @@ def test_okvqa(tmp_path):
     annotations = [{"question_id": 10 * i, "answers": [{"answer": "dog"}] * 10} for i in (9, 10, 11)]
     (tmp_path / "q.json").write_text(json.dumps({"questions": [*questions, "no object"]}))
     (tmp_path / "a.json").write_text(json.dumps({"annotations": annotations}))
-    source = {"format": "okvqa", "path": tmp_path / "q.json", "annotations": tmp_path / "a.json"}
-    found = read(**source)
-    assert [(q.data_id, q.rule, q.gold) for q in found[:2]] == [(i, "vqa", ["dog"] * 10) for i in ("90", "100")]
-    assert reasons(found) == [(2, "image_missing"), (3, "no_answer"), (4, "bad_json")]
-    assert reasons(read(**source, split="train"))[0] == (1, "image_missing")
+    source = {"task": "okvqa", "path": tmp_path / "q.json", "annotations": tmp_path / "a.json"}
+    questions = read(**source)
+    assert [(q.data_id, q.rule, q.gold) for q in questions[:2]] == [(i, "vqa", ["dog"] * 10) for i in ("90", "100")]
+    assert reasons(questions) == [(2, "image_missing"), (3, "no_answer"), (4, "bad_json")]
     (tmp_path / "a.json").write_text("{")
-    assert reasons(read(**source)) == [(0, "bad_json")]
+    with pytest.raises(ConfigError, match=r"synthesis\.sources: .*a\.json: not JSON"):
+        read(**source)
+    with pytest.raises(ConfigError, match="holds no 'annotations': name the file"):
+        read(**{**source, "annotations": None})
 
 
 def test_plain_jsonl(tmp_path):
@@ -134,19 +141,51 @@ def test_plain_jsonl(tmp_path):
         {**row, "data_id": "5", "image": 7},
         row,
     ]
-    found = read(format="jsonl", path=lines(tmp_path / "q.jsonl", *rows), benchmark="own")
-    assert (found[0].benchmark, found[0].rule, found[0].language) == ("own", "exact", "en")
-    assert (found[1].image, found[1].language, found[1].gold) == (None, "fr", "a|b&&c")
-    assert reasons(found) == [(2, "image_missing"), (3, "bad_field"), (4, "bad_field")]
-    assert reasons(without_duplicates(found))[-1] == (5, "duplicate")
-    assert len(read(format="jsonl", path=tmp_path / "q.jsonl", limit=2)) == 2
+    questions = read(task="jsonl", path=lines(tmp_path / "q.jsonl", *rows), name="own")
+    assert (questions[0].source, questions[0].rule, questions[0].language) == ("own", "exact", "en")
+    assert (questions[1].image_at, questions[1].language, questions[1].gold) == (None, "fr", "a|b&&c")
+    assert reasons(questions) == [(2, "image_missing"), (3, "bad_field"), (4, "bad_field")]
+    assert reasons(without_duplicates(questions))[-1] == (5, "duplicate")
+    assert len(read(task="jsonl", path=tmp_path / "q.jsonl", limit=2)) == 2
 
 
 def test_what_is_not_there_is_a_configuration_error(tmp_path):
     path = lines(tmp_path / "q.jsonl")
     with pytest.raises(ConfigError, match=r"no file .*gone\.jsonl"):
-        read(format="jsonl", path=tmp_path / "gone.jsonl")
-    with pytest.raises(ConfigError, match="folder of images"):
-        read(format="jsonl", path=path, images=tmp_path / "gone")
-    with pytest.raises(ValueError, match="okvqa needs annotations"):
-        read(format="okvqa", path=path)
+        read(task="jsonl", path=tmp_path / "gone.jsonl")
+    with pytest.raises(ConfigError, match=r"images: .*gone is not there"):
+        read(task="jsonl", path=path, images=tmp_path / "gone")
+    with pytest.raises(ConfigError, match="task jsonl has no annotations: leave them out"):
+        read(task="jsonl", path=path, annotations=path)
+    with pytest.raises(ConfigError, match="no rule scores one answer of task cvqa: want infoseek, okvqa, viquae, "):
+        read(task="cvqa", path=path)
+    with pytest.raises(ConfigError, match=r"no row of .* is of split 'test'; there are none"):
+        read(task="jsonl", path=path, split="test")
+
+
+def test_a_rule_of_ones_own(tmp_path):
+    row = {"data_id": "1", "question": "Who?", "image": None, "answers": ["Ann"], "rule": "mine"}
+    path = lines(tmp_path / "q.jsonl", row)
+    assert reasons(read(task="jsonl", path=path)) == [(0, "bad_field")]
+    (question,) = read({"mine": lambda prediction, gold: 0.0}, task="jsonl", path=path)
+    assert question.rule == "mine"
+
+
+def test_images_in_a_zip(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("folder/oven_00000000.jpg", b"image")
+    path = lines(tmp_path / "train.jsonl", infoseek(0), infoseek(1))
+    questions = read(task="infoseek", path=path, images=tmp_path / "images.zip")
+    assert questions[0].image_at.entry == "folder/oven_00000000.jpg"
+    assert reasons(questions) == [(1, "image_missing")]
+
+
+def test_a_sample_id_says_source_question_and_language(tmp_path):
+    row = {"data_id": "1", "question": "Who?", "image": None, "answers": ["Ann"]}
+    path = lines(tmp_path / "q.jsonl", row)
+    same, again, named, french = (
+        sample_id(read(task="jsonl", path=path, **changed)[0])
+        for changed in ({}, {}, {"name": "own"}, {"language": "fr"})
+    )
+    assert same == again == "de613d9de854ba1c3cac7582"
+    assert len({same, named, french}) == 3

@@ -8,7 +8,7 @@ import pytest
 from support.translating import translating
 
 from comem_ray.config import ConfigError, TranslationConfig
-from comem_ray.training.data.translation import ChatTranslator, TranslationError, drawn, translated
+from comem_ray.training.data.translation import ChatTranslator, TranslationError, draw_samples, translate_samples
 
 ROW = {
     "sample_id": "0" * 24,
@@ -17,7 +17,9 @@ ROW = {
     "item_ids": ["a", "b"],
     "answer": r"It is \boxed{Ann}",
     "language": "en",
-    "provenance": json.dumps({"benchmark": "own", "score": 1.0}),
+    "rule": "exact",
+    "gold": json.dumps(["Ann"]),
+    "provenance": json.dumps({"source": "own", "score": 1.0}),
 }
 
 
@@ -34,7 +36,7 @@ def translator(url: str, **changed) -> ChatTranslator:
 def test_texts_come_back_in_order(endpoint):
     texts = [f"text {i}" for i in range(20)]
     assert translator(endpoint.url)(texts, "bg") == [f"<Bulgarian> {t}" for t in texts]
-    assert all(body["model"] == "small" and body["temperature"] == 0 for body in endpoint.asked)
+    assert all(body["model"] == "small" and body["temperature"] == 0 for body in endpoint.requests)
     assert set(endpoint.keys) == {None}
 
 
@@ -50,7 +52,7 @@ def test_the_key_comes_from_the_environment(endpoint, monkeypatch):
 def test_what_may_pass_is_tried_again(endpoint):
     endpoint.failures = [(503, {}, b"busy"), (429, {"Retry-After": "0"}, b"slow down"), (500, {}, b"")]
     assert translator(endpoint.url)(["a"], "fr") == ["<French> a"]
-    assert len(endpoint.asked) == 4
+    assert len(endpoint.requests) == 4
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_what_will_not_pass_says_so(endpoint, failures, tries, message):
     endpoint.failures = list(failures)
     with pytest.raises(TranslationError, match=message):
         translator(endpoint.url, retries=2)(["a"], "fr")
-    assert len(endpoint.asked) == tries
+    assert len(endpoint.requests) == tries
 
 
 def test_nobody_there_says_so():
@@ -75,26 +77,26 @@ def test_nobody_there_says_so():
 
 
 def test_a_translated_sample(endpoint):
-    (row,) = translated([ROW], translator(endpoint.url), "fr", "small")
+    (row,) = translate_samples([ROW], translator(endpoint.url), "fr", "small")
     assert (row["question"], row["answer"], row["language"]) == ("<French> Who?", r"<French> It is \boxed{Ann}", "fr")
     assert row["sample_id"] != ROW["sample_id"]
     assert len(row["sample_id"]) == 24
-    assert (row["image"], row["item_ids"]) == (ROW["image"], ROW["item_ids"])
+    assert all(row[name] == ROW[name] for name in ("image", "item_ids", "rule", "gold"))
     provenance = json.loads(row["provenance"])
-    assert provenance == {"benchmark": "own", "score": 1.0, "translated_from": "0" * 24, "translator": "small"}
+    assert provenance == {"source": "own", "score": 1.0, "translated_from": "0" * 24, "translator": "small"}
 
 
 @pytest.mark.parametrize("made", ["C'est Anne", "", r"\boxed{Anne} ou \boxed{Ann}"])
 def test_a_translation_that_lost_the_box_is_left_out(made):
-    assert translated([ROW], lambda texts, language: ["Qui ?", made], "fr", "small") == []
+    assert translate_samples([ROW], lambda texts, language: ["Qui ?", made], "fr", "small") == []
 
 
 def test_the_draw_is_seeded_and_leaves_out_the_language_itself():
     samples = [(f"{i:024x}", "fr" if i % 10 == 0 else "en") for i in range(100)]
-    chosen = drawn(samples, "fr", 20, seed=1)
+    chosen = draw_samples(samples, "fr", 20, seed=1)
     assert len(set(chosen)) == 20
     assert not {int(i, 16) % 10 for i in chosen} & {0}
-    assert drawn(samples[::-1], "fr", 20, seed=1) == chosen
-    assert drawn(samples, "fr", 20, seed=2) != chosen
-    assert drawn(samples, "pt", 20, seed=1) != chosen
-    assert len(drawn(samples, "pt", 500, seed=1)) == 100
+    assert draw_samples(samples[::-1], "fr", 20, seed=1) == chosen
+    assert draw_samples(samples, "fr", 20, seed=2) != chosen
+    assert draw_samples(samples, "pt", 20, seed=1) != chosen
+    assert len(draw_samples(samples, "pt", 500, seed=1)) == 100

@@ -9,8 +9,8 @@ import pytest
 from support.tiny import item_row
 
 from comem_ray.artifacts import ArtifactError, StageFolder, write_parquet
-from comem_ray.evaluation.questions import EvaluationQuestion
 from comem_ray.knowledge.schema import ITEM_SCHEMA
+from comem_ray.tasks.example import Example
 from examples.countries.world.countries import held_out_countries
 from examples.countries.world.evaluation_questions import evaluation_questions
 from examples.countries.world.scoring import sentence_score
@@ -34,11 +34,11 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def questions(items: Path) -> list[EvaluationQuestion]:
+def questions(items: Path) -> list[Example]:
     return evaluation_questions(COUNTRIES, items, len, LANGUAGES)
 
 
-def test_every_answer_stands_in_its_item(questions: list[EvaluationQuestion]) -> None:
+def test_every_answer_stands_in_its_item(questions: list[Example]) -> None:
     texts = {item_row(n)["item_id"]: n for n in range(len(LANGUAGES) * len(COUNTRIES))}
     assert len({q.data_id for q in questions}) == len(questions) == len(LANGUAGES) * len(COUNTRIES) * 4
     for question in questions:
@@ -47,11 +47,11 @@ def test_every_answer_stands_in_its_item(questions: list[EvaluationQuestion]) ->
         assert question.gold[0] in item_text(COUNTRIES[number % len(COUNTRIES)], question.language)
 
 
-def test_questions_are_in_english_by_default(items: Path, questions: list[EvaluationQuestion]) -> None:
+def test_questions_are_in_english_by_default(items: Path, questions: list[Example]) -> None:
     assert evaluation_questions(COUNTRIES[:2], items, len) == questions[:8]
 
 
-def test_a_sentence_with_the_answer_is_right(questions: list[EvaluationQuestion]) -> None:
+def test_a_sentence_with_the_answer_is_right(questions: list[Example]) -> None:
     by_id = {q.data_id: q for q in questions}
     code = COUNTRIES[0].code
     for language, sentence in (
