@@ -6,6 +6,7 @@ from PIL import Image
 
 from comem_ray.config import load_config
 from comem_ray.evaluation.sources import read_source
+from comem_ray.tasks.rules.own import import_rules
 from examples.countries.world.countries import held_out_countries, load_countries
 from examples.countries.world.knowledge import item_image
 from examples.countries.world.questions import (
@@ -55,10 +56,10 @@ def test_a_questions_image_is_not_its_items(tmp_path: Path) -> None:
 def test_the_demos_configuration_evaluates_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COMEM_HOME", str(tmp_path))
     write_questions(tmp_path / "demo" / "questions")
-    evaluation = load_config("configs/demo.yaml").evaluation
-    assert evaluation is not None
-    (source,) = evaluation.sources
-    read = read_source(source)
+    config = load_config("configs/demo.yaml")
+    assert config.evaluation is not None
+    (source,) = config.evaluation.sources
+    read = read_source(source, import_rules(config.scoring_rules))
     assert read.rejected == []
     assert [(q.question, q.gold) for q in read.questions] == [(q.question, [q.answer]) for q in demo_questions()]
     assert all(q.image_at is not None and q.fault is None for q in read.questions)
