@@ -56,7 +56,7 @@ def exact_nearest(queries: np.ndarray, blocks: Iterable[np.ndarray], k: int) -> 
 
 
 def recall(nearest: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the `exact` positions (n, k) that are in the `nearest` (n, k) of the same query; -1: none."""
+    """Share of the `exact` positions (n, k) that are in the `nearest` (n, k) of the same query; -1 is none."""
     hits = [len(np.intersect1d(n, e[e >= 0])) for n, e in zip(nearest, exact, strict=True)]
     return sum(hits) / max(1, int((exact >= 0).sum()))
 
