@@ -71,11 +71,11 @@ class Job:
 
     def finish(self, code: int = 0) -> str:
         """Waits for the end, which must have that exit code. Returns what was printed."""
-        output = self._process.communicate(timeout=300)[0].decode()
+        output = self._process.communicate(timeout=400)[0].decode()
         assert self._process.returncode == code, output
         return output
 
-    def wait_for(self, condition: Callable[[], Any], seconds: float = 120) -> Any:
+    def wait_for(self, condition: Callable[[], Any], seconds: float = 300) -> Any:
         """What `condition` returns once that is true; the job must not end before."""
         end = time.monotonic() + seconds
         while not (value := condition()):
