@@ -176,8 +176,8 @@ class Pipeline:
             hits = self._hits(questions, opened)
         with clock.stage("memory"):
             prompts = [
-                self.prompt(q.text, image, q.mode, [hit.item_id for hit in found], q.max_new_tokens)
-                for q, image, found in zip(questions, opened, hits, strict=True)
+                self.prompt(q.text, image, q.mode, [hit.item_id for hit in results], q.max_new_tokens)
+                for q, image, results in zip(questions, opened, hits, strict=True)
             ]
         return prompts, hits
 

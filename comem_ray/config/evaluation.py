@@ -61,7 +61,9 @@ class EvaluationConfig(Section):
 
     questions: str | None = Field(None, min_length=1, description="parquet file of questions (EVALUATION_SCHEMA)")
     sources: list[EvaluationSourceConfig] = Field([], description="tasks in their published files")
-    modes: list[Literal["none", "rag", "memory"]] = Field(["none", "rag", "memory"], min_length=1)
+    modes: list[Literal["none", "rag", "memory"]] = Field(
+        ["none", "rag", "memory"], min_length=1, description="modes in which every question is asked"
+    )
     k: list[Annotated[int, Field(ge=1)]] = Field([1, 3, 10], min_length=1, description="items before a question")
     knowledge_sizes: list[Annotated[int, Field(ge=1)] | Literal["all"]] = Field(
         ["all"], min_length=1, description="items that retrieval searches; n: a seeded subset with all right items"
@@ -77,8 +79,8 @@ class EvaluationConfig(Section):
     batch: int = Field(8, ge=1, description="questions decoded together; more needs memory")
     questions_per_unit: int = Field(32, ge=1, description="fewer lose less when killed")
     timed: int = Field(8, ge=0, description="questions asked once more, one at a time, for the times of an answer")
-    gallery: GalleryConfig = GalleryConfig()
-    workers: WorkersConfig = WorkersConfig()
+    gallery: GalleryConfig = Field(GalleryConfig(), description="questions that the report shows")
+    workers: WorkersConfig = Field(WorkersConfig(), description="actors that answer; each holds a backbone")
 
     @model_validator(mode="after")
     def _distinct(self) -> EvaluationConfig:

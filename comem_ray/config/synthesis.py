@@ -31,9 +31,11 @@ class TranslationConfig(Section):
     """Translation of some kept samples, by an OpenAI-compatible endpoint."""
 
     endpoint: str = Field(pattern=r"^https?://", description="base URL; /chat/completions is appended")
-    model: str = Field(min_length=1)
+    model: str = Field(min_length=1, description="name of the model at the endpoint")
     languages: list[Annotated[str, Field(pattern="^[A-Za-z0-9-]+$")]] = Field(
-        ["bg", "zh", "ar", "fil", "fr", "ja", "pt", "ru", "es"], min_length=1
+        ["bg", "zh", "ar", "fil", "fr", "ja", "pt", "ru", "es"],
+        min_length=1,
+        description="BCP 47 codes of the languages to translate into",
     )
     samples_per_language: int = Field(200, ge=1, description="kept samples, drawn by seed for each language")
     key_variable: str | None = Field(None, description="environment variable that holds the key; null: no key is sent")
@@ -41,13 +43,13 @@ class TranslationConfig(Section):
     retries: int = Field(4, ge=0, description="further tries after a time-out, a 429 or a 5xx")
     backoff_s: float = Field(1, ge=0, description="seconds before the first retry, doubled each time")
     parallel: int = Field(8, ge=1, description="requests under way at once, per worker")
-    workers: WorkersConfig = WorkersConfig()
+    workers: WorkersConfig = Field(WorkersConfig(), description="actors that translate; each sends `parallel` requests")
 
 
 class SynthesisConfig(Section):
     """Training samples: the backbone answers questions with retrieved items before it; right answers are kept."""
 
-    sources: list[SynthesisSourceConfig] = Field(min_length=1)
+    sources: list[SynthesisSourceConfig] = Field(min_length=1, description="questions with gold answers")
     top_k: int = Field(3, ge=1, description="items of a sample, best first")
     answer_with_items: int | None = Field(None, ge=0, description="best items in the VLM's prompt; null: all top_k")
     min_score: float = Field(1.0, gt=0, le=1, description="an answer is kept from this score on; 1 is wholly right")
@@ -58,9 +60,11 @@ class SynthesisConfig(Section):
     max_new_tokens: int = Field(512, ge=1, description="tokens of an answer; one that is cut short is rejected")
     batch: int = Field(8, ge=1, description="questions decoded together; more needs memory")
     questions_per_unit: int = Field(256, ge=1, description="fewer lose less when killed")
-    image_limits: ImageConfig = ImageConfig(max_side=1024)
-    translation: TranslationConfig | None = None
-    workers: WorkersConfig = WorkersConfig()
+    image_limits: ImageConfig = Field(
+        ImageConfig(max_side=1024), description="limits of a question's image, which is stored with the sample"
+    )
+    translation: TranslationConfig | None = Field(None, description="translation of kept samples; null: none")
+    workers: WorkersConfig = Field(WorkersConfig(), description="actors that answer; each holds a backbone")
 
     @model_validator(mode="after")
     def _items(self) -> SynthesisConfig:

@@ -24,7 +24,7 @@ GROUPS = {"per_split": "", "per_scenario": "", "per_language": "", "per_type": "
 def official_tables(figures: EvaluationFigures, arms: Sequence[str]) -> list[Table]:
     """One table per source, its arms in the order of `arms`; then one of what could not be asked, if there is any."""
     tables = [_table(name, source, arms) for name, source in figures.sources.items() if source["official"]]
-    return tables + _not_asked(figures)
+    return tables + _unanswered(figures)
 
 
 def summary_figures(summary: Mapping[str, Any]) -> dict[str, Figure]:
@@ -63,7 +63,7 @@ def _cell(figure: Figure | None) -> str:
     return Markup("{:.1f}<br><small>{:.0f} to {:.0f}</small>").format(figure["score"], low, high)
 
 
-def _not_asked(figures: EvaluationFigures) -> list[Table]:
+def _unanswered(figures: EvaluationFigures) -> list[Table]:
     images, rejected = figures.missing_images, figures.rejected
     first_images = [f"{one['data_id']} ({one['reason']})" for one in images.first]
     first_rejected = [f"{Path(one['where']).name}: {one['reason']}" for one in rejected.first]

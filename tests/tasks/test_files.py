@@ -70,7 +70,7 @@ def test_jsonl_that_breaks_off_keeps_what_came_before(tmp_path):
     assert [row.fields for row in rows] == [{"a": 1}] * 50
     assert last.reason == "gz_truncated"
     assert last.reason in BROKEN_FILE
-    assert str(last) == f"{path}: the gzip file ends too early, what follows is lost"
+    assert str(last) == f"{path}: the gzip file ends too early, the rest is lost"
 
 
 def test_csv(tmp_path):
