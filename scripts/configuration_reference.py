@@ -7,6 +7,7 @@ tests/test_docs.py asserts that the committed page is what this prints now.
 
 from __future__ import annotations
 
+import argparse
 import sys
 import textwrap
 import types
@@ -152,4 +153,5 @@ def _meaning(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(prog="python -m scripts.configuration_reference", description=__doc__).parse_args()
     sys.stdout.write(reference())
