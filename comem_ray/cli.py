@@ -6,6 +6,7 @@ The stages are Ray jobs (`ray job submit ... -- python -m jobs.<stage>`), the ap
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -48,6 +49,7 @@ def ask(
     url: Url = URL,
 ) -> None:
     """Asks a question and prints the answer with its sources: over HTTP, or with --config in this process."""
+    os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of loading weights on the way to an answer
     try:
         comem = Client(url) if config is None else comem_ray.load(config, overrides)
         typer.echo(render_answer(comem.answer(question, image, mode, top_k, language)))  # type: ignore[arg-type]
