@@ -1,14 +1,11 @@
-"""jobs.ingest on a real local Ray: what becomes of every kind of row, reruns, and kill -9 of workers and driver."""
+"""jobs.ingest on a real local Ray: what becomes of every kind of row, and reruns."""
 
 import base64
 import gzip
 import io
 import json
 import os
-import threading
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -16,15 +13,14 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from support.ingesting import configuration, encoded, line, rows_of, stored, tsv
 from support.tiny import image, png
 from support.website import Site, running
 
-from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest
-from comem_ray.config import Config, ConfigError
-from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
+from comem_ray.artifacts import ArtifactError, StageFolder
+from comem_ray.config import ConfigError
 from comem_ray.knowledge.sources.files import source_files
 from comem_ray.knowledge.sources.scan import units
-from comem_ray.knowledge.sources.wit_tsv import COLUMNS
 from jobs import ingest
 
 
@@ -32,51 +28,6 @@ from jobs import ingest
 def site() -> Iterator[Site]:
     with running(Site()) as site:
         yield site
-
-
-def configuration(folder: Path, sources: list[dict[str, Any]], root: str = "run", **changes: Any) -> Config:
-    fetch = {"allow_private": True, "retries": 0, "backoff_s": 0, **changes.pop("fetch", {})}
-    fields = {"sources": sources, "rows_per_shard": 7, "fetch": fetch, "workers": {"count": 2, "cpus": 0.5}}
-    data = {"name": "t", "root": str(folder / root), "ingest": {**fields, **changes}}
-    return Config.model_validate({**data, "clip": {"model": "ViT-B-32"}, "backbone": {"model": "none"}})
-
-
-def line(title: str, image: str, section: str = "Text.", page: str = "", language: str = "en") -> bytes:
-    fields = dict.fromkeys(COLUMNS, "")
-    fields |= {"language": language, "page_url": "https://example.org/page", "image_url": image, "page_title": title}
-    fields |= {"context_page_description": page, "context_section_description": section}
-    return "\t".join(fields.values()).encode()
-
-
-def tsv(*rows: bytes) -> bytes:
-    return b"".join(row + b"\n" for row in ("\t".join(COLUMNS).encode(), *rows))
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
-
-
-def stored(config: Config) -> dict[str, bytes]:
-    """Every byte that a later stage can see: shards, records and the manifest."""
-    folder = config.folder("items")
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "scan"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
-
-
-def rows_of(config: Config) -> tuple[list[dict], list[dict]]:
-    """The items and the rejected rows of a finished run, in order."""
-    folder = config.folder("items")
-    manifest = load_manifest(folder, "ingest")
-    items, rejected = [], []
-    for record in manifest.records:
-        items += pq.read_table(folder / f"{record.unit}.parquet", schema=ITEM_SCHEMA).to_pylist()
-        rejected += pq.read_table(folder / f"rejected/{record.unit}.parquet", schema=REJECTED_SCHEMA).to_pylist()
-    counts = manifest.counts
-    assert (counts["items"], counts["rejected"]) == (len(items), len(rejected))
-    assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
-    return items, rejected
 
 
 EXIF = Image.Exif()
@@ -354,81 +305,3 @@ def test_a_longer_file_costs_its_new_rows(cluster, tmp_path):
     path.write_bytes(tsv(*rows[:8]))
     assert ingest.run(config)["shards"] == 2
     assert len([name for name in stored(config) if name.endswith(".parquet")]) == 4
-
-
-UNITS = 24
-
-
-@pytest.fixture(scope="module")
-def plain(cluster, tmp_path_factory) -> tuple[Path, Config, dict[str, bytes]]:
-    """A run of two files and 24 units that nothing interrupts, and its bytes."""
-    folder = tmp_path_factory.mktemp("plain")
-    for n in range(8):
-        (folder / f"{n}.jpg").write_bytes(encoded(image(n, 1_200, 900), "JPEG"))
-    rows = [line(f"T{n}", f"{n % 8}.jpg" if n % 50 else "missing.jpg") for n in range(UNITS * 7 - 10)]
-    rows += rows[:10]
-    (folder / "a.tsv.gz").write_bytes(gzip.compress(tsv(*rows[: UNITS * 4])))
-    (folder / "b.tsv").write_bytes(tsv(*rows[UNITS * 4 :]))
-    config = configuration(folder, [{"path": str(folder / name)} for name in ("a.tsv.gz", "b.tsv")])
-    summary = ingest.run(config)
-    assert (summary["rows"], summary["duplicates"] > 0, summary["retryable"] > 0) == (UNITS * 7, True, True)
-    return folder, config, stored(config)
-
-
-def another(plain: tuple[Path, Config, dict[str, bytes]], root: str) -> Config:
-    folder, config, _ = plain
-    return config.model_copy(update={"root": str(folder / root)})
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
-
-
-def done(config: Config) -> int:
-    return len(list((config.folder("items") / "records").glob("*.json")))
-
-
-def test_killed_workers_and_readers_change_nothing(plain, cluster):
-    config = another(plain, "workers-killed")
-    result: list[Any] = []
-    job = threading.Thread(target=lambda: result.append(ingest.run(config)))
-    job.start()
-    killed: dict[int, str] = {}
-    for part, least in (("IngestUnit", 3), ("read", 5), ("IngestUnit", 9)):
-        wait_for(lambda least=least: done(config) >= least)
-        for process in cluster.workers(part):
-            if process.pid not in killed:
-                killed[process.pid] = part
-                process.kill()
-                break
-    job.join(timeout=300)
-    assert "IngestUnit" in killed.values()
-    assert result
-    assert stored(config) == plain[2]
-
-
-def test_a_killed_driver_is_taken_up_where_it_was(plain, start_job):
-    config = another(plain, "driver-killed")
-    path = plain[0] / "driver-killed.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    first = start_job("jobs.ingest", path)
-    first.wait_for(lambda: done(config) >= 4)
-    first.kill()
-    assert not (config.folder("items") / "manifest.json").exists()
-    time.sleep(1)
-    kept = {record.name: record.stat().st_mtime_ns for record in finished(config)}
-    assert 4 <= done(config) < UNITS
-
-    assert "== ingest" in start_job("jobs.ingest", path).finish()
-    assert stored(config) == plain[2]
-    assert len(kept) >= 1
-    assert kept.items() <= {record.name: record.stat().st_mtime_ns for record in finished(config)}.items()
-
-
-def finished(config: Config) -> list[Path]:
-    """Records of units that a rerun has no reason to touch."""
-    records = (config.folder("items") / "records").glob("*.json")
-    return [path for path in records if json.loads(path.read_text())["counts"]["retryable"] == 0]
