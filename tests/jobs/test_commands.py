@@ -10,7 +10,11 @@ from comem_ray.config import Config, load_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 COMMAND = re.compile(r"ray job submit --working-dir \. -- python -m jobs\.(\w+) --config (\S+)")
-JOBS = sorted(path.stem for path in (REPOSITORY / "jobs").glob("*.py") if path.stem not in ("__init__", "common"))
+JOBS = sorted(
+    path.stem
+    for path in (REPOSITORY / "jobs").glob("*.py")
+    if path.stem not in ("__init__", "common", "console", "refusals")
+)
 NEEDS = {"evaluate": "evaluation", "synthesize": "synthesis", "train": "training"}
 """The section without which a job refuses its configuration."""
 

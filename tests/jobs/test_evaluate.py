@@ -217,7 +217,7 @@ def test_knowledge_sizes_and_long_prompts(world):
         (r["data_id"], r["arm"].split(", ")[-1]): r["item_ids"] for r in rows if r["mode"] == "memory" and r["k"] == 3
     }
     for question in questions:
-        every = evaluator._retrieved(questions)
+        every = evaluator._retrieve(questions)
         deep = [every[n][question.data_id] for n in (10, 12, "all")]
         assert found[question.data_id, "10 items"] == deep[0][:3]
         for less, more in itertools.pairwise(deep):  # as many of the larger as are in the smaller, in the same order

@@ -224,7 +224,7 @@ def test_a_source_that_changes_while_it_is_read_is_refused(cluster, tmp_path):
     stage = StageFolder(config.folder("items"), "ingest", {})
     plan = units(files, ingest.scan_files(files, 7, stage.path / "scan"))
     path.write_bytes(tsv(*(line(f"U{n}", "good.png") for n in range(10))))
-    with pytest.raises(ArtifactError, match="changed while it was read"):
+    with pytest.raises(ArtifactError, match="changed since it was scanned"):
         ingest.ingest_files(files, plan, stage, config.ingest)
 
 
