@@ -1,7 +1,6 @@
 """The loss of stage base: the reasoner's own sequences, the right targets, and the gradients of unpacked prompts."""
 
 import random
-import shutil
 from dataclasses import replace
 from itertools import chain
 
@@ -16,7 +15,6 @@ from examples.countries.backbone import TOWER
 from examples.countries.train.base_lora import add_base_lora
 from examples.countries.train.base_loss import BaseLoss
 from examples.countries.train.base_mixture import batch_of
-from examples.countries.train.compilation import compile_layers
 from examples.countries.train.country_samples import CountrySample, SampleSpec
 from examples.countries.train.image_cache import view_image
 from examples.countries.train.stages import Run
@@ -106,33 +104,3 @@ def test_packed_questions_have_the_gradients_of_each_on_its_own(finished: Run, k
     assert packed.keys() == single.keys() == parameters.keys()
     for name, gradient in single.items():
         torch.testing.assert_close(packed[name], gradient, atol=1e-5, rtol=1e-3)
-
-
-@pytest.mark.slow  # compiling takes half a minute
-@pytest.mark.skipif(not shutil.which("g++"), reason="needs a C++ compiler")
-def test_compiled_layers_have_the_loss_and_the_gradients_of_the_layers_as_they_are(finished: Run) -> None:
-    backbone, cached, book = load_backbones(finished, TOWER)
-    sizes = finished.sizes.base
-    parameters = add_base_lora(backbone.model, sizes.rank, 0)
-    loss = BaseLoss(finished.config(), cached, book, sizes)
-    batches = [batch_of(number, finished.sampler(cached), sizes) for number in range(8)]  # of several lengths
-
-    def losses_and_gradients() -> tuple[list[float], dict[str, Tensor]]:
-        losses = [loss.backward(kind, loss.pack(kind, groups, 0))["loss"] for kind, groups in batches]
-        gradients = {n: p.grad for n, p in parameters.items() if p.grad is not None}
-        for p in parameters.values():
-            p.grad = None
-        return losses, gradients
-
-    (losses, gradients), names = losses_and_gradients(), [n for n, _ in backbone.model.named_parameters()]
-    compile_layers(backbone.model)
-    torch._dynamo.reset()
-    counters = torch._dynamo.utils.counters["stats"]
-    counters.clear()
-    compiled_losses, compiled_gradients = losses_and_gradients()
-    assert counters["unique_graphs"] > 0
-    assert [n for n, _ in backbone.model.named_parameters()] == names
-    assert compiled_losses == pytest.approx(losses, rel=1e-5)
-    assert compiled_gradients.keys() == gradients.keys()
-    for name, gradient in gradients.items():
-        torch.testing.assert_close(compiled_gradients[name], gradient, rtol=1e-4, atol=1e-5)

@@ -34,10 +34,3 @@ def test_the_right_item_moves_to_the_front_at_the_end(sampler: CountrySampler) -
 
     assert share_in_front(range(300, 320)) == pytest.approx(1 / 3, abs=0.13)
     assert share_in_front(range(980, 1000)) == pytest.approx(sizes.first + (1 - sizes.first) / 3, abs=0.13)
-
-
-def test_a_question_shows_another_view_than_its_item(sampler: CountrySampler, finished: Run) -> None:
-    for number in range(6):
-        for sample in chain(*batch_of(number, sampler, finished.sizes.base)[1]):
-            assert sample.images[sample.right].map == sample.image.map
-            assert sample.images[sample.right].view != sample.image.view
