@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from support.serving import LIMITS, FinishedRun, Library, Served, make_run, serving, write_clip
+from support.serving import LIMITS, FinishedRun, Served, make_run, serving, write_clip
 
 from comem_ray.client import Client
+from comem_ray.pipeline import Pipeline
 
 
 @pytest.fixture(scope="session")
@@ -30,5 +31,6 @@ def client(served: Served) -> Client:
 
 
 @pytest.fixture(scope="session")
-def library(run: FinishedRun) -> Library:
-    return Library(run.config)
+def pipeline(run: FinishedRun) -> Pipeline:
+    """The run through the library alone, in this process: what the served answers must equal."""
+    return Pipeline(run.config, "cpu")

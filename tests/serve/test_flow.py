@@ -5,22 +5,24 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from support.serving import NOT_STORED, FinishedRun, Library, Served, image_of, row
+from support.serving import NOT_STORED, FinishedRun, Served, image_of, row
 from support.tiny import image
 
-from comem_ray.answers import Question, Usage
+from comem_ray.answers import Question
 from comem_ray.client import Client, ServiceError
+from comem_ray.pipeline import Pipeline
 from comem_ray.retrieval.retriever import Query
 
 MODES: list[Any] = ["none", "rag", "memory"]
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_an_answer_equals_the_library(client: Client, library: Library, mode: Any) -> None:
-    answer, expected = client.answer("What is shown?", row(7)["image"], mode), library.answer("What is shown?", 7, mode)
-    assert (answer.text, answer.mode) == (expected.text, mode)
-    assert answer.usage == Usage(expected.prompt_tokens, expected.memory_vectors, expected.completion_tokens)
-    assert expected.memory_vectors == (24 if mode == "memory" else 0)
+def test_an_answer_equals_the_library(client: Client, pipeline: Pipeline, mode: Any) -> None:
+    question = "What is shown?", row(7)["image"], mode
+    answer, expected = client.answer(*question), pipeline.answer(*question)
+    assert (answer.text, answer.mode, answer.usage) == (expected.text, mode, expected.usage)
+    assert [s.item_id for s in answer.sources] == [s.item_id for s in expected.sources]
+    assert expected.usage.memory_vectors == (24 if mode == "memory" else 0)
 
 
 def test_sources_are_the_retrieved_items(client: Client, run: FinishedRun) -> None:
@@ -56,12 +58,12 @@ def test_a_language_admits_only_its_items(client: Client) -> None:
     assert [client.item(source.item_id).language for source in answer.sources] == ["es"] * 5
 
 
-def test_an_item_that_the_store_lacks_is_encoded(client: Client, run: FinishedRun, library: Library) -> None:
+def test_an_item_that_the_store_lacks_is_encoded(client: Client, run: FinishedRun, pipeline: Pipeline) -> None:
     # Twice: encoded for the first, kept by the ingress for the second.
     for _ in range(2):
         answer = client.answer("What is shown?", row(NOT_STORED)["image"])
         assert answer.sources[0].item_id == run.ids[NOT_STORED]
-        assert answer.text == library.answer("What is shown?", NOT_STORED, "memory").text
+        assert answer.text == pipeline.answer("What is shown?", row(NOT_STORED)["image"]).text
         assert answer.usage.memory_vectors == 24
 
 
@@ -112,11 +114,11 @@ def test_control_tokens_in_a_question_are_text(client: Client) -> None:
 
 
 @pytest.mark.parametrize("by", ["image", "text", "both"])
-def test_retrieval_equals_the_library(client: Client, library: Library, by: Any) -> None:
+def test_retrieval_equals_the_library(client: Client, pipeline: Pipeline, by: Any) -> None:
     r = row(11)
     query_image = image(11, r["width"], r["height"])
     query = Query(query_image if by != "text" else None, r["text"] if by != "image" else None)
-    expected = library.retriever.retrieve([query], 5, by)[0]
+    expected = pipeline.retriever.retrieve([query], 5, by)[0]
     sources = client.retrieve(r["image"], r["text"], k=5, by=by)
     assert [s.item_id for s in sources] == [h.item_id for h in expected]
     assert [s.score for s in sources] == pytest.approx([h.score for h in expected], abs=1e-4)

@@ -29,20 +29,15 @@ from support.tiny import item_row
 from comem_ray.artifacts import StageFolder, write_json, write_parquet
 from comem_ray.client import Client
 from comem_ray.config import Config
-from comem_ray.knowledge.images import open_image
-from comem_ray.knowledge.items import ItemStore
 from comem_ray.knowledge.schema import ITEM_SCHEMA
 from comem_ray.memory_store import MemoryStore, write_memory
 from comem_ray.model.adapter import encoder_fingerprint
-from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import Completion, Prompt, Reasoner
 from jobs import build_index, embed_items, encode_memory
 
 ROOT = Path(__file__).parents[2]
 ITEMS = 40
 UNITS = ["part-0000-000000", "part-0000-000001"]
 NOT_STORED = 5  # number of the item whose memory is missing in the store
-MAX_PIXELS = 1_000_000
 LIMITS = {
     "max_body_bytes": 2_000_000,
     "max_question_chars": 500,
@@ -136,32 +131,6 @@ def _write_items(folder: Path) -> list[str]:
         stage.commit(unit, "", {f"{unit}.parquet": len(part)}, {"rows": len(part), "items": len(part)})
     stage.close(UNITS)
     return [r["item_id"] for r in rows]
-
-
-class Library:
-    """The run through the library alone, in this process: what the served answers must equal."""
-
-    def __init__(self, config: Config):
-        from comem_ray.retrieval.retriever import Query, Retriever
-
-        self.query, self.retriever = Query, Retriever(config, "cpu")
-        self.items, self.encoder, self.reasoner = (
-            ItemStore(config.folder("items")),
-            MemoryEncoder(config),
-            Reasoner(config),
-        )
-
-    def answer(self, question: str, i: int, mode: Any, k: int = 3) -> Completion:
-        """Answer to a question with the image of item `i`; memory is encoded now."""
-        image = open_image(row(i)["image"], MAX_PIXELS)
-        if mode == "none":
-            return self.reasoner.answer([Prompt(question, image)])[0]
-        hits = self.retriever.retrieve([self.query(image, None)], k, "image", None, None)[0]
-        stored = self.items.get([h.item_id for h in hits])
-        items = [(item.text, open_image(item.image or b"", MAX_PIXELS)) for item in stored]
-        if mode == "rag":
-            return self.reasoner.answer([Prompt(question, image, mode, items)])[0]
-        return self.reasoner.answer([Prompt(question, image, mode, memory=self.encoder.encode(items))])[0]
 
 
 @dataclass
