@@ -201,3 +201,30 @@ def test_importing_the_package_takes_under_a_second_and_loads_neither_torch_nor_
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True set() Answer"
+
+
+def test_the_readmes_five_lines_of_python_run(path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    _, _, block = readme.partition("```python\n")
+    code = block.partition("```")[0]
+    (tmp_path / "q.png").write_bytes(image(4))
+    replaced = {"configs/demo.yaml": str(path), "runs/demo/questions/DEU.png": str(tmp_path / "q.png")}
+    for old, new in replaced.items():
+        assert old in code
+        code = code.replace(old, new)
+    exec(compile(code, "README.md", "exec"), {})
+    assert item_row(4)["title"] in capsys.readouterr().out
+    assert len(code.splitlines()) == 5
+
+
+def test_every_public_call_in_ten_lines(path: Path) -> None:
+    comem = comem_ray.load(path)
+    answer = comem.answer(ASK, image(4), mode="memory", k=2)
+    rag, none = comem.answer_batch([Question(ASK, image(4), "rag", k=2), Question(ASK, mode="none")])
+    text = "".join(comem.stream(ASK, image(4), k=2))
+    sources = comem.retrieve(image=image(4), k=2, images=True)
+    memory = comem.memory([source.item_id for source in sources])
+    assert text == answer.text
+    assert [s.item_id for s in sources] == [s.item_id for s in answer.sources] == [s.item_id for s in rag.sources]
+    assert none.sources == []
+    assert memory.shape == (2, 8, 64)
