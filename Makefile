@@ -21,7 +21,7 @@ test: .venv/installed lint  ## all tests; those of the report pages need Chromiu
 	pytest
 
 test-unit: .venv/installed  ## the tests that need neither Ray nor the example's models
-	pytest -m 'not slow and not gpu and not ray and not example'
+	pytest -n 2 -m 'not slow and not gpu and not ray and not example'
 
 test-slow: .venv/installed  ## tests that take minutes each
 	pytest -m slow
