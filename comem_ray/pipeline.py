@@ -89,6 +89,8 @@ class Pipeline:
 
     def answer_batch(self, questions: Sequence[Question], images: bool = False) -> list[Answer]:
         """The answers to several questions, decoded together. Raises like `answer`."""
+        if not questions:
+            return []
         clock = Clock()
         prompts, hits = self._prompts(questions, clock)
         with clock.stage("answer"):
@@ -135,7 +137,8 @@ class Pipeline:
         by = by or ("both" if image is not None and text else "image" if image is not None else "text")
         query = Query(self._open(image), text)
         settings = self.config.retrieval
-        hits = self.retriever.retrieve([query], k or settings.top_k, by, language or settings.language)[0]
+        k = settings.top_k if k is None else k
+        hits = self.retriever.retrieve([query], k, by, language or settings.language)[0]
         return self._sources(hits, images)
 
     def memory(self, item_ids: Sequence[str]) -> Tensor:

@@ -17,7 +17,6 @@ EXAMPLE_IMAGE = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAE0lEQVR4nGNoaGjAihiGlgR2BADxIE4B2ETfjAAA"
     "AABJRU5ErkJggg=="
 )
-EXAMPLE_ID = "5f0c1e9a7b3d4c2e8a6f1b09"
 
 Image = Annotated[
     str | None, Field(description="JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF of one frame, as base64 or as a data URI")

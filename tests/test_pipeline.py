@@ -116,6 +116,12 @@ def test_a_batch_answers_as_one_by_one(comem: Pipeline) -> None:
     assert [a.usage for a in together] == [a.usage for a in alone]
 
 
+def test_no_question_has_no_answer_and_no_items_are_refused(comem: Pipeline) -> None:
+    assert comem.answer_batch([]) == []
+    with pytest.raises(ValueError, match="k must be 1 at least, got 0"):
+        comem.retrieve(image=image(3), k=0)
+
+
 def test_a_stream_says_the_same_piece_by_piece(comem: Pipeline) -> None:
     stream = comem.stream(ASK, image(3))
     with pytest.raises(RuntimeError, match="take all pieces"):

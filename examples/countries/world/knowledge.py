@@ -16,30 +16,11 @@ from pathlib import Path
 from PIL import Image
 
 from comem_ray.artifacts import write_atomic
+from comem_ray.knowledge.sources.wit_tsv import COLUMNS
 from examples.countries.world.countries import Country, load_countries
 from examples.countries.world.maps import country_map
 from examples.countries.world.outlines import IMAGE_SIZE, draw, upright_view
 from examples.countries.world.sentences import LANGUAGES, name_in, summary_in_english, text_in
-
-COLUMNS = (
-    "language",
-    "page_url",
-    "image_url",
-    "page_title",
-    "section_title",
-    "hierarchical_section_title",
-    "caption_reference_description",
-    "caption_attribution_description",
-    "caption_alt_text_description",
-    "mime_type",
-    "original_height",
-    "original_width",
-    "is_main_image",
-    "attribution_passes_lang_id",
-    "page_changed_recently",
-    "context_page_description",
-    "context_section_description",
-)
 
 
 def image_name(country: Country) -> str:
