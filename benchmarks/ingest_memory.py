@@ -41,7 +41,7 @@ from comem_ray.knowledge.sources.chunks import parse_batch, read_chunks
 from comem_ray.knowledge.sources.files import SourceFile
 peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 before, start, rows = peak(), time.monotonic(), 0
-for chunk in read_chunks(SourceFile(0, sys.argv[1], "wit_tsv", "."), int(sys.argv[2])):
+for chunk in read_chunks(SourceFile("items", sys.argv[1], "wit_tsv", "."), int(sys.argv[2])):
     rows += len(parse_batch("wit_tsv", chunk.batch))
 seconds = time.monotonic() - start
 print(f"{rows:,} rows in {seconds:.1f} s, peak {peak():.0f} MB, of which {before:.0f} MB before the first row")

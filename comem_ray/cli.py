@@ -19,6 +19,7 @@ from comem_ray.artifacts import ArtifactError
 from comem_ray.client import URL, Client, ServiceError
 from comem_ray.config import ConfigError, load_config
 from comem_ray.config.evaluation import TaskName
+from comem_ray.home import resolve
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
@@ -90,6 +91,26 @@ def score(
     for warning in card.warnings:
         typer.echo(f"warning: {warning}", err=True)
     typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
+
+
+@app.command()
+def verify(root: Annotated[Path, typer.Argument(help="the folder of a run, which holds items/, index/, ...")]) -> None:
+    """Reads every file of a run and names what is damaged or does not belong together. Exit code 3 if anything is."""
+    from comem_ray.artifacts.verify import verify as reports
+
+    faults = 0
+    try:
+        for report in reports(root if root.exists() else resolve(str(root))):
+            size = f"{report.files:,} files, {report.bytes:,} bytes"
+            typer.echo(f"{report.folder.name:14} generation {report.generation or 'unknown'}, {size}")
+            for fault in report.faults:
+                typer.echo(f"   {fault}", err=True)
+            faults += len(report.faults)
+    except ArtifactError as error:
+        typer.echo(f"verify: {error}", err=True)
+        raise typer.Exit(3) from error
+    typer.echo("everything is as it was written" if not faults else f"{faults} faults, see above")
+    raise typer.Exit(3 if faults else 0)
 
 
 def render_answer(answer: Answer) -> str:

@@ -1,7 +1,8 @@
 """The memory store: memory (Q, D) bfloat16 of every item, read at random by `item_id` without loading the store.
 
 There is one memory-mapped safetensors file per item shard, rows in the order of the item shard: `memory` (n, Q, D)
-bfloat16 and `item_ids` (n, 24) uint8 (the hex digits). BENCHMARKS.md has the figures that speak for safetensors.
+bfloat16, `item_ids` (n, 24) uint8 (the hex digits) and `contents` (n, 16) uint8 (knowledge.schema.content_digest).
+BENCHMARKS.md has the figures that speak for safetensors.
 
 Knows the fingerprint of the encoder that made it, but not how memory is made.
 """
@@ -11,30 +12,61 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from comem_ray.artifacts import ArtifactError, load_manifest, write_atomic
+from comem_ray.artifacts import ArtifactError, OpenStage, load_manifest, write_atomic
+from comem_ray.knowledge.schema import DIGEST_BYTES
 
 STAGE = "encode_memory"
 ID_CHARS = 24
 OPEN_SHARDS = 4_096  # a mapping costs address space, not memory
 
 
-def write_memory(path: Path, item_ids: Sequence[str], memory: Tensor) -> None:
-    """Writes a shard atomically: `memory` (n, Q, D) bfloat16 of n `item_ids`. Raises ValueError for other shapes."""
-    if memory.dtype != torch.bfloat16 or memory.ndim != 3 or len(memory) != len(item_ids):
+def write_memory(path: Path, item_ids: Sequence[str], contents: Sequence[bytes], memory: Tensor) -> None:
+    """Writes a shard atomically: `memory` (n, Q, D) bfloat16 of n `item_ids`, with the digests of their contents.
+
+    Raises ValueError for other shapes.
+    """
+    if memory.dtype != torch.bfloat16 or memory.ndim != 3 or not len(memory) == len(item_ids) == len(contents):
         raise ValueError(
             f"want (items, Q, D) bfloat16 of {len(item_ids)} items, got {tuple(memory.shape)} {memory.dtype}"
         )
-    ids = torch.from_numpy(_id_bytes(item_ids).view(np.uint8).reshape(len(item_ids), ID_CHARS).copy())
-    tensors = {"memory": memory.contiguous(), "item_ids": ids}
+    tensors = {
+        "memory": memory.contiguous(),
+        "item_ids": _byte_rows(_id_bytes(item_ids), ID_CHARS),
+        "contents": _byte_rows(np.array(contents, f"V{DIGEST_BYTES}"), DIGEST_BYTES),
+    }
     write_atomic(path, lambda p: save_file(tensors, p))
+
+
+def _byte_rows(values: np.ndarray, width: int) -> Tensor:
+    return torch.from_numpy(values.view(np.uint8).reshape(len(values), width).copy())
+
+
+def memory_ids(path: Path) -> np.ndarray:
+    """The item ids (n,), bytes, of a shard; empty if it cannot be read."""
+    try:
+        return _read_ids(path)
+    except ArtifactError:
+        return np.empty(0, f"S{ID_CHARS}")
+
+
+def earlier_memory(path: Path, contents: Mapping[str, bytes]) -> dict[str, Tensor]:
+    """Memory (Q, D), by id, of the items of a shard whose content is the same: `contents` has the digests wanted.
+
+    Empty for a shard of version 0.2, which has no digests.
+    """
+    with safe_open(path, framework="pt") as f:
+        if "contents" not in f.keys():  # noqa: SIM118 (not a dict)
+            return {}
+        digests, memory = f.get_tensor("contents").numpy(), f.get_tensor("memory")
+    ids = [item_id.decode() for item_id in _read_ids(path).tolist()]
+    return {i: memory[row] for row, i in enumerate(ids) if contents.get(i) == digests[row].tobytes()}
 
 
 def store_bytes(folder: Path) -> dict[str, float]:
@@ -45,28 +77,30 @@ def store_bytes(folder: Path) -> dict[str, float]:
 
 
 class MemoryStore:
-    """Memory by `item_id`, of a finished stage `encode_memory`.
+    """Memory by `item_id`, of a finished stage `encode_memory`, as it is when it is opened.
 
-    Raises ArtifactError if an encoder of another fingerprint made the store.
+    A shard is checked when it is first read: its bytes against its digest, its numbers for NaN and infinity. Raises
+    ArtifactError if an encoder of another fingerprint made the store, or if a shard is damaged.
     """
 
-    def __init__(self, folder: Path, fingerprint: str):
-        manifest = load_manifest(folder, STAGE)
-        made_by = manifest.identity["encoder"]
+    def __init__(self, folder: Path, fingerprint: str, generation: str | None = None):
+        self._stage = OpenStage(folder, STAGE, generation)
+        self.manifest = self._stage.manifest
+        made_by = self.manifest.identity["encoder"]
         if made_by != fingerprint:
             raise ArtifactError(
                 f"the memory in {folder} was made by encoder {made_by[:12]}, this one is {fingerprint[:12]} "
                 "(another backbone, adapter, pixel limit or prompt): run jobs.encode_memory with this configuration "
                 "into another root, or use the configuration that made it"
             )
-        paths = [folder / s.name for s in manifest.shards(".safetensors")]
-        tables = [_read_ids(path) for path in paths]
+        shards = self.manifest.shards(".safetensors")
+        tables = [_read_ids(folder / shard.name) for shard in shards]
         ids = np.concatenate(tables) if tables else np.empty(0, f"S{ID_CHARS}")
         shard = np.repeat(np.arange(len(tables), dtype=np.int32), [len(t) for t in tables])
         row = np.concatenate([np.arange(len(t), dtype=np.int32) for t in tables] or [np.empty(0, np.int32)])
         order = np.argsort(ids, kind="stable")
         self._ids, self._shard, self._row = ids[order], shard[order], row[order]
-        self._memory = lru_cache(OPEN_SHARDS)(lambda i: _slice(paths[i]))
+        self._memory = lru_cache(OPEN_SHARDS)(lambda i: _OpenShard(self._stage.path(shards[i])))
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -79,11 +113,14 @@ class MemoryStore:
         return [i for i, position in zip(item_ids, self._positions(item_ids), strict=True) if position < 0]
 
     def get(self, item_ids: Sequence[str]) -> Tensor:
-        """Memory (K, Q, D), bfloat16, in the order of `item_ids`. Raises KeyError naming an item it does not hold."""
+        """Memory (K, Q, D), bfloat16, in the order of `item_ids`.
+
+        Raises KeyError naming an item it does not hold, ArtifactError where a shard is damaged.
+        """
         positions = self._positions(item_ids)
         if (positions < 0).any():
             raise KeyError(f"the store holds no memory of item {item_ids[int(np.argmax(positions < 0))]!r}")
-        rows = [self._memory(int(self._shard[p]))[int(self._row[p])] for p in positions]
+        rows = [self._memory(int(self._shard[p])).read(int(self._row[p]), self._ids[p]) for p in positions]
         return torch.stack(rows) if rows else torch.empty(0, 0, 0, dtype=torch.bfloat16)
 
     def get_stored(self, item_ids: Sequence[str]) -> dict[str, Tensor]:
@@ -114,9 +151,34 @@ def _id_bytes(item_ids: Sequence[str]) -> np.ndarray:
 
 
 def _read_ids(path: Path) -> np.ndarray:
-    with safe_open(path, framework="np") as f:
-        return f.get_tensor("item_ids").reshape(-1).view(f"S{ID_CHARS}")
+    try:
+        with safe_open(path, framework="np") as f:
+            return f.get_tensor("item_ids").reshape(-1).view(f"S{ID_CHARS}")
+    except (OSError, SafetensorError, ValueError) as error:
+        message = f"{path} is missing or damaged ({error}). Run the stage '{STAGE}' again: it makes this file again"
+        raise ArtifactError(message) from error
 
 
-def _slice(path: Path) -> Any:
-    return safe_open(path, framework="pt").get_slice("memory")
+class _OpenShard:
+    """A mapped shard. Raises ArtifactError if a number in it is not finite."""
+
+    def __init__(self, path: Path):
+        self._path, self._ids = path, _read_ids(path)
+        with safe_open(path, framework="pt") as f:
+            finite = torch.isfinite(f.get_tensor("memory")).all(dim=(1, 2))
+        if not finite.all():
+            first = self._ids[int(torch.nonzero(~finite)[0])].decode()
+            raise ArtifactError(
+                f"{path} holds memory that is not finite, of {int((~finite).sum())} items, the first is {first}: "
+                f"delete the file, set backbone.precision to bfloat16 or float32, and run the stage '{STAGE}' again"
+            )
+        self._memory = safe_open(path, framework="pt").get_slice("memory")
+
+    def read(self, row: int, item_id: bytes) -> Tensor:
+        if self._ids[row] != item_id:
+            raise ArtifactError(
+                f"{self._path} holds another item than {item_id.decode()} in row {row}: it changed while it was open. "
+                f"Run the stage '{STAGE}' again, and open it again"
+            )
+        memory: Tensor = self._memory[row]
+        return memory

@@ -25,6 +25,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from comem_ray.answers import Answer, AnswerStream, Question, Source, Usage, image_bytes_of, make_sources
+from comem_ray.artifacts import check_made_from
 from comem_ray.clock import Clock
 from comem_ray.config import Config, load_config
 from comem_ray.knowledge.images import open_image
@@ -56,7 +57,7 @@ class Pipeline:
     """Retriever, item store, memory store and ONE backbone that is encoder and reasoner.
 
     Without `memory` neither adapter nor memory store is loaded, and mode 'memory' is refused.
-    Raises ArtifactError where a stage is unfinished or was made by another model.
+    Raises ArtifactError where a stage is unfinished, was made by another model, or not from the same items.
     """
 
     def __init__(self, config: Config, device: str | None = None, memory: bool = True):
@@ -65,6 +66,8 @@ class Pipeline:
         self.items = ItemStore(config.folder("items"))
         self.retriever = Retriever(config, device)
         self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config)) if memory else None
+        stores = {"memory": self.store.manifest} if self.store else {}
+        check_made_from(items=self.items.manifest, index=self.retriever.manifest, **stores)
         backbone = load_backbone(config.backbone, device)
         adapter = attach_adapter(config.adapter, backbone) if memory else None
         self.encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter) if adapter else None

@@ -20,7 +20,16 @@ import faiss
 import numpy as np
 import pyarrow.parquet as pq
 
-from comem_ray.artifacts import ArtifactError, StageFolder, fingerprint, load_manifest, write_json
+from comem_ray.artifacts import (
+    ArtifactError,
+    Manifest,
+    OpenStage,
+    StageFolder,
+    check_made_from,
+    fingerprint,
+    load_manifest,
+    write_json,
+)
 from comem_ray.config import Config
 from comem_ray.knowledge.items import STAGE as ITEMS
 from comem_ray.knowledge.items import item_shards
@@ -48,8 +57,8 @@ from jobs.common import Summary, main, run_units
 
 def run(config: Config) -> Summary:
     """Writes index/ under the run's root. Raises ArtifactError where the embeddings are not those of the items."""
-    embeddings = Embeddings(config.folder("embeddings"))
-    _refuse_stale(config, embeddings)
+    embeddings, items = Embeddings(config.folder("embeddings")), load_manifest(config.folder("items"), ITEMS)
+    _refuse_stale(embeddings, items)
     index = config.index
     identity = {
         "clip": embeddings.clip,
@@ -66,25 +75,34 @@ def run(config: Config) -> Summary:
     for units in (builds, measures):
         todo = [{"unit": unit, "inputs": digest} for unit, digest in units.items() if unit not in kept]
         run_units(todo, BuildIndex, (config, stage), index.workers, STAGE)
-    figures = {kind: json.loads((stage.path / f"{kind}.recall.json").read_text()) for kind in embeddings.kinds}
-    stage.close([*builds, *measures], {"kinds": list(embeddings.kinds), "recall": figures})
-    return _summary(config, embeddings, figures)
+    figures = {kind: _figures(stage, kind) for kind in embeddings.kinds}
+    extra = {"kinds": list(embeddings.kinds), "recall": figures}
+    manifest = stage.close([*builds, *measures], extra, {"items": items, "embeddings": embeddings.manifest})
+    return _summary(config, embeddings, manifest, figures)
 
 
-def _refuse_stale(config: Config, embeddings: Embeddings) -> None:
-    shards = item_shards(load_manifest(config.folder("items"), ITEMS))
+def _refuse_stale(embeddings: Embeddings, items: Manifest) -> None:
+    check_made_from(embeddings=embeddings.manifest, items=items)
     embedded = {record.unit: record.inputs for record in embeddings.manifest.records}
-    if embedded != {unit: shard.sha256 for unit, shard in shards.items()}:
+    if embedded != {unit: shard.sha256 for unit, shard in item_shards(items).items()}:  # of version 0.2
         raise ArtifactError(
             f"the embeddings ({len(embeddings):,} items in {len(embedded)} shards) are not those of the items "
-            f"({len(shards)} shards): run jobs.embed_items with this configuration first"
+            f"({len(items.records)} shards): run jobs.embed_items with this configuration first"
         )
 
 
-def _summary(config: Config, embeddings: Embeddings, figures: dict[str, Any]) -> Summary:
+def _figures(stage: StageFolder, kind: str) -> dict[str, Any]:
+    path = stage.find(f"{kind}.recall.json")
+    assert path is not None
+    figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return figures
+
+
+def _summary(config: Config, embeddings: Embeddings, manifest: Manifest, figures: dict[str, Any]) -> Summary:
     summary: Summary = {"items": len(embeddings), "width": embeddings.width, "factory": config.index.factory}
     for kind in embeddings.kinds:
-        summary[f"{kind} bytes"] = (config.folder("index") / index_file(kind)).stat().st_size
+        shard = manifest.shard(index_file(kind))
+        summary[f"{kind} bytes"] = shard.bytes if shard else 0
         summary[f"{kind} recall@{RECALL_AT}"] = figures[kind][f"recall_at_{RECALL_AT}"]
         summary[f"{kind} recall queries"] = figures[kind]["queries"]
         times = _times_file(config, kind)
@@ -108,7 +126,7 @@ class BuildIndex:
         # A fixed number, for sums depend on it in their last digits.
         faiss.omp_set_num_threads(max(1, math.floor(index.workers.cpus)))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: dict[str, Any]) -> None:
         unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
         if unit == "items":
             files = self._write_items()
@@ -117,16 +135,17 @@ class BuildIndex:
         else:
             files = self._build(unit)
         self._stage.commit(unit, inputs, files, {"items": len(self._embeddings)} if unit == "items" else {})
-        return batch
 
     def _write_items(self) -> dict[str, int]:
-        items = self._config.folder("items")
-        shards = item_shards(load_manifest(items, ITEMS)).values()
-        tables = [pq.read_table(items / s.name, columns=["language"])["language"].to_pylist() for s in shards]
-        languages = [language for table in tables for language in table]
-        save_array(self._stage.path / IDS, np.array(self._embeddings.item_ids(), np.bytes_))
-        save_array(self._stage.path / LANGUAGES, np.array(languages, np.bytes_))
-        return dict.fromkeys((IDS, LANGUAGES), len(languages))
+        items = OpenStage(self._config.folder("items"), ITEMS)
+        ids, languages = self._embeddings.item_ids(), dict[str, str]()
+        for shard in item_shards(items.manifest).values():
+            table = pq.read_table(items.path(shard), columns=["item_id", "language"])
+            languages.update(zip(table["item_id"].to_pylist(), table["language"].to_pylist(), strict=True))
+        # An item without embeddings (embeddings/rejected/) is not in the index.
+        save_array(self._stage.path / IDS, np.array(ids, np.bytes_))
+        save_array(self._stage.path / LANGUAGES, np.array([languages[i] for i in ids], np.bytes_))
+        return dict.fromkeys((IDS, LANGUAGES), len(ids))
 
     def _build(self, kind: str) -> dict[str, int]:
         embeddings, config = self._embeddings, self._config.index
@@ -140,7 +159,7 @@ class BuildIndex:
 
     def _measure(self, kind: str) -> dict[str, int]:
         config, embeddings, seed = self._config.index, self._embeddings, self._config.seed
-        index = ItemIndex.load(self._stage.path, kind, config.search)
+        index = ItemIndex.load(self._stage, kind, config.search)
         queries = held_out_queries(embeddings, kind, self._training, config.recall_queries, seed)
         exact = exact_nearest(queries, embeddings.blocks(kind), RECALL_AT)
         recall_at = recall(index.nearest(queries, RECALL_AT)[1], exact)

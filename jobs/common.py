@@ -1,6 +1,7 @@
 """What every job shares: its command line, its exit codes, its pool of workers and its summary table.
 
-Exit codes: 0 done; 1 the stage failed; 2 the configuration is wrong; 3 an artifact is missing or of another make.
+Exit codes: 0 done; 1 the stage failed (or another run of it is at work, or the disk refuses); 2 the configuration is
+wrong; 3 an artifact is missing, damaged or of another make; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from typing import Any
 import ray
 import ray.data
 
-from comem_ray.artifacts import ArtifactError, write_json
+from comem_ray.artifacts import ArtifactError, StorageError, write_json
+from comem_ray.artifacts.lock import LockedError, stage_lock
 from comem_ray.config import Config, ConfigError, WorkersConfig, load_config
 from jobs.console import Progress, quiet
-from jobs.refusals import COLUMN, raise_refusal, returns_refusals
+from jobs.refusals import COLUMN, COUNT, raise_refusal, returns_refusals
 
 Summary = dict[str, int | float | str]
 
@@ -73,12 +75,14 @@ def guarded(
         address = os.environ.get("RAY_ADDRESS") or "local"
         ray.init(address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.WARNING)
         run_stage(stage, run, config)
-    except StageFailed as error:
+    except (StageFailed, LockedError, StorageError) as error:
         return _ended(1, f"{stage}: {error}")
     except ConfigError as error:
         return _ended(2, f"configuration: {error}")
     except ArtifactError as error:
         return _ended(3, f"artifact: {error}")
+    except KeyboardInterrupt:
+        return _ended(130, f"{stage}: interrupted. Finished units are kept: the same command goes on from there")
     return 0
 
 
@@ -88,13 +92,17 @@ def _ended(code: int, message: str) -> int:
 
 
 def run_stage(stage: str, run: Callable[[Config], Summary], config: Config) -> Summary:
-    """Runs one stage under the clock, saves summaries/<stage>.json in the run's folder and prints it as a table."""
-    print(f"{stage}: started", flush=True)
-    start = time.monotonic()
-    summary = run(config)
-    summary["seconds"] = round(time.monotonic() - start, 2)
-    write_json(config.folder("summaries") / f"{stage}.json", summary)
-    print(table(stage, summary), flush=True)
+    """Runs one stage under the clock, saves summaries/<stage>.json in the run's folder and prints it as a table.
+
+    Raises LockedError where another process runs the same stage of the same run.
+    """
+    with stage_lock(config.folder("locks") / stage, f"{stage} in {config.folder('')}"):
+        print(f"{stage}: started", flush=True)
+        start = time.monotonic()
+        summary = run(config)
+        summary["seconds"] = round(time.monotonic() - start, 2)
+        write_json(config.folder("summaries") / f"{stage}.json", summary)
+        print(table(stage, summary), flush=True)
     return summary
 
 
@@ -113,8 +121,8 @@ def run_units(
 ) -> int:
     """Runs `worker(*arguments)` over `units` on an actor pool (Ray Data); each unit is one row and commits itself.
 
-    `worker.__call__` takes a batch of one row; what it returns is not used. A worker that dies is started again and its
-    unit is done again. Returns the number of units done. Raises the ConfigError or ArtifactError of a worker.
+    `worker.__call__` takes a batch of one row and may return a number. A worker that dies is started again and its unit
+    is done again. Returns the sum of those numbers. Raises the ConfigError, ArtifactError or StorageError of a worker.
     """
     if not units:
         return 0
@@ -131,10 +139,12 @@ def run_units(
 
 
 def drain(dataset: ray.data.Dataset, progress: Progress) -> int:
-    """Runs a dataset to its end and counts its rows, which hold a refusal or none (`jobs.refusals`)."""
+    """Runs a dataset to its end. Its rows hold a refusal or none, and maybe a count (`jobs.refusals`): their sum."""
+    total = 0
     # One block per unit, none ahead: a unit counts as soon as it is done.
     for batch in dataset.iter_batches(batch_size=None, prefetch_batches=0, batch_format="numpy"):
         for refusal in batch[COLUMN]:
             raise_refusal(str(refusal))
             progress.advance()
-    return progress.count
+        total += int(sum(batch.get(COUNT, ())))
+    return total

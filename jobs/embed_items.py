@@ -2,16 +2,16 @@
 
     ray job submit --working-dir . -- python -m jobs.embed_items --config configs/demo.yaml
 
-One unit per item shard, on an actor pool. An actor holds one model; its threads read, decode and tokenise the next
-batches while the current one is computed. The texts of a batch go first, so that there is work while the first images
-are decoded. A rerun keeps the finished units and ends with the same bytes.
+One unit per item shard, on an actor pool. An actor holds one model; its threads decode and tokenise the next batches
+while the current one is computed. A rerun keeps the finished units, takes over the items that did not change, and ends
+with the same bytes. An item that CLIP cannot take is quarantined in embeddings/rejected/; it cannot be retrieved.
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,22 +22,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from comem_ray.artifacts import StageFolder, load_manifest, write_parquet
+from comem_ray.artifacts import StageFolder, write_parquet
+from comem_ray.artifacts.manifest import damage
+from comem_ray.artifacts.reuse import parquet_ids
 from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
-from comem_ray.knowledge.items import STAGE as ITEMS
-from comem_ray.knowledge.items import item_shards
-from comem_ray.knowledge.schema import embedding_schema, stored_column
-from comem_ray.retrieval.clip import ClipEncoder, locate
+from comem_ray.knowledge.schema import content_digest, embedding_schema, item_contents, stored_column
+from comem_ray.retrieval.clip import ClipEncoder, NotFinite, locate
 from comem_ray.retrieval.embeddings import STAGE
-from jobs.common import Summary, main, run_units
+from jobs.common import Summary, main
+from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, run_item_shards
 
 AHEAD = 2  # batches prepared beyond the one computed; at 256 images of 224 pixels, 150 MB each
 
 
 def run(config: Config) -> Summary:
     """Writes embeddings/ under the run's root."""
-    shards = item_shards(load_manifest(config.folder("items"), ITEMS))
     source, clip = locate(config.clip), config.clip
     identity = {
         "clip": source.fingerprint,
@@ -46,14 +46,8 @@ def run(config: Config) -> Summary:
         "precision": clip.precision if clip.workers.gpus else "float32",
     }
     stage = StageFolder(config.folder("embeddings"), STAGE, identity)
-    inputs = {unit: shard.sha256 for unit, shard in shards.items()}
-    kept = stage.finished(inputs)
-    todo = [{"unit": unit, "inputs": digest} for unit, digest in inputs.items() if unit not in kept]
-    run_units(todo, EmbedShard, (config, stage), clip.workers, STAGE)
-    manifest = stage.close(inputs)
-    size = sum(shard.bytes for shard in manifest.shards())
-    items = manifest.counts.get("items", 0)
-    return {"items": items, "width": identity["width"], "shards": len(inputs), "kept": len(kept), "bytes": size}
+    summary = run_item_shards(config, stage, EmbedShard, clip.workers, parquet_ids)
+    return {**summary, "width": identity["width"]}
 
 
 @dataclass
@@ -61,6 +55,7 @@ class _Batch:
     """A batch of items that threads are preparing."""
 
     item_ids: list[str]
+    contents: list[bytes]
     tokens: Future[torch.Tensor] | None
     pixels: list[Future[torch.Tensor]]
 
@@ -70,49 +65,99 @@ class EmbedShard:
 
     def __init__(self, config: Config, stage: StageFolder):
         clip = config.clip
-        self._items, self._stage, self._clip = config.folder("items"), stage, clip
+        self._config, self._stage, self._clip = config, stage, clip
         self._max_pixels = config.ingest.images.max_pixels
         self._encoder = ClipEncoder(clip, "cuda" if clip.workers.gpus else "cpu")
         # A preparing thread does its image alone: were each to start threads of its own, they would fight for cores.
         self._threads = ThreadPoolExecutor(clip.decode_threads)
         torch.set_num_threads(max(1, math.floor(clip.workers.cpus)))
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
-        table = self._embed(self._items / f"{unit}.parquet")
-        write_parquet(self._stage.path / f"{unit}.parquet", table)
-        self._stage.commit(unit, inputs, {f"{unit}.parquet": len(table)}, {"items": len(table)})
-        return batch
+    def __call__(self, batch: dict[str, Any]) -> int:
+        task = ShardTask.of(batch)
+        path = item_shard(self._config, task)
+        contents = item_contents(path)
+        earlier = self._earlier(task, contents)
+        computed, rejected = self._embed(path, set(earlier["item_id"].to_pylist()))
+        # In the order of the items, whichever of them were taken over.
+        table = pa.concat_tables([earlier, computed])
+        row = {item_id: n for n, item_id in enumerate(table["item_id"].to_pylist())}
+        table = table.take(pa.array([row[i] for i in contents if i in row], pa.int64())).combine_chunks()
+        write_parquet(self._stage.path / f"{task.unit}.parquet", table)
+        commit(self._stage, task, f"{task.unit}.parquet", len(table), rejected)
+        return len(computed)
 
-    def _embed(self, path: Path) -> pa.Table:
+    def _earlier(self, task: ShardTask, contents: Mapping[str, bytes]) -> pa.Table:
+        """The rows of the task's earlier shards whose item has the same content still."""
         schema = embedding_schema(self._encoder.width, self._clip.texts)
         parts = [schema.empty_table()]
-        for batch in self._prepared(path):
-            columns = [pa.array(batch.item_ids)]
-            texts = [] if batch.tokens is None else [self._encoder.encode_texts(batch.tokens.result())]
-            pixels = torch.stack([pixels.result() for pixels in batch.pixels])
-            vectors = [self._encoder.encode_images(pixels), *texts]
-            columns += [_vector_column(v) for v in vectors]
-            parts.append(pa.table(columns, schema=schema))
-        return pa.concat_tables(parts).combine_chunks()
+        for shard in task.earlier:
+            if damage(self._stage.path, shard) or pq.read_schema(self._stage.path / shard.name) != schema:
+                continue
+            table = pq.read_table(self._stage.path / shard.name)
+            columns = table["item_id"].to_pylist(), table["content"].to_pylist()
+            parts.append(
+                table.filter(pa.array([contents.get(i) == c for i, c in zip(*columns, strict=True)], pa.bool_()))
+            )
+        return pa.concat_tables(parts)
 
-    def _prepared(self, path: Path) -> Iterator[_Batch]:
-        """The batches of a shard; the next ones are begun before one is yielded."""
+    def _embed(self, path: Path, known: set[str]) -> tuple[pa.Table, list[RejectedItem]]:
+        """Embeddings of a shard's items that are not `known`, and the items that have none."""
+        schema = embedding_schema(self._encoder.width, self._clip.texts)
+        parts, rejected = [schema.empty_table()], list[RejectedItem]()
+        for batch in self._prepared(path, known):
+            rows, pixels = [], []
+            for row, future in enumerate(batch.pixels):
+                try:
+                    pixels.append(future.result())
+                    rows.append(row)
+                except (ValueError, OSError) as error:
+                    rejected.append(RejectedItem(batch.item_ids[row], "image_refused", str(error)))
+            if rows:
+                table, not_finite = self._encode(batch, rows, torch.stack(pixels))
+                parts.append(table)
+                rejected += not_finite
+        return pa.concat_tables(parts), rejected
+
+    def _encode(self, batch: _Batch, rows: list[int], pixels: torch.Tensor) -> tuple[pa.Table, list[RejectedItem]]:
+        """The table of the `rows` of a batch. Where the model gives infinite numbers, each item is asked alone."""
+        try:
+            return self._table(batch, rows, pixels), []
+        except NotFinite as error:
+            if len(rows) == 1:
+                return self._table(batch, [], pixels), [RejectedItem(batch.item_ids[rows[0]], "not_finite", str(error))]
+            alone = [self._encode(batch, [row], pixels[n : n + 1]) for n, row in enumerate(rows)]
+            tables, rejected = zip(*alone, strict=True)
+            if not any(map(len, tables)):
+                raise  # not an item's fault: the model gives infinite numbers for all
+            return pa.concat_tables(tables), [r for some in rejected for r in some]
+
+    def _table(self, batch: _Batch, rows: list[int], pixels: torch.Tensor) -> pa.Table:
+        schema = embedding_schema(self._encoder.width, self._clip.texts)
+        if not rows:
+            return schema.empty_table()
+        texts = [] if batch.tokens is None else [self._encoder.encode_texts(batch.tokens.result()[rows])]
+        vectors = [self._encoder.encode_images(pixels), *texts]
+        ids, contents = [batch.item_ids[r] for r in rows], [batch.contents[r] for r in rows]
+        return pa.table([ids, contents, *map(_vector_column, vectors)], schema=schema)
+
+    def _prepared(self, path: Path, known: set[str]) -> Iterator[_Batch]:
+        """The batches of a shard's items that are not `known`; the next ones are begun before one is yielded."""
         under_way: deque[_Batch] = deque()
         with pq.ParquetFile(path) as file:
-            image = stored_column(file.schema_arrow, "image")
-            columns = ["item_id", "text", image] if self._clip.texts else ["item_id", image]
+            columns = ["item_id", "text", stored_column(file.schema_arrow, "image")]
             for rows in file.iter_batches(self._clip.batch_size, columns=columns):
-                under_way.append(self._begin(rows))
+                items = [row for row in zip(*(c.to_pylist() for c in rows.columns), strict=True) if row[0] not in known]
+                if items:
+                    under_way.append(self._begin(items))
                 if len(under_way) > AHEAD:
                     yield under_way.popleft()
         yield from under_way
 
-    def _begin(self, rows: pa.RecordBatch) -> _Batch:
-        submit, encoder = self._threads.submit, self._encoder
-        tokens = submit(encoder.tokenize, rows["text"].to_pylist()) if self._clip.texts else None
-        images = rows[stored_column(rows.schema, "image")]
-        return _Batch(rows["item_id"].to_pylist(), tokens, [submit(self._pixels, i.as_py()) for i in images])
+    def _begin(self, items: Sequence[tuple[str, str, bytes]]) -> _Batch:
+        ids, texts, images = map(list, zip(*items, strict=True))
+        contents = [content_digest(text, image) for _, text, image in items]
+        tokens = self._threads.submit(self._encoder.tokenize, texts) if self._clip.texts else None
+        return _Batch(ids, contents, tokens, [self._threads.submit(self._pixels, image) for image in images])
 
     def _pixels(self, image: bytes) -> torch.Tensor:
         return self._encoder.preprocess(open_image(image, self._max_pixels))

@@ -6,8 +6,9 @@ Two passes. The scan streams every file once, one task per file. It cuts the fil
 earlier ones. Then one reader per file streams the unfinished units to a pool of workers. These fetch and normalise the
 images and commit the units. Ray Data holds the readers back when the workers are behind, so memory stays bounded.
 
-A rerun keeps the finished units. With ingest.retry_failed it tries again the rows that may succeed now, and only these.
-The result is the same after any number of kills.
+A rerun keeps the finished units, and takes over by item_id what earlier runs made of the rows of others. With
+ingest.retry_failed it tries again the rows that may succeed now, and only these. With ingest.recheck it reads images
+that are local files again. The result is the same after any number of kills.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import pyarrow as pa
 import ray.data
 
 from comem_ray.artifacts import ArtifactError, Manifest, Record, StageFolder
+from comem_ray.artifacts.reuse import files_holding, hex_ids, parquet_ids
 from comem_ray.config import Config, ConfigError, IngestConfig
-from comem_ray.knowledge.ingest import ImageMaker, ingest_unit
+from comem_ray.knowledge.ingest import ImageMaker, Reuse, ingest_unit
 from comem_ray.knowledge.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
 from comem_ray.knowledge.sources.files import SourceFile, source_files
 from comem_ray.knowledge.sources.scan import Scan, Unit, saved_scan, scan, units
@@ -40,14 +42,15 @@ def run(config: Config) -> Summary:
     ingest = config.ingest
     files = source_files(ingest.sources)
     identity = {"rules": RULES, "rows_per_shard": ingest.rows_per_shard, "images": ingest.images.model_dump()}
-    stage = StageFolder(config.folder("items"), STAGE, identity)
+    stage = StageFolder(config.folder("items"), STAGE, identity, versions=("rules", "rows_per_shard"))
     plan = units(files, scan_files(files, ingest.rows_per_shard, stage.path / "scan"))
     inputs = {unit.name: unit.inputs for of_file in plan for unit in of_file}
-    kept = {name for name, record in stage.finished(inputs).items() if not _worth_retrying(record, ingest)}
+    finished = {} if ingest.recheck else stage.finished(inputs)
+    kept = {name for name, record in finished.items() if not _worth_retrying(record, ingest)}
     todo = [[unit for unit in of_file if unit.name not in kept] for of_file in plan]
-    ingest_files(files, todo, stage, ingest)
+    taken_over = ingest_files(files, todo, stage, ingest)
     manifest = stage.close(inputs, {"sources": [file.name for file in files]})
-    return _summary(manifest, done=sum(len(of_file) for of_file in todo))
+    return _summary(manifest, kept, taken_over, ingest.recheck)
 
 
 def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
@@ -66,17 +69,19 @@ def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
     return [saved_scan(file, rows, folder) or scan(file, rows, folder) for file in files]
 
 
-def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: IngestConfig) -> None:
-    """Makes the units of `todo`, which holds a list of units for each file."""
-    items = [{"job": pickle.dumps((file, missing))} for file, missing in zip(files, todo, strict=True) if missing]
+def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: IngestConfig) -> int:
+    """Makes the units of `todo`, which holds a list of units for each file. Returns how many rows were taken over."""
+    reuse = reusable(stage, [unit for of_file in todo for unit in of_file], ingest.recheck)
+    plans = [[(unit, reuse[unit.name]) for unit in of_file] for of_file in todo]
+    items = [{"job": pickle.dumps((file, plan))} for file, plan in zip(files, plans, strict=True) if plan]
     if not items:
-        return
+        return 0
     count = sum(map(len, todo))
 
     def read(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         try:
-            file, units = pickle.loads(row["job"])
-            yield from _read_units(file, units, ingest.rows_per_shard)
+            file, plan = pickle.loads(row["job"])
+            yield from _read_units(file, plan, ingest.rows_per_shard)
         except (ConfigError, ArtifactError) as error:
             yield _unit_row(refusal=to_text(error))
 
@@ -95,15 +100,23 @@ def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFo
         num_cpus=ingest.workers.cpus,
     )
     dataset.set_name(STAGE)
-    drain(dataset, Progress(STAGE, count))
+    return drain(dataset, Progress(STAGE, count))
 
 
-def _read_units(file: SourceFile, units: list[Unit], rows: int) -> Iterator[dict[str, Any]]:
-    """A row for each of `units` that the file still has; stops reading after the last one."""
-    wanted = {unit.chunk: unit for unit in units}
+def reusable(stage: StageFolder, units: list[Unit], recheck: bool) -> dict[str, Reuse]:
+    """For each unit the shards of earlier runs that hold one of its rows, made an item or rejected."""
+    shards = {s.name: s for s in stage.earlier()} if units else {}
+    ids = {name: parquet_ids(stage.path / name) for name in shards}
+    names = files_holding({unit.name: hex_ids(unit.identities) for unit in units}, ids)
+    return {unit: Reuse([shards[name] for name in holding], recheck) for unit, holding in names.items()}
+
+
+def _read_units(file: SourceFile, plan: list[tuple[Unit, Reuse]], rows: int) -> Iterator[dict[str, Any]]:
+    """A row for each unit of `plan` that the file still has; stops reading after the last one."""
+    wanted = {unit.chunk: (file, unit, reuse) for unit, reuse in plan}
     for chunk in read_chunks(file, rows):
         if chunk.number in wanted:
-            yield _unit_row(pickle.dumps((file, wanted.pop(chunk.number))), to_bytes(chunk.batch))
+            yield _unit_row(pickle.dumps(wanted.pop(chunk.number)), to_bytes(chunk.batch))
         if not wanted:
             return
 
@@ -118,10 +131,10 @@ class IngestUnit:
     def __init__(self, stage: StageFolder, ingest: IngestConfig):
         self._stage, self._maker = stage, ImageMaker(ingest, decoders=math.ceil(ingest.workers.cpus))
 
-    def __call__(self, batch: pa.Table) -> None:
+    def __call__(self, batch: pa.Table) -> int:
         raise_refusal(batch[COLUMN][0].as_py())
-        file, unit = pickle.loads(batch["job"][0].as_py())
-        ingest_unit(file, unit, from_bytes(batch["payload"][0].as_buffer()), self._stage, self._maker)
+        file, unit, reuse = pickle.loads(batch["job"][0].as_py())
+        return ingest_unit(file, unit, from_bytes(batch["payload"][0].as_buffer()), self._stage, self._maker, reuse)
 
 
 def _worth_retrying(record: Record, ingest: IngestConfig) -> bool:
@@ -131,11 +144,12 @@ def _worth_retrying(record: Record, ingest: IngestConfig) -> bool:
     return ingest.retry_failed and record.counts["retryable"] > hopeless
 
 
-def _summary(manifest: Manifest, done: int) -> Summary:
+def _summary(manifest: Manifest, kept: set[str], taken_over: int, recheck: bool) -> Summary:
     counts = Counter(manifest.counts)  # a run without any row has no counts
     assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
     reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
-    shards = manifest.shards()
+    kept_rows = sum(r.counts["items"] + r.counts["rejected"] for r in manifest.records if r.unit in kept)
+    looked_at = "images that are local files were read again" if recheck else "--set ingest.recheck=true reads it again"
     return {
         "rows": counts["rows"],
         "items": counts["items"],
@@ -144,8 +158,10 @@ def _summary(manifest: Manifest, done: int) -> Summary:
         "duplicates": counts["duplicates"],
         "retryable": counts["retryable"],
         "shards": len(manifest.records),
-        "shards made now": done,
-        "bytes": sum(shard.bytes for shard in shards),
+        "shards made now": len(manifest.records) - len(kept),
+        "rows taken as unchanged": kept_rows + taken_over,
+        "unchanged means": f"the row is the same, its image was not looked at ({looked_at})",
+        "bytes": sum(shard.bytes for shard in manifest.shards()),
     }
 
 

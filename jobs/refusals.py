@@ -1,4 +1,4 @@
-"""A refusal (ConfigError, ArtifactError) of a worker travels to the driver as a value and is raised there again.
+"""A refusal (ConfigError, ArtifactError, StorageError) of a worker travels as a value, and the driver raises it again.
 
 As an exception it would arrive as text only: Ray wraps what a worker raises, and keeps of a constructor's error no more
 than the traceback. A refusal also needs no second try. Knows nothing of what workers do.
@@ -10,24 +10,25 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from comem_ray.artifacts import ArtifactError
+from comem_ray.artifacts import ArtifactError, StorageError
 from comem_ray.config import ConfigError
 
 COLUMN = "refusal"  # of a row that a worker returns; empty where it did not refuse
-_TYPES: dict[str, type[ValueError]] = {"ConfigError": ConfigError, "ArtifactError": ArtifactError}
+COUNT = "count"  # of a row that a worker returns: what its call returned, 0 where that was nothing
+REFUSALS = (ConfigError, ArtifactError, StorageError)
 
 
-def to_text(error: ConfigError | ArtifactError) -> str:
+def to_text(error: Exception) -> str:
     """A refusal as a text that `raise_refusal` understands."""
-    name = next(name for name, type in _TYPES.items() if isinstance(error, type))
-    return json.dumps([name, str(error)])
+    number = next(n for n, type in enumerate(REFUSALS) if isinstance(error, type))
+    return json.dumps([number, str(error)])
 
 
 def refusal_of(call: Callable[[], object]) -> str:
     """Calls `call`; returns its refusal as text, or "" where it has none. Other exceptions pass."""
     try:
         call()
-    except (ConfigError, ArtifactError) as error:
+    except REFUSALS as error:
         return to_text(error)
     return ""
 
@@ -35,12 +36,12 @@ def refusal_of(call: Callable[[], object]) -> str:
 def raise_refusal(text: str) -> None:
     """Raises the refusal that `text` holds, with its own type; does nothing where it is empty."""
     if text:
-        name, message = json.loads(text)
-        raise _TYPES[name](message)
+        number, message = json.loads(text)
+        raise REFUSALS[number](message)
 
 
 def returns_refusals(worker: type) -> type:
-    """The actor class `worker`, whose rows are {COLUMN: refusal} of its constructor or its call.
+    """The actor class `worker`, whose rows are {COLUMN: refusal} of its constructor or its call, and {COUNT: number}.
 
     It keeps the class's name, by which Ray names processes and dashboards.
     """
@@ -50,11 +51,18 @@ def returns_refusals(worker: type) -> type:
             self.refusal = ""
             try:
                 self.worker = worker(*arguments)
-            except (ConfigError, ArtifactError) as error:
+            except REFUSALS as error:
                 self.refusal = to_text(error)
 
-        def __call__(self, batch: Any) -> dict[str, list[str]]:
-            return {COLUMN: [self.refusal or refusal_of(lambda: self.worker(batch))]}
+        def __call__(self, batch: Any) -> dict[str, list[Any]]:
+            count = 0
+
+            def work() -> None:
+                nonlocal count
+                count = self.worker(batch)
+
+            refusal = self.refusal or refusal_of(work)
+            return {COLUMN: [refusal], COUNT: [count if isinstance(count, int) else 0]}
 
     Worker.__name__ = Worker.__qualname__ = worker.__name__
     return Worker

@@ -94,7 +94,8 @@ def _translations(
     if settings is None:
         return {}
     wanted = set(parts)
-    samples = [s.sha256 for r in stage.records() if r.unit in wanted for s in r.shards if not s.name.endswith(REJECTED)]
+    shards = [s for r in stage.records() if r.unit in wanted for s in r.shards]
+    samples = [s.sha256 for s in shards if not s.logical_name.endswith(REJECTED)]
     made_by = [samples, settings.model, settings.samples_per_language, config.seed]
     return {f"translated-{lang}": fingerprint([made_by, translation_instruction(lang)]) for lang in settings.languages}
 
@@ -131,7 +132,7 @@ class TranslateUnit:
         settings = _section(config).translation
         assert settings is not None
         self.seed, self.stage, self.settings, self.translate = config.seed, stage, settings, ChatTranslator(settings)
-        self.paths = [stage.path / f"{part}.parquet" for part in parts]
+        self.paths = [path for part in parts if (path := stage.find(f"{part}.parquet")) is not None]
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])

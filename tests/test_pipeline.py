@@ -41,7 +41,7 @@ def config(make_config, tmp_path_factory) -> Config:
         retrieval={"top_k": 3},
     )
     write_run(config, ITEMS)
-    write_memory_stage(config, ITEMS)
+    write_memory_stage(config)
     return config
 
 

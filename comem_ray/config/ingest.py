@@ -57,4 +57,7 @@ class IngestConfig(Section):
     images: ImageConfig = Field(ImageConfig(), description="limits and format of the items' images")
     fetch: FetchConfig = Field(FetchConfig(), description="how images given by URL are fetched")
     retry_failed: bool = Field(True, description="true: a rerun tries again the images that a network failure kept out")
+    recheck: bool = Field(
+        False, description="true: a rerun reads images that are local files again, for they may have been replaced"
+    )
     workers: WorkersConfig = Field(WorkersConfig(), description="actors that load and re-encode images")

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from comem_ray.artifacts import Manifest, Record, write_atomic
+from comem_ray.artifacts import Manifest, Record, check_shard, write_atomic
 from comem_ray.tasks.example import Example
 
 STAGE = "evaluate"
@@ -49,8 +49,9 @@ TIMES_SCHEMA = pa.schema(
 
 
 def read_predictions(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
-    """The rows (PREDICTION_SCHEMA) of the finished stage in `folder`, unit by unit."""
-    return [row for record in manifest.records if record.unit != TIMES for row in _rows(folder, record)]
+    """The rows (PREDICTION_SCHEMA) of the finished stage in `folder`, unit by unit in the order of their names."""
+    records = sorted((r for r in manifest.records if r.unit != TIMES), key=lambda r: r.unit)
+    return [row for record in records for row in _rows(folder, record)]
 
 
 def read_times(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
@@ -59,7 +60,7 @@ def read_times(folder: Path, manifest: Manifest) -> list[dict[str, Any]]:
 
 
 def _rows(folder: Path, record: Record) -> list[dict[str, Any]]:
-    files = [folder / shard.name for shard in record.shards if shard.name.endswith(".parquet")]
+    files = [check_shard(folder, shard, STAGE) for shard in record.shards if shard.name.endswith(".parquet")]
     return [row for file in files for row in pq.read_table(file).to_pylist()]
 
 

@@ -1,30 +1,32 @@
 """One unit of the items stage: the rows of a chunk become a shard of items and a shard of rejected rows.
 
-Rows that repeat an earlier row are dropped before their image is fetched. Shards of the same unit from an earlier run
-are used: items by `item_id`, final rejections by row. So a rerun tries only what failed. At most a few images and one
-row group are in memory at a time. Knows nothing of Ray or of the other units.
+Rows that repeat an earlier row are dropped before their image is fetched. Items and final rejections of an earlier run
+are taken over by `item_id`, so a rerun tries only what failed and what is new. At most a few images and one row group
+are in memory at a time. Knows nothing of Ray or of the other units.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError, Record, StageFolder, write_atomic, write_parquet
+from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError, Shard, StageFolder, write_atomic, write_parquet
 from comem_ray.config import IngestConfig
+from comem_ray.knowledge.earlier import REJECTED, EarlierItems
 from comem_ray.knowledge.fetch import Fetcher
 from comem_ray.knowledge.images import ImageError, StoredImage, normalize_image
-from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA, stored_column
+from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
 from comem_ray.knowledge.sources.chunks import parse_batch, rows_digest
 from comem_ray.knowledge.sources.files import SourceFile
-from comem_ray.knowledge.sources.image_bytes import image_bytes
+from comem_ray.knowledge.sources.image_bytes import image_bytes, is_local_file
 from comem_ray.knowledge.sources.lines import RAW_BYTES
 from comem_ray.knowledge.sources.rows import ParsedRow, Row, RowFault
 from comem_ray.knowledge.sources.scan import Unit
@@ -35,13 +37,13 @@ URL_CHARS = 2_048  # characters of an image reference kept in a rejected row
 
 
 def item_file(unit: str) -> str:
-    """Name, in the stage folder, of a unit's shard of items."""
+    """Logical name of a unit's shard of items."""
     return f"{unit}.parquet"
 
 
 def rejected_file(unit: str) -> str:
-    """Name, in the stage folder, of a unit's shard of rejected rows."""
-    return f"rejected/{unit}.parquet"
+    """Logical name of a unit's shard of rejected rows."""
+    return f"{REJECTED}/{unit}.parquet"
 
 
 class ImageMaker:
@@ -65,12 +67,25 @@ class ImageMaker:
             return normalize_image(data, self._limits)
 
 
-def ingest_unit(file: SourceFile, unit: Unit, batch: pa.RecordBatch, stage: StageFolder, maker: ImageMaker) -> Record:
-    """Makes a unit of its chunk and commits it. Raises ArtifactError if the file changed after the scan."""
+@dataclass(frozen=True)
+class Reuse:
+    """What a unit may take from earlier runs: the rows of `shards`. With `recheck`, no image that is a local file."""
+
+    shards: Sequence[Shard] = ()
+    recheck: bool = False
+
+
+def ingest_unit(
+    file: SourceFile, unit: Unit, batch: pa.RecordBatch, stage: StageFolder, maker: ImageMaker, reuse: Reuse = Reuse()
+) -> int:
+    """Makes a unit of its chunk and commits it. Returns how many of its rows were taken over from earlier runs.
+
+    Raises ArtifactError if the file changed after the scan.
+    """
     rows = parse_batch(file.format, batch)
     if rows_digest(rows) != unit.digest:
         raise ArtifactError(f"{file.path} changed since it was scanned: run again, and do not change it meanwhile")
-    earlier = _EarlierRun(stage.path, unit.name)
+    earlier = _Earlier(EarlierItems(stage.path, stage.stage, reuse.shards), reuse.recheck)
     rejected: list[dict[str, Any]] = []
     items = 0
 
@@ -84,20 +99,33 @@ def ingest_unit(file: SourceFile, unit: Unit, batch: pa.RecordBatch, stage: Stag
                 else:
                     rejected.append(_rejected(file, number, raw, row, outcome))
             items = writer.rows
-        # From this point to the commit the files are newer than their record. Without one, the unit is unfinished.
-        stage.withdraw(unit.name)
 
     write_atomic(stage.path / item_file(unit.name), write)
     write_parquet(stage.path / rejected_file(unit.name), pa.Table.from_pylist(rejected, REJECTED_SCHEMA))
     files = {item_file(unit.name): items, rejected_file(unit.name): len(rejected)}
-    return stage.commit(unit.name, unit.inputs, files, _counts(len(rows), items, rejected, len(unit.repeats)))
+    stage.commit(unit.name, unit.inputs, files, _counts(len(rows), items, rejected, len(unit.repeats)))
+    return earlier.count
+
+
+class _Earlier:
+    """Outcomes of earlier runs that stand, counted."""
+
+    def __init__(self, items: EarlierItems, recheck: bool):
+        self._items, self._recheck, self.count = items, recheck, 0
+
+    def outcome(self, row: Row) -> Outcome | None:
+        if self._recheck and isinstance(row.image, str) and is_local_file(row.image):
+            return None
+        outcome = self._items.outcome(row.item_id)
+        self.count += outcome is not None
+        return outcome
 
 
 def _outcomes(
     file: SourceFile,
     unit: Unit,
     rows: list[ParsedRow],
-    earlier: _EarlierRun,
+    earlier: _Earlier,
     maker: ImageMaker,
 ) -> Iterator[tuple[int, bytes, Row | RowFault, Outcome]]:
     """The rows that repeat none, in order: number, bytes, row and outcome. Images are made some rows ahead."""
@@ -111,7 +139,7 @@ def _outcomes(
         if isinstance(row, RowFault):
             waiting.append((number, raw, row, row))
         else:
-            waiting.append((number, raw, row, earlier.outcome(number, raw, row) or shared.start(row.image)))
+            waiting.append((number, raw, row, earlier.outcome(row) or shared.start(row.image)))
         if len(waiting) > maker.ahead:
             yield _wait_for_outcome(*waiting.popleft())
     while waiting:
@@ -145,46 +173,6 @@ class _SharedImages:
                 self._futures[image] = future
             return future
         return self._futures[image] if self._uses_left[image] else self._futures.pop(image)
-
-
-class _EarlierRun:
-    """The shards that an earlier run left of a unit: its items by `item_id`, its rejected rows by number and bytes."""
-
-    def __init__(self, folder: Path, unit: str):
-        self._items = _open_shard(folder / item_file(unit))
-        ids = self._items.read(["item_id"]).column(0).to_pylist() if self._items else []
-        self._row = {item_id: divmod(n, ROW_GROUP_ROWS) for n, item_id in enumerate(ids)}
-        self._group: tuple[int, pa.Table | None] = (-1, None)
-        rejected = _open_shard(folder / rejected_file(unit))
-        rows = rejected.read().to_pylist() if rejected else []
-        # A row whose bytes were cut short may be another row: it is tried again.
-        self._final = {r["source_row"]: r for r in rows if not r["retryable"] and len(r["raw"]) < RAW_BYTES}
-
-    def outcome(self, number: int, raw: bytes, row: Row) -> Outcome | None:
-        """The image or the final rejection of the row in the earlier run; None if it must be tried."""
-        if row.item_id in self._row:
-            return self._image(*self._row[row.item_id])
-        final = self._final.get(number)
-        if final is not None and final["raw"] == raw:
-            return RowFault(final["reason"], final["detail"])
-        return None
-
-    def _image(self, group: int, n: int) -> StoredImage:
-        assert self._items is not None
-        if self._group[0] != group:
-            image_column = stored_column(self._items.schema_arrow, "image")
-            self._group = group, self._items.read_row_group(group, [image_column, "width", "height"])
-        table = self._group[1]
-        assert table is not None
-        image, width, height = (column[n].as_py() for column in table.columns)
-        return StoredImage(image, width, height)
-
-
-def _open_shard(path: Path) -> pq.ParquetFile | None:
-    try:
-        return pq.ParquetFile(path)
-    except (OSError, pa.ArrowException):  # missing or damaged
-        return None
 
 
 class _ItemWriter:
@@ -239,6 +227,7 @@ def _rejected(file: SourceFile, number: int, raw: bytes, row: Row | RowFault, fa
         "detail": fault.detail,
         "retryable": fault.retryable,
         "image_url": reference[:URL_CHARS] if isinstance(reference, str) else None,
+        "item_id": row.item_id if isinstance(row, Row) else None,
         "raw": raw[:RAW_BYTES],
     }
 

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from comem_ray.artifacts import ROW_GROUP_ROWS, Manifest, Shard, load_manifest
+from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError, Manifest, OpenStage, Shard
 from comem_ray.knowledge.schema import current_columns, stored_column
 
 STAGE = "ingest"
@@ -47,24 +47,31 @@ class Item:
 
 def item_shards(manifest: Manifest) -> dict[str, Shard]:
     """The item shard of each unit of an items/ stage, in order, without the shards of rejected rows."""
-    return {r.unit: s for r in manifest.records for s in r.shards if s.name == f"{r.unit}.parquet"}
+    return {r.unit: s for r in manifest.records if (s := r.shard(f"{r.unit}.parquet")) is not None}
 
 
 class ItemStore:
-    """Random access to the items in `folder`. Threads may share one store.
+    """Random access to the items in `folder`, as they are when it is opened (or as they were, in a `generation` that
+    somebody still reads). Threads may share one store.
 
-    Raises ArtifactError if the stage is unfinished.
+    A shard is checked against its digest when it is first read. Raises ArtifactError if the stage is unfinished, or if
+    a shard is damaged.
     """
 
-    def __init__(self, folder: Path):
-        shards = item_shards(load_manifest(folder, STAGE)).values()
-        self._paths = [folder / s.name for s in shards]
-        tables = [_read_ids(path) for path in self._paths]
+    def __init__(self, folder: Path, generation: str | None = None):
+        self._stage = OpenStage(folder, STAGE, generation)
+        self._shards = list(item_shards(self.manifest).values())
+        tables = [_read_ids(folder / shard.name) for shard in self._shards]
         self._ids = np.concatenate(tables) if tables else np.empty(0, "S24")
         self._starts = np.cumsum([0, *(len(t) for t in tables)])
         self._order = np.argsort(self._ids, kind="stable")
         self._open: OrderedDict[int, pq.ParquetFile] = OrderedDict()
         self._lock = Lock()  # a ParquetFile serves one reader at a time
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the generation that is open."""
+        return self._stage.manifest
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -80,7 +87,7 @@ class ItemStore:
     def get(self, item_ids: Sequence[str], image: bool = True) -> list[Item]:
         """The items in the order of `item_ids`. Without `image` the image's bytes are not read.
 
-        Raises UnknownItem for an id that the store does not hold.
+        Raises UnknownItem for an id that the store does not hold, ArtifactError where a shard is damaged.
         """
         rows_of_ids = [self._locate(item_id) for item_id in item_ids]
         groups = defaultdict(list)
@@ -90,7 +97,14 @@ class ItemStore:
         for (shard, group), rows in groups.items():
             for row, fields in zip(rows, self._read(shard, group, rows, image), strict=True):
                 items[shard, group * ROW_GROUP_ROWS + row] = Item(**{"image": None, **fields})
-        return [items[row] for row in rows_of_ids]
+        in_order = [items[row] for row in rows_of_ids]
+        for item_id, item in zip(item_ids, in_order, strict=True):
+            if item.item_id != item_id:
+                raise ArtifactError(
+                    f"{self._stage.folder} holds item {item.item_id} where {item_id} was: files changed while they "
+                    f"were open. Run the stage '{STAGE}' again, and open it again"
+                )
+        return in_order
 
     def _locate(self, item_id: str) -> tuple[int, int]:
         """The shard of an item and its row there. Raises UnknownItem."""
@@ -120,12 +134,16 @@ class ItemStore:
             return self._open[shard]
         if len(self._open) >= OPEN_FILES:
             self._open.popitem(last=False)[1].close()
-        self._open[shard] = pq.ParquetFile(self._paths[shard], memory_map=True)
+        self._open[shard] = pq.ParquetFile(self._stage.path(self._shards[shard]), memory_map=True)
         return self._open[shard]
 
 
 def _read_ids(path: Path) -> np.ndarray:
-    """The ids (n,) of a shard, bytes of fixed width."""
-    column = pq.read_table(path, columns=["item_id"])["item_id"].combine_chunks()
+    """The ids (n,) of a shard, bytes of fixed width. Raises ArtifactError, naming the file."""
+    try:
+        column = pq.read_table(path, columns=["item_id"])["item_id"].combine_chunks()
+    except (OSError, KeyError, pa.ArrowException) as error:
+        message = f"{path} is missing or damaged ({error}). Run the stage '{STAGE}' again: it makes this file again"
+        raise ArtifactError(message) from error
     width = pc.max(pc.binary_length(column)).as_py() or 1
     return np.array(column.cast(pa.binary()).to_pylist(), f"S{width}")

@@ -6,8 +6,15 @@ wrote two columns under other names; `stored_column` and `current_columns` let r
 
 from __future__ import annotations
 
-import pyarrow as pa
+import hashlib
+from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from comem_ray.artifacts import ROW_GROUP_ROWS
+
+DIGEST_BYTES = 16
 OLD_NAMES = {"image": "picture", "image_embedding": "picture_embedding"}
 """Columns by their name now, with the name that version 0.1 wrote."""
 
@@ -35,9 +42,25 @@ REJECTED_SCHEMA = pa.schema(
         pa.field("detail", pa.string(), nullable=False),  # a sentence: what was wrong and what would be right
         pa.field("retryable", pa.bool_(), nullable=False),  # true if a later run may succeed (a network failure)
         pa.field("image_url", pa.string()),
+        pa.field("item_id", pa.string()),  # of the item that the row would be, if it can be read as one
         pa.field("raw", pa.binary(), nullable=False),  # the row as it is in the file, at most 4,096 bytes of it
     ]
 )
+
+
+REJECTED_ITEM_SCHEMA = pa.schema(
+    [
+        pa.field("item_id", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),  # a code, such as "not_finite"
+        pa.field("detail", pa.string(), nullable=False),
+    ]
+)
+"""Items that a later stage could not take: the others of their shard are made without them."""
+
+
+def content_digest(text: str, image: bytes) -> bytes:
+    """DIGEST_BYTES bytes that change with what a model is given of an item. The `item_id` says nothing of pixels."""
+    return hashlib.blake2b(f"{len(text)}:{text}".encode() + image, digest_size=DIGEST_BYTES).digest()
 
 
 def embedding_schema(width: int, texts: bool = True) -> pa.Schema:
@@ -48,7 +71,8 @@ def embedding_schema(width: int, texts: bool = True) -> pa.Schema:
     """
     columns = ["image_embedding", "text_embedding"] if texts else ["image_embedding"]
     vectors = [pa.field(column, pa.list_(pa.float16(), width), nullable=False) for column in columns]
-    return pa.schema([pa.field("item_id", pa.string(), nullable=False), *vectors])
+    content = pa.field("content", pa.binary(DIGEST_BYTES), nullable=False)  # content_digest of text and image
+    return pa.schema([pa.field("item_id", pa.string(), nullable=False), content, *vectors])
 
 
 def stored_column(schema: pa.Schema, name: str) -> str:
@@ -61,3 +85,14 @@ def current_columns(table: pa.Table) -> pa.Table:
     """`table` with its columns under their names of now."""
     new_names = {old: new for new, old in OLD_NAMES.items()}
     return table.rename_columns([new_names.get(name, name) for name in table.column_names])
+
+
+def item_contents(path: Path) -> dict[str, bytes]:
+    """`content_digest` by item_id of an item shard, in its order."""
+    digests = {}
+    with pq.ParquetFile(path) as file:
+        columns = ["item_id", "text", stored_column(file.schema_arrow, "image")]
+        for batch in file.iter_batches(ROW_GROUP_ROWS, columns=columns):
+            for item_id, text, image in zip(*(c.to_pylist() for c in batch.columns), strict=True):
+                digests[item_id] = content_digest(text, image)
+    return digests

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from comem_ray.artifacts import load_manifest
+from comem_ray.artifacts import OpenStage
 from comem_ray.knowledge.schema import stored_column
 
 STAGE = "embed_items"
@@ -22,34 +22,41 @@ KINDS = ("image", "text")
 
 
 class Embeddings:
-    """The embeddings in `folder`. Raises ArtifactError if the stage is unfinished."""
+    """The embeddings in `folder`, as they are when it is opened.
+
+    A shard is checked against its digest when it is first read. Raises ArtifactError if the stage is unfinished, or if
+    a shard is damaged.
+    """
 
     def __init__(self, folder: Path):
-        self.manifest = load_manifest(folder, STAGE)
+        self._stage = OpenStage(folder, STAGE)
+        self.manifest = self._stage.manifest
         self.clip: str = self.manifest.identity["clip"]
         self.width: int = self.manifest.identity["width"]
         self.kinds = KINDS if self.manifest.identity["texts"] else KINDS[:1]
-        self._shards = [(folder / s.name, s.rows) for s in self.manifest.shards(".parquet")]
+        self._shards = self.manifest.shards(".parquet", folder="")
 
     def __len__(self) -> int:
-        return sum(rows for _, rows in self._shards)
+        return sum(shard.rows for shard in self._shards)
 
     def item_ids(self) -> list[str]:
         """All ids in order (N)."""
-        return [i for path, _ in self._shards for i in pq.read_table(path, columns=["item_id"])["item_id"].to_pylist()]
+        paths = [self._stage.path(shard) for shard in self._shards]
+        return [i for path in paths for i in pq.read_table(path, columns=["item_id"])["item_id"].to_pylist()]
 
     def blocks(self, kind: str) -> Iterator[np.ndarray]:
         """The vectors of `kind` ("image" or "text"), one (rows, C) float32 array per shard."""
-        return (_read(path, kind, self.width) for path, rows in self._shards if rows)
+        return (_read(self._stage.path(shard), kind, self.width) for shard in self._shards if shard.rows)
 
     def rows(self, kind: str, positions: np.ndarray) -> np.ndarray:
         """The vectors (n, C) float32 at ascending `positions`. Only the shards that hold one of them are read."""
         parts, start = [np.empty((0, self.width), np.float32)], 0
-        for path, rows in self._shards:
-            first, last = np.searchsorted(positions, [start, start + rows])
+        for shard in self._shards:
+            first, last = np.searchsorted(positions, [start, start + shard.rows])
             if first < last:
-                parts.append(_read(path, kind, self.width)[positions[first:last] - start])
-            start += rows
+                vectors = _read(self._stage.path(shard), kind, self.width)
+                parts.append(vectors[positions[first:last] - start])
+            start += shard.rows
         return np.concatenate(parts)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from comem_ray.artifacts import write_atomic
+from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, write_atomic
 from comem_ray.config import ConfigError, IndexConfig
 from comem_ray.knowledge.schema import OLD_NAMES
 
@@ -123,12 +123,10 @@ class ItemIndex:
         self._selector = lru_cache(CACHED_LANGUAGES)(self._make_selector)
 
     @classmethod
-    def load(cls, folder: Path, kind: str, search_parameters: Mapping[str, int]) -> ItemIndex:
+    def load(cls, stage: OpenStage | StageFolder, kind: str, search_parameters: Mapping[str, int]) -> ItemIndex:
         """Reads the index of `kind` ("image" or "text") of an index/ stage. Ids and languages stay on disk."""
-        ids, languages = (np.load(folder / name, mmap_mode="r") for name in (IDS, LANGUAGES))
-        path = folder / index_file(kind)
-        if not path.exists() and kind in OLD_NAMES:
-            path = folder / index_file(OLD_NAMES[kind])
+        ids, languages = (np.load(_path(stage, name), mmap_mode="r") for name in (IDS, LANGUAGES))
+        path = _path(stage, index_file(kind), index_file(OLD_NAMES.get(kind, kind)))
         return cls(faiss.read_index(str(path)), ids, languages, search_parameters)
 
     def search(
@@ -181,6 +179,14 @@ class ItemIndex:
 
     def _make_selector(self, language: str) -> Subset:
         return self.subset(self.positions(language))
+
+
+def _path(stage: OpenStage | StageFolder, *names: str) -> Path:
+    """The path of the file that has one of these logical names, its bytes checked. Raises ArtifactError."""
+    path = next((path for name in names if (path := stage.find(name)) is not None), None)
+    if path is None:
+        raise ArtifactError(f"the index has no {names[0]}: run the stage '{STAGE}' again")
+    return path
 
 
 def _with_selector(index: Any, selector: Any, rarity: float) -> Any:

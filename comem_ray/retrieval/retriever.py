@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from comem_ray.artifacts import ArtifactError, load_manifest
+from comem_ray.artifacts import ArtifactError, OpenStage
 from comem_ray.config import Config
 from comem_ray.knowledge.schema import OLD_NAMES
 from comem_ray.retrieval.clip import ClipEncoder
@@ -49,9 +49,11 @@ class Retriever:
     Raises ArtifactError if index/ is unfinished, or was made with another CLIP model than the configuration's.
     """
 
-    def __init__(self, config: Config, device: str = "cpu"):
+    def __init__(self, config: Config, device: str = "cpu", generation: str | None = None):
         folder = config.folder("index")
-        manifest = load_manifest(folder, STAGE)
+        stage = OpenStage(folder, STAGE, generation)
+        self.manifest = manifest = stage.manifest
+        self._stage = stage  # holds the files of ids and languages, which stay on disk
         self._encoder, self._text_weight = ClipEncoder(config.clip, device), config.retrieval.text_weight
         index_clip, own_clip = manifest.identity["clip"], self._encoder.fingerprint
         if index_clip != own_clip:
@@ -61,7 +63,7 @@ class Retriever:
             )
         # Version 0.1 called the kind "image" "picture".
         kinds = ["image" if kind == OLD_NAMES["image"] else kind for kind in manifest.extra["kinds"]]
-        self._indexes = {kind: ItemIndex.load(folder, kind, config.index.search) for kind in kinds}
+        self._indexes = {kind: ItemIndex.load(stage, kind, config.index.search) for kind in kinds}
 
     def retrieve(
         self,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest, write_parquet
+from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, load_manifest, write_parquet
 from comem_ray.config import Config
 from comem_ray.knowledge.schema import ITEM_SCHEMA, embedding_schema
 from comem_ray.retrieval.index import ItemIndex
@@ -34,7 +34,7 @@ def source(tmp_path_factory) -> Path:
         ids = [f"{number * SHARD + i:024x}" for i in range(SHARD)]
         write_parquet(root / "items" / f"{unit}.parquet", item_table(ids))
         [shard] = items.commit(unit, "", {f"{unit}.parquet": SHARD}, {"items": SHARD}).shards
-        columns = [vector_column(rng, centres) for _ in ("image", "text")]
+        columns = [[bytes(16)] * SHARD, *(vector_column(rng, centres) for _ in ("image", "text"))]
         write_parquet(root / "embeddings" / f"{unit}.parquet", pa.table([ids, *columns], schema=embedding_schema(C)))
         stage.commit(unit, shard.sha256, {f"{unit}.parquet": SHARD}, {"items": SHARD})
     items.close(units)
@@ -89,13 +89,19 @@ def test_summary_has_recall_and_times(uninterrupted):
     assert recall["text"] == {"queries": 50, "recall_at_10": summary["text recall@10"]}
 
 
+def index_path(folder: Path, kind: str) -> Path:
+    shard = load_manifest(folder, "build_index").shard(f"{kind}.faiss")
+    assert shard is not None
+    return folder / shard.name
+
+
 def test_the_indexes_hold_every_item_with_its_language(uninterrupted, source):
     folder = uninterrupted[0].folder("index")
     for kind in ("image", "text"):
-        index = ItemIndex.load(folder, kind, {"nprobe": 32})
+        index = ItemIndex.load(OpenStage(folder, "build_index"), kind, {"nprobe": 32})
         assert index.ids[:3].tolist() == [f"{i:024x}".encode() for i in range(3)]
         assert index.languages[:4].tolist() == [b"en", b"de", b"en", b"de"]
-        plain = faiss.read_index(str(folder / f"{kind}.faiss"))
+        plain = faiss.read_index(str(index_path(folder, kind)))
         assert (plain.ntotal, plain.metric_type) == (N, faiss.METRIC_INNER_PRODUCT)
 
 
@@ -110,10 +116,10 @@ def test_a_rerun_does_nothing(uninterrupted):
 def test_other_search_parameters_measure_again_and_build_nothing(make_run, uninterrupted):
     config = make_run("search", search={"nprobe": 1})
     shutil.copytree(uninterrupted[0].folder("index"), config.folder("index"))
-    built = (config.folder("index") / "image.faiss").stat().st_mtime_ns
+    built = index_path(config.folder("index"), "image").stat().st_mtime_ns
     summary = run(config)
     assert summary["image recall@10"] < uninterrupted[1]["image recall@10"]
-    assert (config.folder("index") / "image.faiss").stat().st_mtime_ns == built
+    assert index_path(config.folder("index"), "image").stat().st_mtime_ns == built
 
 
 def test_another_factory_is_refused(uninterrupted):

@@ -16,7 +16,7 @@ import pytest
 import yaml
 from ray.exceptions import RayError
 
-from comem_ray.artifacts import ArtifactError, StageFolder
+from comem_ray.artifacts import ArtifactError, StageFolder, StorageError
 from comem_ray.config import Config, ConfigError, WorkersConfig, load_config
 from jobs.common import Summary, guarded, main, run_units, table
 from jobs.evaluate import FLAGS
@@ -118,7 +118,48 @@ def test_a_stage_that_refuses_says_why_and_saves_no_summary(
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(("error", "code"), [(ConfigError, 2), (ArtifactError, 3)])
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (StorageError("cannot write x: No space left on device"), 1, "stop: cannot write x: No space left on device\n"),
+        (KeyboardInterrupt(), 130, "stop: interrupted. Finished units are kept: the same command goes on from there\n"),
+    ],
+)
+def test_a_stage_that_cannot_go_on_ends_in_one_line(
+    config_file: Path, capsys: pytest.CaptureFixture[str], error: BaseException, code: int, message: str
+) -> None:
+    def stop(config: Config) -> Summary:
+        raise error
+
+    assert guarded("stop", stop, str(config_file), []) == code
+    assert capsys.readouterr().err == message
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_second_driver_is_refused_by_name(config_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codes: list[int] = []
+
+    def run(config: Config) -> Summary:
+        codes.append(guarded("count", lambda config: {}, str(config_file), []))
+        return {"items": 1}
+
+    assert guarded("count", run, str(config_file), []) == 0
+    assert codes == [1]
+    assert f"another run of count in {config_file.parent / 'run'} is at work: process {os.getpid()} on" in (
+        capsys.readouterr().err
+    )
+
+
+def test_a_root_that_is_a_file_is_one_sentence(config_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("x", encoding="utf-8")
+    result = job("jobs.ingest", "--config", str(config_file))
+    assert result.returncode == 1
+    assert last_line(result.stderr).startswith(f"ingest: cannot write {tmp_path / 'run'}")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("error", "code"), [(ConfigError, 2), (ArtifactError, 3), (StorageError, 1)])
 @pytest.mark.parametrize("place", ["constructor", "call"])
 def test_a_refusal_of_a_worker_is_the_same_message_and_exit_code(
     config_file: Path, capsys: pytest.CaptureFixture[str], error: type[Exception], code: int, place: str
@@ -136,7 +177,7 @@ def test_a_refusal_of_a_worker_is_the_same_message_and_exit_code(
         return {}
 
     assert guarded("refusing", run, str(config_file), []) == code
-    kind = {2: "configuration", 3: "artifact"}[code]
+    kind = {1: "refusing", 2: "configuration", 3: "artifact"}[code]
     assert last_line(capsys.readouterr().err) == f"{kind}: no such model: x"
 
 
@@ -191,7 +232,7 @@ def work(stage: StageFolder, seconds: float, count: int = 2, together: int = 1) 
         def __init__(self, stage: StageFolder, seconds: float) -> None:
             self.stage, self.seconds = stage, seconds
 
-        def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        def __call__(self, batch: dict[str, Any]) -> int:
             unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
             (self.stage.path.parent / f"{unit}.{os.getpid()}.begun").touch()
             deadline = time.monotonic() + 120
@@ -200,7 +241,7 @@ def work(stage: StageFolder, seconds: float, count: int = 2, together: int = 1) 
             time.sleep(self.seconds)
             (self.stage.path / f"{unit}.txt").write_text(f"{unit} made of {inputs}", encoding="utf-8")
             self.stage.commit(unit, inputs, {f"{unit}.txt": 1}, {"items": 1})
-            return batch
+            return 1
 
     todo = [row for row in UNITS if row["unit"] not in stage.finished(INPUTS)]
     done = run_units(todo, Slow, (stage, seconds), WorkersConfig(count=count, cpus=0.5), "slow")

@@ -1,14 +1,17 @@
 """jobs.encode_memory on a real local Ray: right memory, resumed after kill -9 with identical files."""
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from support.tiny import image, item_row, rename_to_old_columns, write_items
+from support.tiny import image, item_row, rename_to_old_columns, shard_paths, write_items
+from support.tiny_run import make_shards
 
-from comem_ray.artifacts import ArtifactError, StageFolder
-from comem_ray.config import load_config
+from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest
+from comem_ray.config import ConfigError, load_config
 from comem_ray.memory_store import STAGE, MemoryStore
 from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
@@ -60,11 +63,51 @@ def test_summary_and_memory(uninterrupted):
 def test_items_of_version_0_1_are_encoded(uninterrupted, run_file):
     config = load_config(run_file("old"))
     rename_to_old_columns(config.folder("items"))
-    worker = EncodeShard(config, StageFolder(config.folder("memory"), STAGE, {}))
-    worker({"unit": ["part-0000-000000"], "inputs": [""]})
-    name = "part-0000-000000.safetensors"
-    written = (config.folder("memory") / name).read_bytes()
-    assert written == (load_config(uninterrupted[0]).folder("memory") / name).read_bytes()
+    stage = StageFolder(config.folder("memory"), STAGE, {})
+    make_shards(config, stage, EncodeShard(config, stage))
+    folders = stage.path, load_config(uninterrupted[0]).folder("memory")
+    old, new = ([path.read_bytes() for path in shard_paths(folder, ".safetensors")] for folder in folders)
+    assert old == new
+
+
+def test_new_moved_and_changed_items_cost_themselves(uninterrupted, run_file, start_job):
+    path = run_file("moved")
+    config, before = load_config(path), load_config(uninterrupted[0]).folder("memory")
+    shutil.copytree(before, config.folder("memory"))
+    write_items(config.folder("items"), [60, 60, 59], first=[900], images={70: item_row(300)["image"]})
+    output = start_job("jobs.encode_memory", path).finish()
+    assert re.search(r"items computed +2\n", output)
+    assert re.search(r"items taken over +177\n", output)
+    fingerprint = encoder_fingerprint(config)
+    same = [item_row(i)["item_id"] for i in range(178) if i != 70]
+    store = MemoryStore(config.folder("memory"), fingerprint)
+    assert torch.equal(store.get(same), MemoryStore(before, fingerprint).get(same))
+    assert not store.missing([item_row(900)["item_id"], item_row(70)["item_id"]])
+
+
+def test_a_bad_item_costs_itself_and_a_model_that_overflows_is_refused(run_file):
+    config = load_config(run_file("bad"))
+    write_items(config.folder("items"), [5, 5], images={3: b"no image"})
+    stage = StageFolder(config.folder("memory"), STAGE, {"encoder": encoder_fingerprint(config)})
+    actor = EncodeShard(config, stage)
+    text = item_row(6)["text"]
+    real = actor.encoder.encode_sequences
+    overflowing = len(actor.encoder.sequence(text, image(6)))
+
+    def overflow(sequences):
+        """As float16 does: for the item of one length, infinite numbers."""
+        memory = real(sequences)
+        memory[[len(s) == overflowing for s in sequences]] = float("inf")
+        return memory
+
+    actor.encoder.encode_sequences = overflow
+    make_shards(config, stage, actor)
+    manifest = load_manifest(stage.path, STAGE)
+    assert manifest.counts["rejected.image_refused"] == 1
+    assert manifest.counts["rejected.not_finite"] >= 1
+    actor.encoder.encode_sequences = lambda sequences: real(sequences) * float("nan")
+    with pytest.raises(ConfigError, match=r"backbone\.precision: the model gives infinite numbers.* for all of"):
+        make_shards(config, stage, actor)
 
 
 @pytest.mark.parametrize("victim", ["driver", "worker"])

@@ -4,14 +4,15 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.tiny import png, rename_to_old_columns
+from support.tiny import png, rename_to_old_columns, shard_paths
 from support.website import Site, running
 
-from comem_ray.artifacts import ArtifactError, Record, StageFolder
+from comem_ray.artifacts import ArtifactError, Record, StageFolder, load_manifest
 from comem_ray.config import IngestConfig
-from comem_ray.knowledge.ingest import ImageMaker, ingest_unit
+from comem_ray.knowledge.ingest import ImageMaker, Reuse, ingest_unit
 from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
 from comem_ray.knowledge.sources.chunks import read_chunks
 from comem_ray.knowledge.sources.files import SourceFile
@@ -25,27 +26,35 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def make(folder: Path, rows: list[dict], limit: int = 1_000, **fetch: object) -> list[Record]:
+def make(folder: Path, rows: list[dict], limit: int = 1_000, recheck: bool = False, **fetch: object) -> list[Record]:
     """All units of a JSONL file of `rows`, made as the job makes them."""
     path = folder / "items.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fast = {"allow_private": True, "retries": 0, "backoff_s": 0, **fetch}
     settings = IngestConfig.model_validate({"sources": [{"path": str(path)}], "fetch": fast, "rows_per_shard": limit})
-    file = SourceFile(0, str(path), "jsonl", str(folder))
+    file = SourceFile("items", str(path), "jsonl", str(folder))
     (planned,) = units([file], [scan(file, limit, folder / "scan")])
     stage, maker = StageFolder(folder / "items", "ingest", {}), ImageMaker(settings, 1)
-    chunks = read_chunks(file, limit)
-    return [ingest_unit(file, unit, c.batch, stage, maker) for unit, c in zip(planned, chunks, strict=True)]
+    earlier = stage.earlier()
+    for unit, chunk in zip(planned, read_chunks(file, limit), strict=True):
+        ingest_unit(file, unit, chunk.batch, stage, maker, Reuse(earlier, recheck))
+    return stage.close([unit.name for unit in planned]).records
+
+
+def read(folder: Path, name: str) -> pa.Table:
+    shard = load_manifest(folder / "items", "ingest").shard(name)
+    assert shard is not None
+    return pq.read_table(folder / "items" / shard.name)
 
 
 def items(folder: Path, unit: int = 0) -> list[dict]:
-    table = pq.read_table(folder / f"items/part-0000-{unit:06d}.parquet")
+    table = read(folder, f"items-{unit:06d}.parquet")
     assert table.schema.equals(ITEM_SCHEMA)
     return table.to_pylist()
 
 
 def rejected(folder: Path, unit: int = 0) -> list[dict]:
-    table = pq.read_table(folder / f"items/rejected/part-0000-{unit:06d}.parquet")
+    table = read(folder, f"rejected/items-{unit:06d}.parquet")
     assert table.schema.equals(REJECTED_SCHEMA)
     return table.to_pylist()
 
@@ -70,7 +79,8 @@ def test_items_keep_the_order_of_the_rows(site, tmp_path):
         "source": "items.jsonl",
         "source_row": 7,
     }
-    assert pq.ParquetFile(tmp_path / "items/part-0000-000000.parquet").num_row_groups == 5
+    (path,) = shard_paths(tmp_path / "items")
+    assert pq.ParquetFile(path).num_row_groups == 5
 
 
 def test_a_image_of_many_rows_is_fetched_once(site, tmp_path):
@@ -135,7 +145,8 @@ def test_shards_without_their_record_are_taken_over(site, tmp_path):
     """A kill between the files and the record costs no second download."""
     rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(40)]
     (first,) = make(tmp_path, rows)
-    StageFolder(tmp_path / "items", "ingest", {}).withdraw(first.unit)
+    for name in ("manifest.json", f"records/{first.unit}.json"):
+        (tmp_path / "items" / name).unlink()
     assert make(tmp_path, rows) == [first]
     assert site.counts.total() == 40
 
@@ -144,9 +155,42 @@ def test_the_items_of_a_shard_of_version_0_1_are_taken_over(site, tmp_path):
     rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(40)]
     (first,) = make(tmp_path, rows)
     rename_to_old_columns(tmp_path / "items")
-    assert make(tmp_path, rows) == [first]
+    (second,) = make(tmp_path, rows)
+    assert (second.inputs, second.counts) == (first.inputs, first.counts)
     assert site.counts.total() == 40
     assert len(items(tmp_path)) == 40
+
+
+def test_a_row_in_front_and_another_size_of_shard_cost_one_fetch(site, tmp_path):
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(40)]
+    rows[7]["image"] = site.url("/missing")
+    make(tmp_path, rows, limit=10)
+    assert site.counts.total() == 40
+    new = {"image": site.url("/50.png"), "title": "T50"}
+    moved = make(tmp_path, [new, *rows], limit=7)
+    assert site.counts.total() == 41
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    assert make(fresh, [new, *rows], limit=7) == moved
+
+
+def test_an_image_replaced_under_its_path_is_taken_on_request(tmp_path):
+    rows = [{"image": f"{n}.png", "title": f"T{n}"} for n in range(3)]
+    for n in range(3):
+        (tmp_path / f"{n}.png").write_bytes(png(n))
+    first = make(tmp_path, rows)
+    (tmp_path / "1.png").write_bytes(png(9))
+    assert make(tmp_path, rows) == first
+    assert [item["image"] for item in items(tmp_path)] == [png(0), png(1), png(2)]
+    make(tmp_path, rows, recheck=True)
+    assert [item["image"] for item in items(tmp_path)] == [png(0), png(9), png(2)]
+
+
+def test_a_recheck_fetches_nothing_again(site, tmp_path):
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(5)]
+    first = make(tmp_path, rows)
+    assert make(tmp_path, rows, recheck=True) == first
+    assert site.counts.total() == 5
 
 
 def test_damaged_shards_are_made_anew(site, tmp_path):
@@ -160,7 +204,7 @@ def test_damaged_shards_are_made_anew(site, tmp_path):
 def test_a_file_that_changes_under_the_reader_is_refused(tmp_path):
     path = tmp_path / "items.jsonl"
     path.write_text('{"image": "a.png", "title": "A"}\n')
-    file = SourceFile(0, str(path), "jsonl", str(tmp_path))
+    file = SourceFile("items", str(path), "jsonl", str(tmp_path))
     ((unit,),) = units([file], [scan(file, 10, tmp_path / "scan")])
     path.write_text('{"image": "a.png", "title": "B"}\n')
     (chunk,) = read_chunks(file, 10)

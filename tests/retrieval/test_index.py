@@ -6,6 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
+from comem_ray.artifacts import StageFolder
 from comem_ray.config import ConfigError, IndexConfig
 from comem_ray.retrieval.index import (
     IDS,
@@ -167,7 +168,9 @@ def test_a_saved_index_answers_as_before(built, queries, tmp_path):
     save_index(tmp_path / index_file("image"), built("IVF8,Flat"))
     save_array(tmp_path / IDS, index.ids)
     save_array(tmp_path / LANGUAGES, index.languages)
-    loaded = ItemIndex.load(tmp_path, "image", {"nprobe": 3})
+    stage = StageFolder(tmp_path, "build_index", {})
+    stage.commit("all", "", dict.fromkeys((index_file("image"), IDS, LANGUAGES), N), {})
+    loaded = ItemIndex.load(stage, "image", {"nprobe": 3})
     for a, b in zip(index.search(queries, 9, "en"), loaded.search(queries, 9, "en"), strict=True):
         np.testing.assert_array_equal(a, b)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from support.tiny import image, item_row
 from support.tiny_clip import write_clip
 
-from comem_ray.artifacts import ArtifactError
+from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.retrieval.clip import ClipEncoder, locate
 from comem_ray.retrieval.retriever import Query, Retriever
 
@@ -138,9 +138,13 @@ def test_an_impossible_query_is_refused(retriever, query, k, by, language, messa
 def test_an_index_of_version_0_1_is_read(finished, retriever, queries, tmp_path):
     home = tmp_path / "old"
     shutil.copytree(finished.folder("index"), home / "index")
-    (home / "index" / "image.faiss").rename(home / "index" / "picture.faiss")
-    manifest = json.loads((home / "index" / "manifest.json").read_text())
-    manifest["extra"]["kinds"] = ["picture", "text"]
+    text = (home / "index" / "manifest.json").read_text()
+    for shard in load_manifest(home / "index", "build_index").shards():  # no digest in a name, and "picture"
+        old_name = shard.logical_name.replace("image", "picture")
+        (home / "index" / shard.name).rename(home / "index" / old_name)
+        text = text.replace(shard.name, old_name)
+    manifest = json.loads(text)
+    manifest["extra"] = {"kinds": ["picture", "text"]}
     (home / "index" / "manifest.json").write_text(json.dumps(manifest))
     old = Retriever(finished.model_copy(update={"root": str(home)}))
     for by in ("image", "text", "both"):

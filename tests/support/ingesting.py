@@ -40,7 +40,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 def stored(config: Config) -> dict[str, bytes]:
     """Every byte that a later stage can see: shards, records and the manifest."""
     folder = config.folder("items")
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "scan"]
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name not in ("scan", "readers")]
     return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
@@ -50,8 +50,11 @@ def rows_of(config: Config) -> tuple[list[dict], list[dict]]:
     manifest = load_manifest(folder, "ingest")
     items, rejected = [], []
     for record in manifest.records:
-        items += pq.read_table(folder / f"{record.unit}.parquet", schema=ITEM_SCHEMA).to_pylist()
-        rejected += pq.read_table(folder / f"rejected/{record.unit}.parquet", schema=REJECTED_SCHEMA).to_pylist()
+        shards = [record.shard(name) for name in (f"{record.unit}.parquet", f"rejected/{record.unit}.parquet")]
+        assert shards[0] is not None
+        assert shards[1] is not None
+        items += pq.read_table(folder / shards[0].name, schema=ITEM_SCHEMA).to_pylist()
+        rejected += pq.read_table(folder / shards[1].name, schema=REJECTED_SCHEMA).to_pylist()
     counts = manifest.counts
     assert (counts["items"], counts["rejected"]) == (len(items), len(rejected))
     assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]

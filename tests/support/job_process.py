@@ -84,6 +84,10 @@ class Job:
             time.sleep(0.01)
         return value
 
+    def interrupt(self) -> None:
+        """Ctrl-C: SIGINT to the job and to what it started in its group."""
+        os.killpg(self._process.pid, signal.SIGINT)
+
     def kill(self) -> None:
         """kill -9 of the driver."""
         self._process.kill()

@@ -26,13 +26,13 @@ import yaml
 from safetensors.torch import save_file
 from support.tiny import item_row
 
-from comem_ray.artifacts import StageFolder, write_json, write_parquet
+from comem_ray.artifacts import StageFolder, load_manifest, write_json, write_parquet
 from comem_ray.client import Client
 from comem_ray.config import Config
 from comem_ray.knowledge.schema import ITEM_SCHEMA
 from comem_ray.memory_store import MemoryStore, write_memory
 from comem_ray.model.adapter import encoder_fingerprint
-from jobs import build_index, embed_items, encode_memory
+from jobs import build_index, embed_items, encode_memory, item_shards
 
 ROOT = Path(__file__).parents[2]
 ITEMS = 40
@@ -105,13 +105,25 @@ def make_run(config: Config, home: Path) -> FinishedRun:
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     ids = _write_items(config.folder("items"))
     with pytest.MonkeyPatch.context() as patch:
+        for module in (item_shards, build_index):
+            patch.setattr(module, "run_units", _run_units_here)
         for stage in (embed_items, build_index, encode_memory):
-            patch.setattr(stage, "run_units", _run_units_here)
             stage.run(config)
     store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
     kept = [item_id for item_id in ids[:-1] if item_id != ids[NOT_STORED]]
-    write_memory(config.folder("memory") / f"{UNITS[0]}.safetensors", kept, store.get(kept))
+    _write_memory_of(config, kept, store.get(kept))
     return FinishedRun(config, path, ids)
+
+
+def _write_memory_of(config: Config, item_ids: list[str], memory: torch.Tensor) -> None:
+    """The store of a run again, with the memory of `item_ids` alone."""
+    folder = config.folder("memory")
+    manifest = load_manifest(folder, encode_memory.STAGE)
+    stage = StageFolder(folder, manifest.stage, manifest.identity)
+    name = f"{UNITS[0]}.safetensors"
+    write_memory(folder / name, item_ids, [bytes(16)] * len(item_ids), memory)
+    stage.commit(UNITS[0], manifest.records[0].inputs, {name: len(item_ids)}, {"items": len(item_ids)})
+    stage.close([UNITS[0]], manifest.extra)
 
 
 def _run_units_here(units: list[dict[str, Any]], worker: type, arguments: tuple[Any, ...], *_: Any) -> int:

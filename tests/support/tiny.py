@@ -1,6 +1,8 @@
 """Small makers of test objects."""
 
 import io
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from comem_ray.artifacts import StageFolder, fingerprint, write_parquet
+from comem_ray.artifacts.manifest import read_manifest
 from comem_ray.knowledge.schema import ITEM_SCHEMA
 
 FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
@@ -46,13 +49,19 @@ def item_row(i: int) -> dict[str, Any]:
     }
 
 
-def write_items(folder: Path, sizes: list[int]) -> list[str]:
-    """A finished items/ stage with shards of the given sizes. Returns the ids in order."""
+def write_items(
+    folder: Path, sizes: list[int], first: Sequence[int] = (), images: Mapping[int, bytes] | None = None
+) -> list[str]:
+    """A finished items/ stage with shards of the given sizes: items `first`, then 0, 1, ... Returns the ids in order.
+
+    `images` replaces those of some numbers.
+    """
     stage = StageFolder(folder, "ingest", {"tiny": True})
-    units, start, ids = [], 0, []
+    numbers = iter([*first, *range(sum(sizes))])
+    units, ids = [], []
     for number, size in enumerate(sizes):
-        rows = [item_row(i) for i in range(start, start + size)]
-        unit, start = f"part-0000-{number:06d}", start + size
+        rows = [{**item_row(i), **({"image": images[i]} if i in (images or {}) else {})} for i in islice(numbers, size)]
+        unit = f"part-0000-{number:06d}"
         write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(rows, ITEM_SCHEMA))
         stage.commit(unit, "", {f"{unit}.parquet": size}, {"rows": size, "items": size})
         units.append(unit)
@@ -62,8 +71,19 @@ def write_items(folder: Path, sizes: list[int]) -> list[str]:
 
 
 def rename_to_old_columns(folder: Path) -> None:
-    """Rewrites the shards in `folder` under the column names of version 0.1: `picture` for `image`."""
+    """Writes the finished stage in `folder` again under the column names of version 0.1: `picture` for `image`."""
     old = {"image": "picture", "image_embedding": "picture_embedding"}
-    for path in folder.glob("*.parquet"):
-        table = pq.read_table(path)
-        write_parquet(path, table.rename_columns([old.get(name, name) for name in table.column_names]))
+    manifest = read_manifest(folder)
+    stage = StageFolder(folder, manifest.stage, manifest.identity)
+    for record in manifest.records:
+        for shard in record.shards:
+            table = pq.read_table(folder / shard.name)
+            table = table.rename_columns([old.get(name, name) for name in table.column_names])
+            write_parquet(folder / shard.logical_name, table)
+        stage.commit(record.unit, record.inputs, {s.logical_name: s.rows for s in record.shards}, record.counts)
+    stage.close([record.unit for record in manifest.records], manifest.extra)
+
+
+def shard_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
+    """The files of the finished stage in `folder`, in unit order, without rejected rows."""
+    return [folder / shard.name for shard in read_manifest(folder).shards(suffix, folder="")]

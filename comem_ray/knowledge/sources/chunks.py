@@ -18,7 +18,7 @@ from comem_ray.knowledge.sources.files import SourceFile
 from comem_ray.knowledge.sources.rows import ParsedRow, Row
 
 FORMATS = {"wit_tsv": wit_tsv, "wit_parquet": wit_parquet, "jsonl": jsonl}
-RULES = 1  # version of the reading rules: one more whenever a file would be cut or parsed in another way
+RULES = 2  # version of the reading rules: one more whenever a file would be cut or parsed in another way
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from comem_ray.config import ConfigError, SourceConfig
@@ -16,12 +18,14 @@ from comem_ray.home import home_hint, resolve
 
 ENDINGS = {".tsv": "wit_tsv", ".tsv.gz": "wit_tsv", ".parquet": "wit_parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl"}
 
+LABEL_CHARS = 100
+
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read. `number` counts the files of a run from 0. Relative image paths start from `images`."""
+    """One file to read. `label` names it in units and scans. Relative image paths start from `images`."""
 
-    number: int
+    label: str
     path: str
     format: str
     images: str
@@ -39,8 +43,16 @@ def source_files(sources: Sequence[SourceConfig]) -> list[SourceFile]:
         field = f"ingest.sources.{n}"
         for path in _matches(source.path, f"{field}.path"):
             kind = source.format if source.format != "auto" else _format(path, f"{field}.format")
-            files.append(SourceFile(len(files), str(path), kind, _images(source, path, f"{field}.images")))
+            label = _label(path, {file.label for file in files})
+            files.append(SourceFile(label, str(path), kind, _images(source, path, f"{field}.images")))
     return files
+
+
+def _label(path: Path, taken: set[str]) -> str:
+    """The file's name without folder and ending, so that a file keeps its label whatever is read beside it."""
+    ending = next((e for e in sorted(ENDINGS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
+    label = re.sub(r"[^\w.-]+", "_", path.name[: len(path.name) - len(ending)], flags=re.ASCII)[:LABEL_CHARS] or "file"
+    return next(name for n in count(1) if (name := label if n == 1 else f"{label}~{n}") not in taken)
 
 
 def _matches(value: str, field: str) -> list[Path]:

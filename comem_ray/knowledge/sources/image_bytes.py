@@ -28,6 +28,11 @@ def image_bytes(image: str | bytes, folder: Path, fetcher: Fetcher, max_bytes: i
     return _file(image, folder, max_bytes)
 
 
+def is_local_file(image: str) -> bool:
+    """Whether an image reference is a path below the source's folder: its content may change, and it may not."""
+    return image[:5].lower() != "data:" and not _SCHEME.match(image)
+
+
 def _data_uri(uri: str) -> bytes:
     head, comma, body = uri.partition(",")
     if not comma:

@@ -34,7 +34,10 @@ class Scan:
 
 @dataclass(frozen=True)
 class Unit:
-    """One chunk as a unit of the items stage. `repeats`: positions in it of rows that repeat an earlier row."""
+    """One chunk as a unit of the items stage.
+
+    `repeats`: positions in it of rows that repeat an earlier row. `identities`: those of its rows, as in `Scan`.
+    """
 
     name: str
     chunk: int
@@ -42,6 +45,7 @@ class Unit:
     digest: str
     repeats: np.ndarray
     inputs: str
+    identities: np.ndarray
 
 
 def saved_scan(file: SourceFile, rows: int, folder: Path) -> Scan | None:
@@ -70,7 +74,7 @@ def scan(file: SourceFile, rows: int, folder: Path) -> Scan:
 def units(files: Sequence[SourceFile], scans: Sequence[Scan]) -> list[list[Unit]]:
     """The units of each file, in order."""
     repeats = repeated([s.identities for s in scans])
-    return [list(_units(file, scan.chunks, mask)) for file, scan, mask in zip(files, scans, repeats, strict=True)]
+    return [list(_units(file, scan, mask)) for file, scan, mask in zip(files, scans, repeats, strict=True)]
 
 
 def repeated(identities: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -90,17 +94,18 @@ def repeated(identities: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(mask, np.cumsum([len(part) for part in identities])[:-1])
 
 
-def _units(file: SourceFile, chunks: list[tuple[int, str]], mask: np.ndarray) -> Iterator[Unit]:
+def _units(file: SourceFile, scan: Scan, mask: np.ndarray) -> Iterator[Unit]:
     first_row = 0
-    for number, (rows, digest) in enumerate(chunks):
+    for number, (rows, digest) in enumerate(scan.chunks):
         repeats = np.flatnonzero(mask[first_row : first_row + rows]).astype(np.int32)
         inputs = fingerprint([RULES, file.name, first_row, digest, repeats.tolist()])
-        yield Unit(f"part-{file.number:04d}-{number:06d}", number, first_row, digest, repeats, inputs)
+        name, ids = f"{file.label}-{number:06d}", scan.identities[first_row : first_row + rows]
+        yield Unit(name, number, first_row, digest, repeats, inputs, ids)
         first_row += rows
 
 
 def _path(file: SourceFile, folder: Path) -> Path:
-    return folder / f"{file.number:04d}.npz"
+    return folder / f"{file.label}.npz"
 
 
 def _file_state(file: SourceFile, rows: int) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL.Image import Image
 
-from comem_ray.artifacts import ArtifactError, fingerprint
+from comem_ray.artifacts import ArtifactError, check_shard, fingerprint
+from comem_ray.artifacts.manifest import read_manifest
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import ItemStore
 
@@ -123,7 +124,11 @@ def stored_samples(folder: Path) -> int:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.glob("*.parquet") if not f.name.endswith(REJECTED))
+    """The shards of samples: those of the manifest, or in a folder without one every parquet file."""
+    if not (folder / "manifest.json").exists():
+        return sorted(f for f in folder.glob("*.parquet") if not f.name.endswith(REJECTED))
+    shards = [s for s in read_manifest(folder).shards(".parquet") if not s.logical_name.endswith(REJECTED)]
+    return [check_shard(folder, s, "synthesize") for s in sorted(shards, key=lambda s: s.logical_name)]
 
 
 def _read_shard(path: Path) -> pa.Table:

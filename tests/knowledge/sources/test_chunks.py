@@ -7,7 +7,7 @@ from comem_ray.knowledge.sources.files import SourceFile
 def chunks(tmp_path, titles: list[str], rows: int):
     path = tmp_path / "items.jsonl"
     path.write_text("".join(json.dumps({"image": "a.png", "title": t}) + "\n" for t in titles))
-    return list(read_chunks(SourceFile(0, str(path), "jsonl", str(tmp_path)), rows))
+    return list(read_chunks(SourceFile("items", str(path), "jsonl", str(tmp_path)), rows))
 
 
 def texts(batch) -> list[str]:

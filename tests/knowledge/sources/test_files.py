@@ -13,14 +13,14 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_globs_are_sorted_and_files_counted(home):
+def test_globs_are_sorted_and_files_labelled(home):
     sources = [
         SourceConfig(path="wit/*.tsv*"),
         SourceConfig(path="wit/c.jsonl"),
         SourceConfig(path=str(home / "wit/d.parquet")),
     ]
     files = source_files(sources)
-    assert [f.number for f in files] == [0, 1, 2, 3]
+    assert [f.label for f in files] == ["a", "b", "c", "d"]
     assert [f.name for f in files] == ["a.tsv", "b.tsv.gz", "c.jsonl", "d.parquet"]
     assert [f.format for f in files] == ["wit_tsv", "wit_tsv", "jsonl", "wit_parquet"]
 
@@ -50,3 +50,15 @@ def test_what_names_no_file_is_a_wrong_configuration(home, source, field):
 def test_a_stated_format_needs_no_ending(home):
     (file,) = source_files([SourceConfig(path="wit/e.txt", format="wit_tsv")])
     assert file.format == "wit_tsv"
+
+
+def test_a_file_keeps_its_label_whatever_is_read_beside_it(home):
+    (home / "more").mkdir()
+    for name in ("more/a.tsv", "wit/Ünï codé (1).jsonl", "wit/.jsonl", "wit/wit_v1.train.all-1.tsv.gz"):
+        (home / name).touch()
+    alone = source_files([SourceConfig(path="wit/b.tsv.gz")])
+    beside = source_files([SourceConfig(path="wit/*.*sv*"), SourceConfig(path="more/a.tsv")])
+    assert alone[0].label == next(f.label for f in beside if f.name == "b.tsv.gz")
+    assert [f.label for f in beside] == ["a", "b", "wit_v1.train.all-1", "a~2"]
+    named = source_files([SourceConfig(path="wit/Ünï codé (1).jsonl"), SourceConfig(path="wit/.jsonl")])
+    assert [f.label for f in named] == ["_n_cod_1_", "file"]

@@ -9,7 +9,7 @@ from comem_ray.knowledge.sources.scan import repeated, saved_scan, scan, units
 def source(tmp_path, titles: list[str], number: int = 0) -> SourceFile:
     path = tmp_path / f"items{number}.jsonl"
     path.write_text("".join(json.dumps({"image": "a.png", "title": t}) + "\n" for t in titles))
-    return SourceFile(number, str(path), "jsonl", str(tmp_path))
+    return SourceFile(f"items{number}", str(path), "jsonl", str(tmp_path))
 
 
 def test_repeated_against_a_plain_loop():
@@ -44,7 +44,7 @@ def test_units_drop_the_later_of_equal_rows_across_files(tmp_path):
     files = [source(tmp_path, ["a", "b", "", "a", "c"]), source(tmp_path, ["c", "d", ""], 1)]
     scans = [scan(file, 2, tmp_path / "scan") for file in files]
     first, second = units(files, scans)
-    assert [u.name for u in first] == ["part-0000-000000", "part-0000-000001", "part-0000-000002"]
+    assert [u.name for u in first] == ["items0-000000", "items0-000001", "items0-000002"]
     assert [u.first_row for u in first] == [0, 2, 4]
     assert [u.repeats.tolist() for u in first] == [[], [1], []]
     assert [u.repeats.tolist() for u in second] == [[0], []]
@@ -85,6 +85,6 @@ def test_a_damaged_scan_is_not_taken(tmp_path):
 def test_a_read_error_is_not_remembered(tmp_path):
     folder = tmp_path / "a folder"
     folder.mkdir()
-    file = SourceFile(0, str(folder), "jsonl", str(tmp_path))
+    file = SourceFile("items", str(folder), "jsonl", str(tmp_path))
     assert not scan(file, 2, tmp_path / "scan").identities.any()
     assert saved_scan(file, 2, tmp_path / "scan") is None

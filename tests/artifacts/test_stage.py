@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -16,14 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from comem_ray.artifacts import (
-    ArtifactError,
-    StageFolder,
-    fingerprint,
-    load_manifest,
-    write_atomic,
-    write_parquet,
-)
+from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, fingerprint, load_manifest, write_parquet
 
 IDENTITY = {"model": "tiny", "width": 4}
 
@@ -72,7 +66,7 @@ def test_a_stage_lists_its_files_and_adds_up_its_counts(tmp_path: Path) -> None:
     assert manifest.counts == {"items": 12}
     assert manifest.extra == {"width": 4}
     assert manifest.identity == IDENTITY
-    assert [s.name for s in manifest.shards(".parquet")] == [f"{unit}.parquet" for unit in sorted(INPUTS)]
+    assert [s.logical_name for s in manifest.shards(".parquet")] == [f"{unit}.parquet" for unit in INPUTS]
     assert manifest.shards(".safetensors") == []
     for shard in manifest.shards():
         data = (tmp_path / shard.name).read_bytes()
@@ -100,16 +94,16 @@ def test_stopped_after_any_unit_and_run_again_it_ends_with_the_same_bytes(
     work(stopped, dict(list(INPUTS.items())[:done]))
     rerun = begin(tmp_path / "stopped")
     assert work(rerun, INPUTS) == list(INPUTS)[done:]
-    rerun.close(reversed(list(INPUTS)))  # the order of the units given does not matter
+    rerun.close(INPUTS)
     assert tree(rerun.path) == uninterrupted
 
 
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from comem_ray import artifacts
+from comem_ray.artifacts import files
 sys.path.insert(0, sys.argv[2])
-from test_artifacts import INPUTS, begin, work
+from test_stage import INPUTS, begin, work
 
 real, calls = os.replace, 0
 def replace(source, target):
@@ -119,26 +113,26 @@ def replace(source, target):
     if calls > int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     real(source, target)
-artifacts.os.replace = replace
+files.os.replace = replace
 stage = begin(Path(sys.argv[1]))
 work(stage, INPUTS)
 stage.close(INPUTS)
 """
 
 
-@pytest.mark.parametrize("moved", [0, 1, 2, 5, 9])
+@pytest.mark.parametrize("moved", [0, 1, 2, 3, 4, 8, 13])
 def test_killed_before_any_file_or_record_is_in_place_it_ends_with_the_same_bytes(
     tmp_path: Path, uninterrupted: dict[str, bytes], moved: int
 ) -> None:
-    """10 files are moved into place in a run: stage.json, 4 shards with their records, the manifest."""
+    """14 moves in a run: stage.json, 4 shards (into place, then to the name with a digest), 4 records, the manifest."""
     tests = Path(__file__).parent
     folder = tmp_path / "killed"
     child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(tests), str(moved)], check=False)
     assert child.returncode == -signal.SIGKILL
     assert not (folder / "manifest.json").exists()
-    assert len(list(folder.rglob(".*.tmp"))) == 1
+    assert len(list(folder.rglob(".*.tmp"))) <= 1
     stage = begin(folder)
-    assert work(stage, INPUTS) == list(INPUTS)[max(0, moved - 1) // 2 :]
+    assert work(stage, INPUTS) == list(INPUTS)[max(0, moved - 1) // 3 :]
     stage.close(INPUTS)
     assert tree(folder) == uninterrupted
 
@@ -150,23 +144,83 @@ def test_a_file_without_its_record_is_not_a_finished_unit(tmp_path: Path) -> Non
     assert stage.finished(INPUTS) == {}
 
 
-@pytest.mark.parametrize("harm", ["cut", "gone"])
-def test_a_unit_whose_file_is_cut_or_gone_is_done_again(
-    tmp_path: Path, uninterrupted: dict[str, bytes], harm: str
+def harm(path: Path, how: str) -> None:
+    """Damages a file: cut short, away, or one bit flipped in its middle, with the same size and times."""
+    if how == "cut":
+        os.truncate(path, path.stat().st_size - 1)
+    elif how == "gone":
+        path.unlink()
+    else:
+        times, data = path.stat(), bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+@pytest.mark.parametrize("how", ["cut", "gone", "flipped"])
+def test_a_unit_whose_file_is_cut_gone_or_changed_is_done_again(
+    tmp_path: Path, uninterrupted: dict[str, bytes], how: str
 ) -> None:
     stage = begin(tmp_path / "harmed")
     work(stage, INPUTS)
+    stage.close(INPUTS)
     unit = list(INPUTS)[2]
-    file = stage.path / f"{unit}.parquet"
-    if harm == "cut":
-        os.truncate(file, file.stat().st_size - 1)
-    else:
-        file.unlink()
-    with pytest.raises(ArtifactError, match=f"1 of 4 units are unfinished, the first is {unit}"):
-        stage.close(INPUTS)
+    file = stage.find(f"{unit}.parquet")
+    assert file is not None
+    harm(file, how)
+    assert set(stage.damaged(stage.records())) == {unit}
     assert work(stage, INPUTS) == [unit]
     stage.close(INPUTS)
     assert tree(stage.path) == uninterrupted
+
+
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_stage_does_not_close_over_a_file_that_is_cut_or_gone(tmp_path: Path, how: str) -> None:
+    stage = begin(tmp_path)
+    work(stage, INPUTS)
+    unit = list(INPUTS)[2]
+    file = stage.find(f"{unit}.parquet")
+    assert file is not None
+    harm(file, how)
+    with pytest.raises(ArtifactError, match=f"1 of 4 units are unfinished, the first is {unit}"):
+        stage.close(INPUTS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "null", "3", '{"unit": "x"}', '{"unit": "x", "inputs": "", "shards": [{}], "counts": {}}', "\0"],
+)
+def test_a_damaged_record_is_a_unit_that_is_not_done(
+    tmp_path: Path, uninterrupted: dict[str, bytes], text: str
+) -> None:
+    stage = begin(tmp_path / "record")
+    work(stage, INPUTS)
+    stage.close(INPUTS)
+    unit = list(INPUTS)[1]
+    (stage.path / "records" / f"{unit}.json").write_text(text, encoding="utf-8")
+    assert work(begin(stage.path), INPUTS) == [unit]
+    stage.close(INPUTS)
+    assert tree(stage.path) == uninterrupted
+
+
+def test_a_record_under_the_name_of_another_unit_is_a_unit_that_is_not_done(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
+    work(stage, INPUTS)
+    first, second, *_ = INPUTS
+    records = tmp_path / "records"
+    (records / f"{second}.json").write_bytes((records / f"{first}.json").read_bytes())
+    assert work(stage, INPUTS) == [second]
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"stage": "items"}', "null", '{"stage": "items", "identity": 3}'])
+def test_a_damaged_stage_file_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
+    stage = begin(tmp_path)
+    work(stage, INPUTS)
+    (tmp_path / "stage.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ArtifactError, match=r"stage\.json is damaged .* delete this file and run again"):
+        begin(tmp_path)
+    (tmp_path / "stage.json").unlink()
+    assert work(begin(tmp_path), INPUTS) == []
 
 
 def test_only_the_unit_whose_inputs_changed_is_done_again(tmp_path: Path) -> None:
@@ -182,30 +236,37 @@ def test_only_the_unit_whose_inputs_changed_is_done_again(tmp_path: Path) -> Non
     assert after.fingerprint != before.fingerprint
 
 
-def test_a_manifest_never_stands_over_files_it_does_not_list(tmp_path: Path) -> None:
+def test_a_reader_sees_one_whole_generation_until_it_leaves(tmp_path: Path) -> None:
     stage = begin(tmp_path)
     work(stage, INPUTS)
-    stage.close(INPUTS)
-    assert set(stage.finished(INPUTS)) == set(INPUTS)
-    load_manifest(tmp_path, "items")  # asking whether work is left changes nothing where none is
-    stage.finished({**INPUTS, "part-0000-000004": "new"})
-    with pytest.raises(ArtifactError, match="has no manifest"):
-        load_manifest(tmp_path, "items")
+    before = stage.close(INPUTS)
+    reader = OpenStage(tmp_path, "items")
+    unit = list(INPUTS)[1]
+    changed = {**INPUTS, unit: "other"}
+    assert work(stage, changed) == [unit]
+    assert load_manifest(tmp_path, "items") == before  # until the stage closes, a new reader sees the same
+    after = stage.close(changed)
+    assert load_manifest(tmp_path, "items") == after
+    for shard in before.shards():
+        assert hashlib.sha256(reader.path(shard).read_bytes()).hexdigest() == shard.sha256
+    old = {s.name for s in before.shards()} - {s.name for s in after.shards()}
+    assert len(old) == 1
+    reader.release()
+    stage.close(changed)
+    assert not any((tmp_path / name).exists() for name in old)
+    assert {name for name in tree(tmp_path) if name.endswith(".parquet")} == {s.name for s in after.shards()}
 
 
-def test_a_unit_taken_back_is_unfinished_though_its_file_is_whole(
-    tmp_path: Path, uninterrupted: dict[str, bytes]
-) -> None:
-    stage = begin(tmp_path / "back")
+def test_rows_of_the_generation_before_and_of_the_run_under_way_can_be_taken_over(tmp_path: Path) -> None:
+    stage = begin(tmp_path)
     work(stage, INPUTS)
-    stage.close(INPUTS)
-    unit = list(INPUTS)[2]
-    stage.withdraw(unit)
-    with pytest.raises(ArtifactError, match="has no manifest"):
-        load_manifest(stage.path, "items")
-    assert work(stage, INPUTS) == [unit]
-    stage.close(INPUTS)
-    assert tree(stage.path) == uninterrupted
+    before = stage.close(INPUTS)
+    unit = list(INPUTS)[1]
+    work(stage, {**INPUTS, unit: "other"})
+    write_parquet(tmp_path / "killed-before-its-commit.parquet", rows_of("x", "y"))
+    names = {shard.name for shard in stage.earlier()}
+    assert names > {s.name for s in before.shards()}
+    assert len(names) == len(INPUTS) + 2
 
 
 def test_units_no_longer_wanted_leave_no_record_and_no_file(tmp_path: Path, uninterrupted: dict[str, bytes]) -> None:
@@ -235,10 +296,11 @@ def test_a_unit_redone_with_fewer_files_leaves_none_of_the_old(tmp_path: Path) -
         write_parquet(tmp_path / name, table)
     stage.commit("u", "x", {"u.parquet": 3, "rejected/u.parquet": 3}, {})
     (tmp_path / "README.txt").write_text("a file of the user's", encoding="utf-8")
+    write_parquet(tmp_path / "rejected/u.parquet", table)
     stage.commit("v", "x", {"rejected/u.parquet": 3}, {})
     (tmp_path / "rejected" / "old.parquet").write_bytes(b"orphan")
     stage.close(["v"])
-    assert sorted(tree(tmp_path)) == [
+    assert [re.sub(r"\.[0-9a-f]{12}", "", name) for name in sorted(tree(tmp_path))] == [
         "README.txt",
         "manifest.json",
         "records/v.json",
@@ -267,6 +329,13 @@ def test_another_configuration_is_refused_with_the_fields_that_differ(tmp_path: 
     assert str(tmp_path) in message
 
 
+def test_a_field_that_is_a_version_may_change_and_is_written_down(tmp_path: Path) -> None:
+    begin(tmp_path, {"rules": 1, "width": 4})
+    StageFolder(tmp_path, "items", {"rules": 2, "width": 4}, versions=["rules"])
+    with pytest.raises(ArtifactError, match="rules: stored 2, now 1"):
+        begin(tmp_path, {"rules": 1, "width": 4})
+
+
 def test_another_stage_is_refused(tmp_path: Path) -> None:
     begin(tmp_path)
     with pytest.raises(ArtifactError, match="stage: stored 'items', now 'memory'"):
@@ -285,26 +354,6 @@ def test_a_worker_commits_for_the_driver(tmp_path: Path) -> None:
     assert set(stage.finished(INPUTS)) == set(INPUTS)
 
 
-def test_reading_a_stage_that_never_closed_says_what_to_run(tmp_path: Path) -> None:
-    begin(tmp_path)
-    with pytest.raises(ArtifactError, match="run the stage 'items' to its end first"):
-        load_manifest(tmp_path, "items")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ('{"stage": "memory", "format": 1}', "is stage 'memory' in format 1, wanted 'items' in format 1"),
-        ('{"stage": "items", "format": 99}', "is stage 'items' in format 99, wanted 'items' in format 1"),
-        ('{"stage": "it', "is damaged"),
-    ],
-)
-def test_a_manifest_of_another_make_is_refused(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "manifest.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ArtifactError, match=message):
-        load_manifest(tmp_path, "items")
-
-
 def test_the_fingerprint_follows_files_identity_and_extra(tmp_path: Path) -> None:
     def closed(name: str, identity: Mapping[str, Any], inputs: Mapping[str, str], extra: Mapping[str, Any]) -> str:
         stage = begin(tmp_path / name, identity)
@@ -319,16 +368,3 @@ def test_the_fingerprint_follows_files_identity_and_extra(tmp_path: Path) -> Non
     ]
     assert same[0] == same[1]
     assert len({same[0], *other}) == 4
-
-
-def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "file"
-    write_atomic(path, lambda p: p.write_text("old", encoding="utf-8") and None)
-
-    def fail(temporary: Path) -> None:
-        temporary.write_text("half", encoding="utf-8")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomic(path, fail)
-    assert tree(tmp_path) == {"deep/file": b"old"}

@@ -1,0 +1,70 @@
+"""What earlier runs of the items stage made of its rows, by `item_id`: images, and rejections that are final.
+
+A unit looks in the few shards that hold one of its rows (`artifacts.reuse` says which), so one row in front of a file
+costs one image, not all of them. At most one row group per shard is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError, Shard, check_shard
+from comem_ray.knowledge.images import StoredImage
+from comem_ray.knowledge.schema import stored_column
+from comem_ray.knowledge.sources.rows import RowFault
+
+REJECTED = "rejected"  # the folder of rejected rows
+
+
+class EarlierItems:
+    """The rows of `shards` of the items stage in `folder`. A shard that is damaged or not readable has none."""
+
+    def __init__(self, folder: Path, stage: str, shards: Sequence[Shard]):
+        self._images: dict[str, tuple[_ImageShard, int]] = {}
+        self._final: dict[str, RowFault] = {}
+        for shard in shards:
+            try:
+                path = check_shard(folder, shard, stage)
+                if Path(shard.name).parent.name == REJECTED:
+                    self._final.update(_final_faults(path))
+                else:
+                    images = _ImageShard(path)
+                    self._images.update({item_id: (images, row) for row, item_id in enumerate(images.ids())})
+            except (ArtifactError, OSError, KeyError, pa.ArrowException):
+                continue
+
+    def outcome(self, item_id: str) -> StoredImage | RowFault | None:
+        """The image or the final rejection of a row in the earlier run; None if it must be tried."""
+        if item_id in self._images:
+            images, row = self._images[item_id]
+            return images.read(row)
+        return self._final.get(item_id)
+
+
+class _ImageShard:
+    def __init__(self, path: Path):
+        self._file = pq.ParquetFile(path)
+        self._group: tuple[int, pa.Table | None] = (-1, None)
+
+    def ids(self) -> list[str]:
+        ids: list[str] = self._file.read(["item_id"])["item_id"].to_pylist()
+        return ids
+
+    def read(self, row: int) -> StoredImage:
+        group, n = divmod(row, ROW_GROUP_ROWS)
+        if self._group[0] != group:
+            image = stored_column(self._file.schema_arrow, "image")
+            self._group = group, self._file.read_row_group(group, [image, "width", "height"])
+        table = self._group[1]
+        assert table is not None
+        data, width, height = (column[n].as_py() for column in table.columns)
+        return StoredImage(data, width, height)
+
+
+def _final_faults(path: Path) -> dict[str, RowFault]:
+    rows = pq.read_table(path, columns=["item_id", "reason", "detail", "retryable"]).to_pylist()
+    return {r["item_id"]: RowFault(r["reason"], r["detail"]) for r in rows if r["item_id"] and not r["retryable"]}
