@@ -66,8 +66,10 @@ class Pipeline:
         self.items = ItemStore(config.folder("items"))
         self.retriever = Retriever(config, device)
         self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config)) if memory else None
-        stores = {"memory": self.store.manifest} if self.store else {}
-        check_made_from(items=self.items.manifest, index=self.retriever.manifest, **stores)
+        stages = {"items": self.items.manifest, "index": self.retriever.manifest}
+        stages |= {"memory": self.store.manifest} if self.store else {}
+        check_made_from(**stages)
+        self.generations = {name: manifest.generation for name, manifest in stages.items()}  # what it reads, by folder
         backbone = load_backbone(config.backbone, device)
         adapter = attach_adapter(config.adapter, backbone) if memory else None
         self.encoder = MemoryEncoder(config, backbone=backbone, adapter=adapter) if adapter else None

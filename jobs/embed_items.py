@@ -31,14 +31,14 @@ from comem_ray.knowledge.schema import content_digest, embedding_schema, item_co
 from comem_ray.retrieval.clip import ClipEncoder, NotFinite, locate
 from comem_ray.retrieval.embeddings import STAGE
 from jobs.common import Summary, main
-from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, run_item_shards
+from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, open_items, run_item_shards
 
 AHEAD = 2  # batches prepared beyond the one computed; at 256 images of 224 pixels, 150 MB each
 
 
 def run(config: Config) -> Summary:
     """Writes embeddings/ under the run's root."""
-    source, clip = locate(config.clip), config.clip
+    items, source, clip = open_items(config), locate(config.clip), config.clip
     identity = {
         "clip": source.fingerprint,
         "width": source.architecture["embed_dim"],
@@ -46,7 +46,7 @@ def run(config: Config) -> Summary:
         "precision": clip.precision if clip.workers.gpus else "float32",
     }
     stage = StageFolder(config.folder("embeddings"), STAGE, identity)
-    summary = run_item_shards(config, stage, EmbedShard, clip.workers, parquet_ids)
+    summary = run_item_shards(config, items, stage, EmbedShard, clip.workers, parquet_ids)
     return {**summary, "width": identity["width"]}
 
 

@@ -29,7 +29,7 @@ from comem_ray.model.adapter import encoder_fingerprint, encoder_identity
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.sequences import TokenSequence
 from jobs.common import Summary, main
-from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, run_item_shards
+from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, open_items, run_item_shards
 
 _Chunk = tuple[list[str], list[TokenSequence], list[RejectedItem]]
 NOT_FINITE = "the model gives infinite numbers; bfloat16 or float32 may have room for them"
@@ -38,13 +38,14 @@ CHUNK_ITEMS = 256  # prepared at once: at 64 image tokens per item, some 300 MB 
 
 def run(config: Config) -> Summary:
     """Writes memory/ under the run's root."""
+    items = open_items(config)
     identity = {
         "encoder": encoder_fingerprint(config),
         **encoder_identity(config),
         "languages": config.memory.languages,
     }
     stage = StageFolder(config.folder("memory"), STAGE, identity)
-    return run_item_shards(config, stage, EncodeShard, config.memory.workers, memory_ids)
+    return run_item_shards(config, items, stage, EncodeShard, config.memory.workers, memory_ids)
 
 
 class EncodeShard:

@@ -56,14 +56,23 @@ class ShardTask:
         return cls(data["unit"], data["inputs"], Shard(**data["shard"]), [Shard(**s) for s in data["earlier"]])
 
 
+def open_items(config: Config) -> OpenStage:
+    """The items of the run. Raises ArtifactError where jobs.ingest has not ended."""
+    return OpenStage(config.folder("items"), ITEMS)
+
+
 def run_item_shards(
-    config: Config, stage: StageFolder, worker: type, workers: WorkersConfig, ids_of: Callable[[Path], np.ndarray]
+    config: Config,
+    items: OpenStage,
+    stage: StageFolder,
+    worker: type,
+    workers: WorkersConfig,
+    ids_of: Callable[[Path], np.ndarray],
 ) -> Summary:
     """Runs `worker(config, stage)` over the item shards that need it, closes the stage, and counts.
 
     `ids_of` reads the ids (n,) of one of the stage's shards. A worker's call returns how many items it computed.
     """
-    items = OpenStage(config.folder("items"), ITEMS)
     shards = item_shards(items.manifest)
     inputs = {unit: shard.sha256 for unit, shard in shards.items()}
     kept = stage.finished(inputs)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from support.endpoint import listening
-from support.tiny import png
+from support.tiny import png, shard_paths, write_items
 from typer.testing import CliRunner
 
 from comem_ray.cli import app
@@ -108,3 +108,17 @@ def test_config_checks_and_prints():
     wrong = run("config", "configs/demo.yaml", "--set", "retrieval.top_k=0")
     assert wrong.exit_code == 2
     assert "retrieval.top_k" in wrong.output
+
+
+def test_verify_reads_a_run_and_names_what_is_damaged(tmp_path):
+    write_items(tmp_path / "items", [3, 2])
+    done = run("verify", tmp_path)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.splitlines()[-1] == "everything is as it was written"
+    path = shard_paths(tmp_path / "items")[1]
+    path.write_bytes(path.read_bytes()[:-1])
+    done = run("verify", tmp_path)
+    assert done.exit_code == 3
+    assert f"{path} has " in done.output
+    assert "Run the stage 'ingest' again" in done.output
+    assert run("verify", tmp_path / "nowhere").exit_code == 3

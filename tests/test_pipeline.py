@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 from io import BytesIO
@@ -19,6 +20,7 @@ from typer.testing import CliRunner
 
 import comem_ray
 from comem_ray import Answer, Pipeline, Question
+from comem_ray.artifacts import ArtifactError
 from comem_ray.cli import app
 from comem_ray.config import Config
 from comem_ray.knowledge.items import UnknownItem
@@ -56,6 +58,38 @@ def path(config: Config, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def comem(path: Path) -> Pipeline:
     return comem_ray.load(path)
+
+
+@pytest.mark.parametrize("stage", ["items", "index", "memory"])
+def test_stages_that_do_not_belong_together_are_refused_with_both_fingerprints(
+    config: Config, tmp_path: Path, stage: str
+) -> None:
+    """An index of 11 items beside 4, and the reverse; the memory of other items."""
+    shutil.copytree(config.folder("items").parent, tmp_path / "run")
+    other = config.model_copy(update={"root": str(tmp_path / "other")})
+    write_run(other, [4])
+    write_memory_stage(other)
+    shutil.rmtree(tmp_path / "run" / stage)
+    shutil.copytree(other.folder(stage), tmp_path / "run" / stage)
+    with pytest.raises(ArtifactError, match=r"/ was made from items/ [0-9a-f]{12}, but items/ is [0-9a-f]{12} now"):
+        comem_ray.load(config.model_copy(update={"root": str(tmp_path / "run")}))
+
+
+def test_a_pipeline_that_is_open_keeps_its_generation_while_everything_is_made_again(
+    config: Config, tmp_path: Path
+) -> None:
+    shutil.copytree(config.folder("items").parent, tmp_path / "run")
+    config = config.model_copy(update={"root": str(tmp_path / "run")})
+    comem = comem_ray.load(config)
+    ids = [item_row(i)["item_id"] for i in range(sum(ITEMS))]
+    before = comem.memory(ids), comem.retrieve(image(4), k=5), comem.answer(ASK, image(4)).text
+    generations = dict(comem.generations)
+    write_run(config, [7, 5], first=[900])  # every item stands in another row now
+    write_memory_stage(config)
+    assert torch.equal(comem.memory(ids), before[0])
+    assert (comem.retrieve(image(4), k=5), comem.answer(ASK, image(4)).text) == before[1:]
+    assert comem.generations == generations
+    assert all(now != generations[name] for name, now in comem_ray.load(config).generations.items())
 
 
 def image(i: int) -> bytes:

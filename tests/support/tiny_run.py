@@ -1,5 +1,7 @@
 """A finished run of items, embeddings and index/ in one process: the actors of the jobs are plain classes."""
 
+from collections.abc import Sequence
+
 from support.tiny import write_items
 
 from comem_ray.artifacts import Manifest, StageFolder, load_manifest
@@ -13,9 +15,9 @@ from jobs.encode_memory import EncodeShard
 from jobs.item_shards import ShardTask
 
 
-def write_run(config: Config, sizes: list[int]) -> list[str]:
-    """Items in shards of the given sizes, their embeddings and their index. Returns the ids in order."""
-    ids = write_items(config.folder("items"), sizes)
+def write_run(config: Config, sizes: list[int], first: Sequence[int] = ()) -> list[str]:
+    """Items in shards of the given sizes (`first`, then 0, 1, ...), embeddings and index. Returns the ids in order."""
+    ids = write_items(config.folder("items"), sizes, first)
     clip, texts = locate(config.clip).fingerprint, config.clip.texts
     stage = StageFolder(config.folder("embeddings"), "embed_items", {"clip": clip, "width": 24, "texts": texts})
     items = make_shards(config, stage, EmbedShard(config, stage))
