@@ -149,6 +149,7 @@ def _summary(manifest: Manifest, kept: set[str], taken_over: int, recheck: bool)
     assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
     reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
     kept_rows = sum(r.counts["items"] + r.counts["rejected"] for r in manifest.records if r.unit in kept)
+    unchanged = kept_rows + taken_over
     looked_at = "images that are local files were read again" if recheck else "--set ingest.recheck=true reads it again"
     return {
         "rows": counts["rows"],
@@ -159,8 +160,8 @@ def _summary(manifest: Manifest, kept: set[str], taken_over: int, recheck: bool)
         "retryable": counts["retryable"],
         "shards": len(manifest.records),
         "shards made now": len(manifest.records) - len(kept),
-        "rows taken as unchanged": kept_rows + taken_over,
-        "unchanged means": f"the row is the same, its image was not looked at ({looked_at})",
+        "rows taken as unchanged": unchanged,
+        **({"unchanged means": f"the row is the same, its image was not looked at ({looked_at})"} if unchanged else {}),
         "bytes": sum(shard.bytes for shard in manifest.shards()),
     }
 
