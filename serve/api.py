@@ -16,6 +16,7 @@ from serve.bodies import (
     AnswerReply,
     AnswerRequest,
     ItemReply,
+    ReadyReply,
     RetrieveReply,
     RetrieveRequest,
     StatusReply,
@@ -99,13 +100,13 @@ def _health(app: FastAPI, flow: Flow) -> None:
         """The process is up."""
         return JSONResponse({"status": "ok"})
 
-    @app.get("/readyz", response_model=StatusReply, responses=error_docs(503))
+    @app.get("/readyz", response_model=ReadyReply, responses=error_docs(503))
     async def readyz() -> Response:
-        """Every deployment answers."""
+        """Every deployment answers; what they answer from."""
         if unready := await flow.unready():
             names = ", ".join(f"{name} ({why})" for name, why in unready.items())
             raise overloaded(f"no answer from {names}")
-        return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "ready", "generations": flow.generations})
 
 
 def _timed(request: Request, body: Json) -> Response:

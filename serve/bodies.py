@@ -118,6 +118,10 @@ class StatusReply(BaseModel):
     status: str
 
 
+class ReadyReply(StatusReply):
+    generations: dict[str, str] = Field(description="what is served: 12 digits for each of items, index and memory")
+
+
 class ErrorBody(BaseModel):
     type: str = Field(description="a code that stays the same between versions")
     message: str = Field(description="a sentence that says what to change")

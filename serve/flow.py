@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from torch import Tensor
 
 from comem_ray.answers import make_sources
+from comem_ray.artifacts import OpenStage
 from comem_ray.clock import Clock
 from comem_ray.config import Config
 from comem_ray.knowledge.items import Item, ItemStore, UnknownItem
@@ -25,6 +26,7 @@ from comem_ray.model.adapter import encoder_fingerprint
 from serve.bodies import AnswerRequest, RetrieveRequest
 from serve.checks import Checks
 from serve.errors import ApiError, api_error, reply_of, unavailable
+from serve.generations import STAGES
 from serve.messages import Hits, ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory, unpack_memory
 
 READY_TIMEOUT_S = 5
@@ -51,14 +53,22 @@ class Flow:
     """Answers requests with the deployments behind the three handles.
 
     The constructor raises ArtifactError where a stage of the knowledge base is missing or was made by something else.
+    `generations`: what to serve, by folder (serve.generations).
     """
 
     def __init__(
-        self, config: Config, retriever: DeploymentHandle, encoder: DeploymentHandle, reasoner: DeploymentHandle
+        self,
+        config: Config,
+        generations: Mapping[str, str],
+        retriever: DeploymentHandle,
+        encoder: DeploymentHandle,
+        reasoner: DeploymentHandle,
     ):
-        self.checks = Checks(config)
-        self.items = ItemStore(config.folder("items"))
-        self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
+        self.checks, self.generations = Checks(config), dict(generations)
+        self.items = ItemStore(config.folder("items"), generations["items"])
+        self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config), generations["memory"])
+        # Held, not read: a retriever that starts again after a rerun finds the index of these items here.
+        self._index = OpenStage(config.folder("index"), STAGES["index"], generations["index"])
         self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # memories that the store does not hold
         self._retrieve, self._encode, self._answer = retriever.retrieve, encoder.encode, reasoner.answer
         self._encode_image, self._tasks = reasoner.encode_image, set[asyncio.Future[None]]()

@@ -10,6 +10,7 @@ from support.serving import FinishedRun, Served, check_error, row
 
 from comem_ray.answers import Answer, Question
 from comem_ray.client import Client, KnowledgeItem, ServiceError
+from serve.generations import current_generations
 
 
 def test_answer(client: Client, run: FinishedRun) -> None:
@@ -81,10 +82,11 @@ def test_a_refusal_has_its_field(client: Client) -> None:
     assert (raised.value.status, raised.value.type, raised.value.field) == (422, "missing_field", "image")
 
 
-def test_ready(client: Client, served: Served) -> None:
+def test_ready(client: Client, served: Served, run: FinishedRun) -> None:
     assert client.ready()
     assert served.http.get("/healthz").json() == {"status": "ok"}
-    assert served.http.get("/readyz").json() == {"status": "ready"}
+    ready = served.http.get("/readyz").json()
+    assert ready == {"status": "ready", "generations": current_generations(run.config)}
 
 
 def test_a_browser_runs_nothing_of_an_image(served: Served, run: FinishedRun) -> None:
