@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from support.serving import ITEMS, FinishedRun, row, serving, wait_until
+from support.serving import ITEMS, FinishedRun, row, run_stages, serving, wait_until
+from support.tiny import write_items
 from support.tiny_run import write_memory_stage, write_run
 
 from comem_ray.artifacts import ArtifactError
@@ -65,8 +66,8 @@ def test_a_rerun_under_a_running_service_changes_no_answer(run: FinishedRun, tmp
         before = texts(), answer(), client.retrieve(row(4)["image"], k=ITEMS)
         generations = served.http.get("/readyz").json()["generations"]
         assert generations == current_generations(config)
-        write_run(config, [7, 5], first=[900])
-        write_memory_stage(config)
+        write_items(config.folder("items"), [7, 5], first=[900])
+        run_stages(config)
         now = current_generations(config)
         assert all(now[name] != generations[name] for name in STAGES)
         (victim,) = served.replicas("Retriever")

@@ -104,15 +104,20 @@ def make_run(config: Config, home: Path) -> FinishedRun:
     path = home / "config.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     ids = _write_items(config.folder("items"))
+    run_stages(config)
+    store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
+    kept = [item_id for item_id in ids[:-1] if item_id != ids[NOT_STORED]]
+    _write_memory_of(config, kept, store.get(kept))
+    return FinishedRun(config, path, ids)
+
+
+def run_stages(config: Config) -> None:
+    """Embeddings, index and memory of the items that are there."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (item_shards, build_index):
             patch.setattr(module, "run_units", _run_units_here)
         for stage in (embed_items, build_index, encode_memory):
             stage.run(config)
-    store = MemoryStore(config.folder("memory"), encoder_fingerprint(config))
-    kept = [item_id for item_id in ids[:-1] if item_id != ids[NOT_STORED]]
-    _write_memory_of(config, kept, store.get(kept))
-    return FinishedRun(config, path, ids)
 
 
 def _write_memory_of(config: Config, item_ids: list[str], memory: torch.Tensor) -> None:
