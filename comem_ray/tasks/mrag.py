@@ -13,7 +13,7 @@ from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_parquet
 from comem_ray.tasks.images import image_of_row
 from comem_ray.tasks.rules.choices import LETTERS, letter
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles
 
 COLUMNS = ("id", "aspect", "scenario", "answer_choice")

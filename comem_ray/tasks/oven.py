@@ -17,7 +17,7 @@ from comem_ray.tasks.bootstrap import Estimate, harmonic, mean_of, rounded
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_jsonl
 from comem_ray.tasks.rules import paper
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.rules.titles import TitleIndex, read_titles
 from comem_ray.tasks.task import MISSING, OFFICIAL_SCORING, Examples, ScoredAnswer, Scoring, Task, TaskFiles
 

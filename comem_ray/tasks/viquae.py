@@ -17,7 +17,8 @@ from comem_ray.tasks.bootstrap import mean_of
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_jsonl
 from comem_ray.tasks.rules import paper
-from comem_ray.tasks.rules.scoring import final_answer, normalised, score
+from comem_ray.tasks.rules.final_answer import final_answer
+from comem_ray.tasks.rules.scoring import normalised, score
 from comem_ray.tasks.task import OFFICIAL_SCORING, Examples, ScoredAnswer, Scoring, Task, TaskFiles, text_or_none
 
 

@@ -14,8 +14,9 @@ from comem_ray.config import Config
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Prompt, Reasoner, make_prompt
 from comem_ray.prompts import Mode
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.rules.own import import_rules
-from comem_ray.tasks.rules.scoring import final_answer, score
+from comem_ray.tasks.rules.scoring import score
 from comem_ray.training.data.samples import Sample, SampleSet
 
 BATCH = 8

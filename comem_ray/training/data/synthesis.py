@@ -34,8 +34,9 @@ from comem_ray.prompts import BOXED, SYSTEM
 from comem_ray.retrieval.retriever import Query
 from comem_ray.tasks.example import IMAGE_MISSING, Example
 from comem_ray.tasks.images import ImageAt, ImageReader
+from comem_ray.tasks.rules.final_answer import boxed, final_answer
 from comem_ray.tasks.rules.own import import_rules
-from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules, boxed, score
+from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules, score
 from comem_ray.training.data.questions import RejectedSample, rejected_sample, sample_id
 
 Outcome = dict[str, Any] | RejectedSample
@@ -83,7 +84,7 @@ def score_answer(
         raise RejectedAnswer("cut_short", f"no end within {synthesis.max_new_tokens} tokens")
     if not text:
         raise RejectedAnswer("empty_answer", "the answer is empty")
-    prediction = boxed(text) if synthesis.answer_format == "boxed" else text
+    prediction = boxed(text) if synthesis.answer_format == "boxed" else final_answer(text)
     if prediction is None:
         raise RejectedAnswer("no_box", "the answer has no \\boxed{...}")
     value = score(example.rule, prediction, example.gold, own_rules)

@@ -105,3 +105,11 @@ def test_the_identity_says_what_an_outcome_depends_on(config):
     assert synthesis_identity(colder, settings()) != base
     ruled = config.model_copy(update={"scoring_rules": {"mine": "module:function"}})
     assert synthesis_identity(ruled, settings()) != base
+
+
+@pytest.mark.parametrize(
+    "text", [r"It is \boxed{\text{Ann}}", r"$\boxed {\mathrm{Ann}}$", r"\boxed{**Ann**}", r"\boxed{\text{the~Ann}}"]
+)
+def test_a_right_answer_in_dress_is_kept(text):
+    assert score_answer(question(), text, "stop", settings()) == 1.0
+    assert score_answer(question(), text.removeprefix("It is "), "stop", settings(answer_format="plain")) == 1.0
