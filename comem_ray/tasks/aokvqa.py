@@ -23,6 +23,10 @@ class AOkVqa(Task):
 
     name: TaskName = "aokvqa"
     id_field = "question_id"
+    prediction_fields = ("direct_answer",)
+    prediction_form = (
+        'JSON of {question_id: "..."} or {question_id: {"multiple_choice": "...", "direct_answer": "..."}}'
+    )
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples; images are COCO's of 2017."""

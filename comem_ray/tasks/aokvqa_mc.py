@@ -21,6 +21,7 @@ class AOkVqaChoices(AOkVqa):
 
     name = "aokvqa-mc"
     has_paper_rules = False
+    prediction_fields = ("multiple_choice",)
 
     def ask(self, example: Example) -> str:
         """The question with its options, "- ..."; no letters: the rule wants the words of the option."""

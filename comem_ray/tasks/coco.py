@@ -31,6 +31,8 @@ class Coco(Task):
 
     name = "coco"
     id_field = "image_id"
+    prediction_fields = ("caption",)
+    prediction_form = 'a JSON list of {"image_id": ..., "caption": "..."}'
     has_paper_rules = False
     scored_together = True  # CIDEr weighs words by all captions
     boxed = False

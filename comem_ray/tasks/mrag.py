@@ -25,6 +25,9 @@ class Mrag(Task):
 
     name = "mrag"
     id_field = "id"
+    prediction_ids = ("qs_id",)
+    prediction_fields = ("output",)
+    prediction_form = 'JSONL of {"qs_id": ..., "output": "..."}'
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples; the image of each is in its own row."""

@@ -29,6 +29,8 @@ class OkVqa(Task):
 
     name = "okvqa"
     id_field = "question_id"
+    prediction_fields = ("answer",)
+    prediction_form = 'a JSON list of {"question_id": ..., "answer": "..."}'
     rule = "vqa"
     percent_first = True
     takes = ("references",)

@@ -23,6 +23,8 @@ from comem_ray.tasks.task import MISSING, OFFICIAL_SCORING, Examples, ScoredAnsw
 
 WARNING = "no --titles: names are linked to the entities of the references alone, which makes the figures too high"
 PARTS, SIDES = ("query", "entity"), ("seen", "unseen")
+LINKED = "wikidata:"
+"""Begins a prediction that is an entity, not a name to be linked."""
 _PAPER_LENGTH = 50
 
 
@@ -32,6 +34,7 @@ class Oven(Task):
     name = "oven"
     scored_together = True  # a name is linked to one of all entities
     takes = ("titles",)
+    prediction_form = 'JSONL of {"data_id": ..., "pred_entity_id": "Q..."}'
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples; with titles, the entity's title is among its `entities`."""
@@ -48,6 +51,18 @@ class Oven(Task):
             MISSING if answer is None else _score_one(example, answer, scoring, index)
             for example, answer in zip(examples, answers, strict=True)
         ]
+
+    def prediction_text(self, row: FileRow) -> str:
+        """The entity that the name is linked to already, where the row says so as the authors' files do; else the name.
+
+        The authors' scorer takes `pred_entity_id`; their linker writes `bm25`: [title, id] pairs, best first.
+        """
+        if "pred_entity_id" in row.fields:
+            return LINKED + row.text("pred_entity_id")
+        match row.get("bm25"):
+            case [[str(), str() as entity], *_]:
+                return LINKED + entity
+        return super().prediction_text(row)
 
     def warnings(self, scoring: Scoring) -> list[str]:
         """Figures without titles are too high."""
@@ -98,6 +113,9 @@ def _titles_of_entities(files: TaskFiles) -> dict[Any, str]:
 
 
 def _score_one(example: Example, prediction: str, scoring: Scoring, index: TitleIndex) -> ScoredAnswer:
+    if prediction.startswith(LINKED):
+        entity = prediction.removeprefix(LINKED)
+        return ScoredAnswer(entity, float(entity == example.gold[0]), {"entity_id": entity})
     paper_name = paper.answer(prediction)[:_PAPER_LENGTH]
     name = paper_name if scoring.rules == "paper" else final_answer(prediction)
     link = index.link(name)

@@ -66,8 +66,6 @@ _SYMBOL = re.compile(rf"\\{{1,2}}({'|'.join(sorted(_SYMBOLS, key=len, reverse=Tr
 _DOLLARS = re.compile(
     r"(?<!\\)\$\$(.{1,2000}?)(?<!\\)\$\$|(?<![\\$\w])\$(?![\s$])((?:\\.|[^$\\]){1,400}?)(?<!\s)\$(?![\d$])", re.S
 )
-    r"(?<!\\)\$\$(.{1,2000}?)(?<!\\)\$\$|(?<![\\$\w])\$(?![\s$])((?:\\.|[^$\\]){1,400}?)(?<!\s)\$(?![\d$])", re.S
-)
 _BRACKETS = re.compile(r"\\\((.{1,2000}?)\\\)|\\\[(.{1,2000}?)\\\]", re.S)
 _FENCE = re.compile(r"^```(?:[a-z]*\n)?\s*(.*?)\s*```$", re.S)
 _LETTER = r"[^\W_\u2e80-\u9fff\uac00-\ud7af]"  # Chinese, Japanese and Korean put no spaces around emphasis
