@@ -74,6 +74,9 @@ def score(
     more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="more references")] = None,
     question_types: Annotated[Path | None, typer.Option(metavar="FILE", help="infoseek_val_qtype.jsonl")] = None,
     titles: Annotated[Path | None, typer.Option(metavar="FILE", help="OVEN's titles of Wikipedia")] = None,
+    vocabulary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="vocab.txt of bert-base-uncased, OVEN")
+    ] = None,
     rules: Annotated[str, typer.Option(help=RULES)] = "official",
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="a configuration with scoring_rules")] = None,
     per_question: Annotated[Path | None, typer.Option(metavar="FILE", help="writes one JSONL row per question")] = None,
@@ -83,7 +86,7 @@ def score(
     from comem_ray.tasks.scorecard import scorecard
     from comem_ray.tasks.task import TaskFiles
 
-    files = TaskFiles([*references, *(more or [])], question_types=question_types, titles=titles)
+    files = TaskFiles([*references, *(more or [])], question_types=question_types, titles=titles, vocabulary=vocabulary)
     try:
         own_rules = {} if config is None else import_rules(load_config(config).scoring_rules)
         if rules.endswith(".py"):

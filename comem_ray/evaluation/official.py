@@ -95,6 +95,9 @@ def missing_images(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _titles(source: EvaluationSourceConfig) -> TitleIndex | None:
     try:
-        return None if source.titles is None else TitleIndex(read_titles(resolve(source.titles)))
+        if source.titles is None:
+            return None
+        vocabulary = None if source.vocabulary is None else resolve(source.vocabulary)
+        return TitleIndex(read_titles(resolve(source.titles)), vocabulary)
     except ValueError as error:
         raise ConfigError(f"evaluation.sources: {source.label}: {error}") from error

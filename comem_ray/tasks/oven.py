@@ -22,6 +22,10 @@ from comem_ray.tasks.rules.titles import TitleIndex, read_titles
 from comem_ray.tasks.task import MISSING, OFFICIAL_SCORING, Examples, ScoredAnswer, Scoring, Task, TaskFiles
 
 WARNING = "no --titles: names are linked to the entities of the references alone, which makes the figures too high"
+WORDS_WARNING = (
+    "no --vocabulary: titles are cut into words, not into BERT's word pieces as the authors do, so that some names are "
+    "linked to other titles (the vocab.txt of bert-base-uncased mends it)"
+)
 PARTS, SIDES = ("query", "entity"), ("seen", "unseen")
 LINKED = "wikidata:"
 """Begins a prediction that is an entity, not a name to be linked."""
@@ -33,7 +37,7 @@ class Oven(Task):
 
     name = "oven"
     scored_together = True  # a name is linked to one of all entities
-    takes = ("titles",)
+    takes = ("titles", "vocabulary")
     prediction_form = 'JSONL of {"data_id": ..., "pred_entity_id": "Q..."}'
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
@@ -65,8 +69,10 @@ class Oven(Task):
         return super().prediction_text(row)
 
     def warnings(self, scoring: Scoring) -> list[str]:
-        """Figures without titles are too high."""
-        return super().warnings(scoring) + ([WARNING] if scoring.titles is None else [])
+        """Figures without titles are too high; without word pieces some names are linked to other titles."""
+        words_only = scoring.titles is not None and not scoring.titles.has_word_pieces
+        own = [WARNING] if scoring.titles is None else [WORDS_WARNING] if words_only else []
+        return super().warnings(scoring) + own
 
     def _read_row(self, row: FileRow, language: str, titles: dict[Any, str]) -> Example:
         split = row.text("data_split")

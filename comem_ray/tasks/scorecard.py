@@ -47,7 +47,7 @@ def scorecard(
     task = load_task(name)
     task.check_files(files)
     examples = read_all(task, replace(files, titles=None))  # the titles of the examples' own entities are not needed
-    titles = None if files.titles is None else TitleIndex(read_titles(files.titles))
+    titles = None if files.titles is None else TitleIndex(read_titles(files.titles), files.vocabulary)
     file = read_predictions(predictions, task)
     card = score_predictions(task, examples, file.predictions, Scoring(rules, titles, own_rules))
     return replace(card, warnings=[*card.warnings, *file.warnings(), *_foreign(card, file)])

@@ -32,6 +32,7 @@ class TaskFiles:
     question_types: Path | None = None
     entities: Path | None = None
     titles: Path | None = None
+    vocabulary: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Task:
 
     def check_files(self, files: TaskFiles) -> None:
         """Raises ValueError for a file that the task does not take."""
-        for name in ("references", "question_types", "entities", "titles"):
+        for name in ("references", "question_types", "entities", "titles", "vocabulary"):
             if getattr(files, name) and name not in self.takes:
                 raise ValueError(f"task {self.name} does not take {name}: leave it out")
 
