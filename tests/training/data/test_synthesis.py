@@ -122,7 +122,7 @@ def test_a_rule_that_fails_on_an_answer_costs_that_question():
 
 
 def test_an_item_that_cannot_be_read_costs_the_questions_that_get_it(config):
-    """Items in "de" are 44 to 68 pixels wide and 44 high; the widest is refused where 2,900 pixels are taken at most."""
+    """Items in "de" are 44 to 68 pixels wide and 44 high; the widest has more than 2,900 pixels."""
     images = config.ingest.images.model_copy(update={"max_pixels": 2_900})
     smaller = config.model_copy(update={"ingest": config.ingest.model_copy(update={"images": images})})
     questions = [question("Who?"), question("Where?")]
