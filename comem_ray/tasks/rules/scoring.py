@@ -21,6 +21,8 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from comem_ray.tasks.rules.encyclopedic_vqa import encyclopedic_score
+from comem_ray.tasks.rules.final_answer import boxed as boxed  # their home until 0.3
+from comem_ray.tasks.rules.final_answer import final_answer as final_answer
 from comem_ray.tasks.rules.numbers import in_range_score
 from comem_ray.tasks.rules.vqa import vqa_accuracy
 

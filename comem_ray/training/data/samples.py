@@ -133,8 +133,20 @@ class SampleSet:
 
 
 def stored_samples(folder: Path) -> int:
-    """The number of samples in a folder, 0 where there is none."""
-    return sum(pq.read_metadata(f).num_rows for f in _files(folder))
+    """The number of samples in a folder, 0 where there is none. Raises ArtifactError for a shard that is not whole."""
+    return sum(_rows_in(path) for path in _files(folder))
+
+
+def _rows_in(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, error: Exception) -> ArtifactError:
+    reason = str(error).splitlines()[0]
+    return ArtifactError(f"{path} is not a whole parquet file ({reason}): {_MAKE_AGAIN}")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -151,8 +163,7 @@ def read_shards(folder: Path) -> Iterator[tuple[str, pa.Table]]:
         try:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise ArtifactError(f"{path} is not a whole parquet file ({reason}): {_MAKE_AGAIN}") from error
+            raise _not_whole(path, error) from error
         yield path.name, _current(path, table)
 
 

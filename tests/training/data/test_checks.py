@@ -13,7 +13,7 @@ from support.tiny import png, write_items
 from comem_ray.artifacts import ArtifactError
 from comem_ray.knowledge.items import ItemStore
 from comem_ray.training.data.checks import SampleCheck
-from comem_ray.training.data.samples import TRAINING_SCHEMA, SampleSet, read_shards
+from comem_ray.training.data.samples import TRAINING_SCHEMA, SampleSet, read_shards, stored_samples
 from comem_ray.training.loop import Trainer
 from comem_ray.training.runs import check_run, unusable_path, unusable_samples
 
@@ -161,6 +161,8 @@ def test_a_shard_that_cannot_be_read_is_one_sentence(world, tmp_path):
     (folder / "part.parquet").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ArtifactError, match=r"part\.parquet is not a whole parquet file .*jobs\.synthesize"):
         list(read_shards(folder))
+    with pytest.raises(ArtifactError, match=r"part\.parquet is not a whole parquet file"):
+        stored_samples(folder)
     (folder / "part.parquet").write_bytes(b"")
     with pytest.raises(ArtifactError, match=r"part\.parquet is not a whole parquet file"):
         list(read_shards(folder))
