@@ -26,6 +26,9 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 Url = Annotated[str, typer.Option(help="address of the HTTP endpoint")]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="replaces a field")]
 
+PREDICTIONS = 'JSONL of {"data_id", "prediction"}, or the form that the authors of the task score'
+RULES = "official; paper: the paper's authors' own scorer; FILE.py: official, with its functions as rules of your own"
+
 
 @app.command()
 def config(path: Path, overrides: Overrides = []) -> None:  # noqa: B006 (typer reads the default)
@@ -68,20 +71,28 @@ def _exit_code(error: Exception) -> int:
 def score(
     task: Annotated[str, typer.Option(help=f"one of {', '.join(get_args(TaskName))}")],
     references: Annotated[list[Path], typer.Option(metavar="FILE...", help="the task's own files")],
-    predictions: Annotated[Path, typer.Option(metavar="FILE", help='JSONL of {"data_id", "prediction"}')],
+    predictions: Annotated[Path, typer.Option(metavar="FILE", help=PREDICTIONS)],
     more: Annotated[list[Path] | None, typer.Argument(metavar="[FILE...]", help="more references")] = None,
     question_types: Annotated[Path | None, typer.Option(metavar="FILE", help="infoseek_val_qtype.jsonl")] = None,
     titles: Annotated[Path | None, typer.Option(metavar="FILE", help="OVEN's titles of Wikipedia")] = None,
-    rules: Annotated[str, typer.Option(help="official, or paper: the paper's authors' own scorer")] = "official",
+    vocabulary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="vocab.txt of bert-base-uncased, OVEN")
+    ] = None,
+    rules: Annotated[str, typer.Option(help=RULES)] = "official",
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="a configuration with scoring_rules")] = None,
     per_question: Annotated[Path | None, typer.Option(metavar="FILE", help="writes one JSONL row per question")] = None,
 ) -> None:
     """Scores a file of predictions by the task's official rules and prints one JSON object."""
+    from comem_ray.tasks.rules.own import import_rules, rules_in
     from comem_ray.tasks.scorecard import scorecard
     from comem_ray.tasks.task import TaskFiles
 
-    files = TaskFiles([*references, *(more or [])], question_types=question_types, titles=titles)
+    files = TaskFiles([*references, *(more or [])], question_types=question_types, titles=titles, vocabulary=vocabulary)
     try:
-        card = scorecard(task, files, predictions, rules)  # type: ignore[arg-type]
+        own_rules = {} if config is None else import_rules(load_config(config).scoring_rules)
+        if rules.endswith(".py"):
+            own_rules, rules = {**own_rules, **rules_in(Path(rules))}, "official"
+        card = scorecard(task, files, predictions, rules, own_rules)  # type: ignore[arg-type]
         if per_question is not None:
             rows = (json.dumps(row, ensure_ascii=False) + "\n" for row in card.rows)
             per_question.write_text("".join(rows), encoding="utf-8", errors="backslashreplace")

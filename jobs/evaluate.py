@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,19 +34,24 @@ from comem_ray.evaluation.predictions import (
     TIMES_SCHEMA,
     read_predictions,
     read_times,
+    write_faults,
     write_prediction_files,
 )
-from comem_ray.evaluation.questions import read_questions, unpacked, with_image
+from comem_ray.evaluation.questions import BAD_GOLD, read_questions, unpacked, with_image
 from comem_ray.evaluation.sources import SourceQuestions, read_source
 from comem_ray.evaluation.units import evaluation_identity, evaluation_units
 from comem_ray.memory_store import store_bytes
 from comem_ray.report.evaluation import FinishedEvaluation, read_evaluation, write_report
 from comem_ray.report.markdown import markdown
 from comem_ray.tasks.example import Example
+from comem_ray.tasks.files import RejectedRow
 from comem_ray.tasks.images import ImageReader
 from comem_ray.tasks.rules.own import check_rules, import_rules
+from comem_ray.tasks.rules.scoring import OwnRules
+from comem_ray.tasks.task import check_gold
 from jobs.common import Summary, main, run_units
 
+FAULTS = "faults.jsonl"
 FLAGS = {"k": "evaluation.k", "knowledge-size": "evaluation.knowledge_sizes"}
 
 
@@ -67,7 +73,9 @@ def run(config: Config) -> Summary:
     write_prediction_files(config.folder("predictions"), questions, predictions)
     figures = _figures(config, sources, questions, predictions, times)
     _write_reports(config, figures, questions, predictions)
-    return _summary(figures, len(kept), sum(source.left_out for source in sources), str(stage.path / "report.md"))
+    faults = write_faults(stage.path / FAULTS, predictions)
+    left_out = sum(source.left_out for source in sources)
+    return _summary(figures, faults, stage.path, len(kept), left_out)
 
 
 def section(config: Config) -> EvaluationConfig:
@@ -87,6 +95,7 @@ def questions_of(config: Config) -> tuple[list[SourceQuestions], list[Example]]:
     evaluation, own_rules = section(config), import_rules(config.scoring_rules)
     plain = read_questions(resolve(evaluation.questions))[: evaluation.limit] if evaluation.questions else []
     check_rules("evaluation.questions", {question.rule for question in plain}, own_rules)
+    plain = [_with_usable_gold(question, own_rules) for question in plain]
     sources = [read_source(source, own_rules) for source in evaluation.sources]
     entities = {entity for source in sources for question in source.questions for entity in question.entities}
     items = items_of(config.folder("items"), entities)
@@ -96,6 +105,15 @@ def questions_of(config: Config) -> tuple[list[SourceQuestions], list[Example]]:
             for q in source.questions
         ]
     return sources, [*plain, *(question for source in sources for question in source.questions)]
+
+
+def _with_usable_gold(question: Example, own_rules: OwnRules) -> Example:
+    """The question, with a fault where its rule cannot use its gold: it is not asked, and counts as wrong."""
+    try:
+        check_gold(question.rule, question.gold, own_rules)
+    except RejectedRow:
+        return replace(question, fault=question.fault or BAD_GOLD)
+    return question
 
 
 def finished_evaluation(config: Config) -> FinishedEvaluation:
@@ -142,14 +160,17 @@ def _write_reports(
     write_report(folder / "report.html", f"Evaluation of {config.name}", [evaluation])
 
 
-def _summary(figures: EvaluationFigures, kept: int, left_out: int, report: str) -> Summary:
+def _summary(figures: EvaluationFigures, faults: Mapping[str, int], folder: Path, kept: int, left_out: int) -> Summary:
     counts = {
         "missing images": figures.missing_images.count,
         "rejected rows": figures.rejected.count,
         "left out": left_out,
     }
+    listed = {"list of faults": str(folder / FAULTS)} if faults else {}
+    reasons = {f"fault.{fault}": count for fault, count in faults.items()}
     scores = {f"{name}, %": arm.share.score for name, arm in figures.arms.items()}
-    return {"questions": figures.questions, "kept": kept, **counts, **scores, "report": report}
+    report = str(folder / "report.md")
+    return {"questions": figures.questions, "kept": kept, **counts, **reasons, **listed, **scores, "report": report}
 
 
 class EvaluateUnit:

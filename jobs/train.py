@@ -32,7 +32,7 @@ from comem_ray.report.training import write_report
 from comem_ray.training.estimate import estimate
 from comem_ray.training.loop import Diverged, Trainer
 from comem_ray.training.metrics import MetricsLog, read_metrics
-from comem_ray.training.runs import check_run, training_section
+from comem_ray.training.runs import VALIDATION, check_run, training_section, unusable_path, unusable_samples
 from jobs.common import StageFailed, Summary, main
 from jobs.console import Progress
 from jobs.refusals import raise_refusal, to_text
@@ -64,13 +64,25 @@ def run(config: Config) -> Summary:
         checkpoints.publish(resolve(config.adapter.path))
     last = [row for row in read_metrics(folder) if "loss" in row][-1]
     adapter = (config.adapter.path and resolve(config.adapter.path)) or checkpoints.latest()
+    unusable = unusable_samples(config)
+    listed = {"list of them": str(unusable_path(config))} if unusable else {}
     return {
         "steps": steps,
         "kept": kept,
+        "unusable samples": len(unusable),
+        **listed,
+        **_unusable_validation(config),
         "loss": round(last["loss"], 4),
         "adapter": str(adapter),
         "report": str(report),
     }
+
+
+def _unusable_validation(config: Config) -> Summary:
+    """The number of validation samples that cannot be used, where there is a validation."""
+    if training_section(config).validation is None:
+        return {}
+    return {"unusable validation samples": len(unusable_samples(config, VALIDATION))}
 
 
 def _trainer(config: Config) -> TorchTrainer:

@@ -101,6 +101,33 @@ def test_score_says_what_is_wrong(scored_files, tmp_path):
         assert said in done.stderr
 
 
+def test_score_takes_rules_of_ones_own(tmp_path, monkeypatch):
+    from support.scored import jsonl
+
+    rows = [{"data_id": "a", "question": "?", "image": None, "answers": ["Paris"], "rule": "first_letter"}]
+    files = ["--references", jsonl(tmp_path / "q.jsonl", rows), "--predictions"]
+    files.append(jsonl(tmp_path / "p.jsonl", [{"data_id": "a", "prediction": "pear"}]))
+    code = "def first_letter(prediction, gold):\n    return float(prediction[0] == gold[0][0].lower())\n"
+    (tmp_path / "own_rules_of_a_test.py").write_text(code)
+    done = run("score", "--task", "jsonl", *files)
+    assert done.exit_code == 2
+    assert "no scoring rule 'first_letter'" in done.stderr
+    done = run("score", "--task", "jsonl", *files, "--rules", tmp_path / "own_rules_of_a_test.py")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["overall"] == 100.0
+    monkeypatch.chdir(tmp_path)  # the command has no working folder on its path
+    text = (
+        "name: x\nroot: x\ningest: {sources: [{path: a.tsv}]}\nbackbone: {model: x}\nclip: {model: ViT-B-32}\n"
+        "scoring_rules: {first_letter: 'own_rules_of_a_test:first_letter'}\n"
+    )
+    (tmp_path / "my.yaml").write_text(text)
+    done = run("score", "--task", "jsonl", *files, "--config", "my.yaml")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["overall"] == 100.0
+    for rules, message in (("none.py", "none.py is not there"), ("q.jsonl", "there are no rules")):
+        assert message in run("score", "--task", "jsonl", *files, "--rules", rules).stderr
+
+
 def test_config_checks_and_prints():
     whole = run("config", "configs/demo.yaml", "--set", "retrieval.top_k=7")
     assert whole.exit_code == 0

@@ -31,6 +31,9 @@ class EvaluationSourceConfig(Section):
     question_types: str | None = Field(None, description="infoseek: infoseek_val_qtype.jsonl")
     entities: str | None = Field(None, description="infoseek: infoseek_val_withkb.jsonl, for the recall of retrieval")
     titles: str | None = Field(None, description="oven: Wiki6M_ver_1_0_title_only.jsonl, to which names are linked")
+    vocabulary: str | None = Field(
+        None, description="oven: vocab.txt of bert-base-uncased, whose word pieces link names as the authors do"
+    )
     images: list[Text] | None = Field(
         None, description="a folder, a zip, or parquet files; null: beside the questions, or in their own rows"
     )

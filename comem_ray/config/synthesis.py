@@ -54,7 +54,7 @@ class SynthesisConfig(Section):
     answer_with_items: int | None = Field(None, ge=0, description="best items in the VLM's prompt; null: all top_k")
     min_score: float = Field(1.0, gt=0, le=1, description="an answer is kept from this score on; 1 is wholly right")
     answer_format: Literal["boxed", "plain"] = Field(
-        "boxed", description="'boxed' asks to reason and scores the box; 'plain' asks for nothing and scores the whole"
+        "boxed", description="'boxed' asks to reason and to box the answer; 'plain' asks for nothing"
     )
     instruction: str | None = Field(None, description="sentence after the question; null: that of answer_format")
     max_new_tokens: int = Field(512, ge=1, description="tokens of an answer; one that is cut short is rejected")

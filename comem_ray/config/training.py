@@ -29,6 +29,11 @@ class TrainingConfig(Section):
     start: str | None = Field(
         None, description="adapter folder to continue from; null: new weights of the sizes in `adapter`"
     )
+    unusable_samples: Literal["leave_out", "refuse"] = Field(
+        "leave_out",
+        description="what becomes of samples that cannot be used, such as one with a damaged image: 'leave_out' lists "
+        "them and trains on the others, 'refuse' ends the run before its first step",
+    )
     items: int = Field(3, ge=1, description="items per sample, best first; more is steadier and slower")
     items_together: bool = Field(
         False,

@@ -14,7 +14,8 @@ from comem_ray.config import ConfigError, EvaluationSourceConfig, resolve
 from comem_ray.evaluation.sources import SourceQuestions
 from comem_ray.tasks import load_task
 from comem_ray.tasks.example import OFFICIAL, Example
-from comem_ray.tasks.rules.scoring import OwnRules, final_answer, score
+from comem_ray.tasks.rules.final_answer import final_answer
+from comem_ray.tasks.rules.scoring import OwnRules, score
 from comem_ray.tasks.rules.titles import TitleIndex, read_titles
 from comem_ray.tasks.scorecard import score_predictions
 from comem_ray.tasks.task import Scoring
@@ -94,6 +95,9 @@ def missing_images(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _titles(source: EvaluationSourceConfig) -> TitleIndex | None:
     try:
-        return None if source.titles is None else TitleIndex(read_titles(resolve(source.titles)))
+        if source.titles is None:
+            return None
+        vocabulary = None if source.vocabulary is None else resolve(source.vocabulary)
+        return TitleIndex(read_titles(resolve(source.titles)), vocabulary)
     except ValueError as error:
         raise ConfigError(f"evaluation.sources: {source.label}: {error}") from error

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ PREDICTION_SCHEMA = pa.schema(
         pa.field("knowledge", pa.int32(), nullable=False),  # items that retrieval searched; 0 in mode none
         pa.field("prediction", pa.string(), nullable=False),
         pa.field("fault", pa.string()),  # why there is no answer: "image_missing", "prompt_too_long", ...; else null
+        pa.field("fault_detail", pa.string()),  # what the error said, where there was one
         pa.field("score", pa.float64()),  # 0..1; null where its task scores answers together (report.json has those)
         pa.field("rank", pa.int32()),  # of the right item in retrieval, from 1; 0: not retrieved; null: not known
         pa.field("item_ids", pa.list_(pa.string()), nullable=False),  # items of the prompt, best first
@@ -78,6 +79,17 @@ def write_prediction_files(folder: Path, questions: Sequence[Example], rows: Seq
         lines[folder / question.source / f"{file_stem(row['arm'])}.jsonl"] += [] if row["fault"] else [f"{line}\n"]
     for path, some in lines.items():
         _write_text(path, "".join(some))
+
+
+def write_faults(path: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Writes the rows without an answer, {"data_id", "arm", "fault", "detail"} per line; returns questions by fault."""
+    faults = [row for row in rows if row["fault"]]
+    lines = [
+        {"data_id": row["data_id"], "arm": row["arm"], "fault": row["fault"], "detail": row.get("fault_detail")}
+        for row in faults
+    ]
+    _write_text(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    return dict(sorted(Counter(fault for _, fault in {(row["data_id"], row["fault"]) for row in faults}).items()))
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -21,6 +21,7 @@ from comem_ray.knowledge.images import ImageError, open_image
 from comem_ray.tasks.example import IMAGE_MISSING, Example
 from comem_ray.tasks.images import ImageAt, ImageReader
 
+BAD_GOLD = "bad_gold"
 EVALUATION_SCHEMA = pa.schema(
     [
         pa.field("data_id", pa.string(), nullable=False),
@@ -46,7 +47,11 @@ def read_questions(path: Path) -> list[Example]:
     """The questions of a file, their images left in it. Raises ArtifactError where there is none, or an id twice."""
     if not path.is_file():
         raise ArtifactError(f"there is no file of questions {path}: evaluation.questions names it")
-    table = pq.read_table(path, schema=EVALUATION_SCHEMA)
+    try:
+        table = pq.read_table(path, schema=EVALUATION_SCHEMA)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ArtifactError(f"{path} is not a file of questions (EVALUATION_SCHEMA): {reason}") from error
     marks = [None if image is None else sha256(image).hexdigest() for image in table["image"].to_pylist()]
     rows = table.drop_columns(["image"]).to_pylist()
     if twice := [data_id for data_id, count in Counter(row["data_id"] for row in rows).items() if count > 1]:
@@ -82,6 +87,12 @@ def unpacked(text: str) -> list[Example]:
 
 
 def _example(path: Path, number: int, row: dict[str, Any], mark: str | None) -> Example:
-    fields = {**row, "gold": json.loads(row["gold"]), "groups": json.loads(row["groups"])}
+    """The question of a row; with a fault where its gold or its groups are not JSON."""
+    fields, fault = {**row, "gold": None, "groups": {}}, None
+    try:
+        gold, groups = json.loads(row["gold"]), json.loads(row["groups"])
+        fields |= {"gold": gold, "groups": {str(name): str(value) for name, value in groups.items()}}
+    except (ValueError, AttributeError):
+        fault = BAD_GOLD
     at = None if mark is None else ImageAt(str(path), "image", number, mark)
-    return Example(**fields, image=None, own_id=row["data_id"], image_at=at)
+    return Example(**fields, image=None, own_id=row["data_id"], image_at=at, fault=fault)

@@ -72,7 +72,7 @@ def _read(source: EvaluationSourceConfig, own_rules: OwnRules) -> SourceQuestion
 def _files(source: EvaluationSourceConfig) -> TaskFiles:
     further = {
         name: resolve(path)
-        for name in ("question_types", "entities", "titles")
+        for name in ("question_types", "entities", "titles", "vocabulary")
         if (path := getattr(source, name)) is not None
     }
     return TaskFiles(_paths(source.paths), _paths(source.references), **further)

@@ -14,7 +14,7 @@ from comem_ray.config.evaluation import TaskName
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_json, rows_of
 from comem_ray.tasks.rules import paper
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles, text_or_none
 
 
@@ -23,6 +23,10 @@ class AOkVqa(Task):
 
     name: TaskName = "aokvqa"
     id_field = "question_id"
+    prediction_fields = ("direct_answer",)
+    prediction_form = (
+        'JSON of {question_id: "..."} or {question_id: {"multiple_choice": "...", "direct_answer": "..."}}'
+    )
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples; images are COCO's of 2017."""

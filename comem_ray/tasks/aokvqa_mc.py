@@ -12,7 +12,7 @@ from comem_ray.prompts import CHOOSE_WORDS, options
 from comem_ray.tasks.aokvqa import AOkVqa
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.task import ScoredAnswer
 
 
@@ -21,6 +21,7 @@ class AOkVqaChoices(AOkVqa):
 
     name = "aokvqa-mc"
     has_paper_rules = False
+    prediction_fields = ("multiple_choice",)
 
     def ask(self, example: Example) -> str:
         """The question with its options, "- ..."; no letters: the rule wants the words of the option."""

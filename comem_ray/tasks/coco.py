@@ -20,7 +20,7 @@ from comem_ray.tasks.bootstrap import RESAMPLES, Estimate, generator, mean_of
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, Place, RejectedRow, read_json, rows_of
 from comem_ray.tasks.rules.captions import CaptionScores, caption_scores, corpus_bleu
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.task import OFFICIAL_SCORING, Examples, ScoredAnswer, Scoring, Task, TaskFiles, text_or_none
 
 MAX_CIDER = 10.0
@@ -31,6 +31,8 @@ class Coco(Task):
 
     name = "coco"
     id_field = "image_id"
+    prediction_fields = ("caption",)
+    prediction_form = 'a JSON list of {"image_id": ..., "caption": "..."}'
     has_paper_rules = False
     scored_together = True  # CIDEr weighs words by all captions
     boxed = False

@@ -16,7 +16,7 @@ from comem_ray.tasks.files import FileRow, RejectedRow, read_parquet
 from comem_ray.tasks.images import image_of_row
 from comem_ray.tasks.rules import paper
 from comem_ray.tasks.rules.choices import number
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles
 
 COLUMNS = ("ID", "Subset", "Label", "Category")

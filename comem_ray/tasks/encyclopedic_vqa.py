@@ -16,7 +16,8 @@ from comem_ray.artifacts import fingerprint
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, read_csv, read_json
 from comem_ray.tasks.rules.encyclopedic_vqa import LIST
-from comem_ray.tasks.rules.scoring import final_answer, score
+from comem_ray.tasks.rules.final_answer import final_answer
+from comem_ray.tasks.rules.scoring import score
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles, check_gold, text_or_none
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,14 @@ class FileRow:
 Rows = Iterator[FileRow | RejectedRow]
 
 
-def read_jsonl(path: Path) -> Rows:
+def read_jsonl(path: Path, loads: Callable[[str], Any] = json.loads) -> Rows:
     """One JSON object per line; blank lines are passed over. The file may be gzip, whatever its name."""
     for number, (line, fault) in enumerate(read_lines(path)):
         place = Place(path, "line", number)
         if fault is not None:
             yield RejectedRow(fault.reason, fault.detail, place)
         elif line.strip():
-            yield _object(place, line)
+            yield _object(place, line, loads)
 
 
 def read_json(path: Path) -> Any:
@@ -163,22 +163,6 @@ def strict(rows: Rows) -> Iterator[FileRow]:
         yield row
 
 
-def read_predictions(path: Path) -> dict[str, tuple[str | int, str]]:
-    """id as a string -> (id as it stands, prediction), of JSONL rows {"data_id", "prediction"}.
-
-    ValueError for a row without them, and for an id that comes twice.
-    """
-    predictions: dict[str, tuple[str | int, str]] = {}
-    for row in strict(read_jsonl(path)):
-        data_id, value = row.identity("data_id"), row.get("prediction")
-        if not isinstance(value, str):
-            row.text("prediction")
-        if str(data_id) in predictions:
-            raise ValueError(f"{row.place}: a second prediction for data_id {data_id!r}")
-        predictions[str(data_id)] = data_id, value
-    return predictions
-
-
 def encodable(name: str, text: str) -> str:
     """`text`. Raises RejectedRow where it holds half of an escaped pair, which UTF-8 cannot hold."""
     try:
@@ -188,9 +172,9 @@ def encodable(name: str, text: str) -> str:
     return text
 
 
-def _object(place: Place, line: bytes) -> FileRow | RejectedRow:
+def _object(place: Place, line: bytes, loads: Callable[[str], Any]) -> FileRow | RejectedRow:
     try:
-        value = json.loads(line.decode("utf-8"))
+        value = loads(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         return RejectedRow("bad_utf8", f"byte {error.start} is not UTF-8", place)
     except (ValueError, RecursionError) as error:

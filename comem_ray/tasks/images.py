@@ -134,12 +134,14 @@ class ImageReader:
             return self._read_row(at)
         if not at.entry:
             return Path(at.file).read_bytes()
-        if self._zip is None or self._zip[0] != at.file:
-            self._zip = at.file, zipfile.ZipFile(at.file)
         try:
+            if self._zip is None or self._zip[0] != at.file:
+                self._zip = at.file, zipfile.ZipFile(at.file)
             return self._zip[1].read(at.entry)
-        except (zipfile.BadZipFile, KeyError, RuntimeError, NotImplementedError) as error:  # damaged, encrypted
-            raise ValueError(str(error)) from error
+        except OSError:
+            raise
+        except Exception as error:  # damaged or encrypted: BadZipFile, zlib.error, EOFError, RuntimeError, ...
+            raise ValueError(f"{at.entry}: {error}") from error
 
     def _read_row(self, at: ImageAt) -> bytes:
         with pq.ParquetFile(at.file) as file:

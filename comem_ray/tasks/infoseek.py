@@ -20,8 +20,9 @@ from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_jsonl, strict
 from comem_ray.tasks.oven import image_names
 from comem_ray.tasks.rules import paper
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.rules.numbers import has_number, in_range_score
-from comem_ray.tasks.rules.scoring import final_answer, number_range, score
+from comem_ray.tasks.rules.scoring import number_range, score
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles, check_gold, text_or_none
 
 LANGUAGES = {"spanish": "es", "portuguese": "pt", "chinese": "zh", "russian": "ru", "bulgarian": "bg"}

@@ -14,7 +14,8 @@ from typing import Any
 
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_jsonl
-from comem_ray.tasks.rules.scoring import final_answer, score
+from comem_ray.tasks.rules.final_answer import final_answer
+from comem_ray.tasks.rules.scoring import score
 from comem_ray.tasks.task import (
     MISSING,
     OFFICIAL_SCORING,

@@ -13,7 +13,7 @@ from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_parquet
 from comem_ray.tasks.images import image_of_row
 from comem_ray.tasks.rules.choices import LETTERS, letter
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles
 
 COLUMNS = ("id", "aspect", "scenario", "answer_choice")
@@ -25,6 +25,9 @@ class Mrag(Task):
 
     name = "mrag"
     id_field = "id"
+    prediction_ids = ("qs_id",)
+    prediction_fields = ("output",)
+    prediction_form = 'JSONL of {"qs_id": ..., "output": "..."}'
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples; the image of each is in its own row."""

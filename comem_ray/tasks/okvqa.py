@@ -16,7 +16,7 @@ from comem_ray.tasks.coco import image_names
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, Rows, read_json, rows_of
 from comem_ray.tasks.rules import paper
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.rules.vqa import vqa_accuracy
 from comem_ray.tasks.task import Examples, ScoredAnswer, Task, TaskFiles, text_or_none
 
@@ -29,6 +29,8 @@ class OkVqa(Task):
 
     name = "okvqa"
     id_field = "question_id"
+    prediction_fields = ("answer",)
+    prediction_form = 'a JSON list of {"question_id": ..., "answer": "..."}'
     rule = "vqa"
     percent_first = True
     takes = ("references",)

@@ -17,12 +17,18 @@ from comem_ray.tasks.bootstrap import Estimate, harmonic, mean_of, rounded
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_jsonl
 from comem_ray.tasks.rules import paper
-from comem_ray.tasks.rules.scoring import final_answer
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.rules.titles import TitleIndex, read_titles
 from comem_ray.tasks.task import MISSING, OFFICIAL_SCORING, Examples, ScoredAnswer, Scoring, Task, TaskFiles
 
 WARNING = "no --titles: names are linked to the entities of the references alone, which makes the figures too high"
+WORDS_WARNING = (
+    "no --vocabulary: titles are cut into words, not into BERT's word pieces as the authors do, so that some names are "
+    "linked to other titles (the vocab.txt of bert-base-uncased mends it)"
+)
 PARTS, SIDES = ("query", "entity"), ("seen", "unseen")
+LINKED = "wikidata:"
+"""Begins a prediction that is an entity, not a name to be linked."""
 _PAPER_LENGTH = 50
 
 
@@ -31,7 +37,8 @@ class Oven(Task):
 
     name = "oven"
     scored_together = True  # a name is linked to one of all entities
-    takes = ("titles",)
+    takes = ("titles", "vocabulary")
+    prediction_form = 'JSONL of {"data_id": ..., "pred_entity_id": "Q..."}'
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples; with titles, the entity's title is among its `entities`."""
@@ -49,9 +56,23 @@ class Oven(Task):
             for example, answer in zip(examples, answers, strict=True)
         ]
 
+    def prediction_text(self, row: FileRow) -> str:
+        """The entity that the name is linked to already, where the row says so as the authors' files do; else the name.
+
+        The authors' scorer takes `pred_entity_id`; their linker writes `bm25`: [title, id] pairs, best first.
+        """
+        if "pred_entity_id" in row.fields:
+            return LINKED + row.text("pred_entity_id")
+        match row.get("bm25"):
+            case [[str(), str() as entity], *_]:
+                return LINKED + entity
+        return super().prediction_text(row)
+
     def warnings(self, scoring: Scoring) -> list[str]:
-        """Figures without titles are too high."""
-        return super().warnings(scoring) + ([WARNING] if scoring.titles is None else [])
+        """Figures without titles are too high; without word pieces some names are linked to other titles."""
+        words_only = scoring.titles is not None and not scoring.titles.has_word_pieces
+        own = [WARNING] if scoring.titles is None else [WORDS_WARNING] if words_only else []
+        return super().warnings(scoring) + own
 
     def _read_row(self, row: FileRow, language: str, titles: dict[Any, str]) -> Example:
         split = row.text("data_split")
@@ -98,6 +119,9 @@ def _titles_of_entities(files: TaskFiles) -> dict[Any, str]:
 
 
 def _score_one(example: Example, prediction: str, scoring: Scoring, index: TitleIndex) -> ScoredAnswer:
+    if prediction.startswith(LINKED):
+        entity = prediction.removeprefix(LINKED)
+        return ScoredAnswer(entity, float(entity == example.gold[0]), {"entity_id": entity})
     paper_name = paper.answer(prediction)[:_PAPER_LENGTH]
     name = paper_name if scoring.rules == "paper" else final_answer(prediction)
     link = index.link(name)

@@ -7,7 +7,7 @@ questions that the task itself does not score. Figures are percent, with 95% int
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -15,13 +15,11 @@ from typing import Any, Literal
 from comem_ray.tasks import load_task
 from comem_ray.tasks.bootstrap import BOOTSTRAP
 from comem_ray.tasks.example import Example
-from comem_ray.tasks.files import RejectedRow, read_predictions
+from comem_ray.tasks.files import RejectedRow
+from comem_ray.tasks.predictions import PredictionFile, Predictions, read_predictions
 from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules
 from comem_ray.tasks.rules.titles import TitleIndex, read_titles
 from comem_ray.tasks.task import OFFICIAL_SCORING, ScoredAnswer, Scoring, Task, TaskFiles
-
-Predictions = Mapping[str, tuple[str | int, str]]
-"""Id of a question as a string -> (the id as it stands, what was answered)."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,10 @@ def scorecard(
     task = load_task(name)
     task.check_files(files)
     examples = read_all(task, replace(files, titles=None))  # the titles of the examples' own entities are not needed
-    titles = None if files.titles is None else TitleIndex(read_titles(files.titles))
-    return score_predictions(task, examples, read_predictions(predictions), Scoring(rules, titles, own_rules))
+    titles = None if files.titles is None else TitleIndex(read_titles(files.titles), files.vocabulary)
+    file = read_predictions(predictions, task)
+    card = score_predictions(task, examples, file.predictions, Scoring(rules, titles, own_rules))
+    return replace(card, warnings=[*card.warnings, *file.warnings(), *_foreign(card, file)])
 
 
 def read_all(task: Task, files: TaskFiles) -> list[Example]:
@@ -99,6 +99,14 @@ def _counts(answers: Sequence[str | None], scored: Sequence[ScoredAnswer]) -> di
 def _unmatched(examples: Iterable[Example], predictions: Predictions) -> int:
     known = {str(example.own_id) for example in examples}
     return sum(data_id not in known for data_id in predictions)
+
+
+def _foreign(card: Scorecard, file: PredictionFile) -> list[str]:
+    """A warning where no prediction is for a question of the references."""
+    if not file.predictions or card.summary["unmatched"] < len(file.predictions):
+        return []
+    first, question = next(iter(file.predictions.values()))[0], card.rows[0]["data_id"]
+    return [f"{file.path}: no id is one of the references: the first is {first!r}, theirs is {question!r}"]
 
 
 def _row(example: Example, given: tuple[str | int, str] | None, answer: ScoredAnswer) -> dict[str, Any]:

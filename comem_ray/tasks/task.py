@@ -32,6 +32,7 @@ class TaskFiles:
     question_types: Path | None = None
     entities: Path | None = None
     titles: Path | None = None
+    vocabulary: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,9 @@ class Task:
     scored_together = False  # whether an answer's score depends on the other examples
     boxed = True  # whether its answers are short enough for a box
     takes: tuple[str, ...] = ()  # fields of TaskFiles other than `paths`
+    prediction_ids: tuple[str, ...] = ()  # further fields that hold the id in its authors' files of predictions
+    prediction_fields: tuple[str, ...] = ()  # further fields that hold the text there
+    prediction_form = ""  # the form of these files, where it is not ours
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples of the files in order, and the rows that make none.
@@ -111,6 +115,19 @@ class Task:
             **group_summaries(groups, self.percent_first),
         }
 
+    def prediction_text(self, row: FileRow) -> str:
+        """The text of a row of a file of predictions, in our form or the authors'. Raises RejectedRow without one."""
+        name = next((name for name in ("prediction", *self.prediction_fields) if name in row.fields), None)
+        if name is None:
+            raise RejectedRow("bad_field", f"field 'prediction' is missing: {self.wanted_prediction()}", row.place)
+        value = row.get(name)
+        return value if isinstance(value, str) else row.text(name)
+
+    def wanted_prediction(self) -> str:
+        """The forms of a file of predictions, for messages."""
+        ours = 'want JSONL of {"data_id": ..., "prediction": "..."}'
+        return f"{ours}, or {self.prediction_form}" if self.prediction_form else ours
+
     def warnings(self, scoring: Scoring) -> list[str]:
         """What a reader of the figures must know."""
         return [paper.WARNING] if scoring.rules == "paper" else []
@@ -122,7 +139,7 @@ class Task:
 
     def check_files(self, files: TaskFiles) -> None:
         """Raises ValueError for a file that the task does not take."""
-        for name in ("references", "question_types", "entities", "titles"):
+        for name in ("references", "question_types", "entities", "titles", "vocabulary"):
             if getattr(files, name) and name not in self.takes:
                 raise ValueError(f"task {self.name} does not take {name}: leave it out")
 

@@ -17,7 +17,8 @@ from comem_ray.tasks.bootstrap import mean_of
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.files import FileRow, RejectedRow, read_jsonl
 from comem_ray.tasks.rules import paper
-from comem_ray.tasks.rules.scoring import final_answer, normalised, score
+from comem_ray.tasks.rules.final_answer import final_answer
+from comem_ray.tasks.rules.scoring import normalised, score
 from comem_ray.tasks.task import OFFICIAL_SCORING, Examples, ScoredAnswer, Scoring, Task, TaskFiles, text_or_none
 
 
@@ -29,6 +30,7 @@ class ViQuAE(Task):
     question_field = "input"
     rule = "exact"
     percent_first = True
+    prediction_form = 'JSONL of {"id": ..., "output": [{"answer": "..."}]} as in KILT'
 
     def read(self, files: TaskFiles, language: str | None = None) -> Examples:
         """The examples, with the entities that each row names."""
@@ -43,6 +45,13 @@ class ViQuAE(Task):
         if scoring.rules == "paper":
             return scored
         return [answer if answer.metrics else replace(answer, metrics={"f1": 0.0}) for answer in scored]
+
+    def prediction_text(self, row: FileRow) -> str:
+        """As elsewhere; in KILT's form the answer of the first output."""
+        output = row.get("output")
+        if "prediction" not in row.fields and isinstance(output, list) and output and isinstance(output[0], dict):
+            return FileRow(row.place, output[0]).text("answer")
+        return super().prediction_text(row)
 
     def _read_row(self, row: FileRow, language: str) -> Example:
         output = row.get("output")

@@ -12,10 +12,11 @@ import torch
 
 from comem_ray.config import Config
 from comem_ray.model.memory_encoder import MemoryEncoder
-from comem_ray.model.reasoner import Prompt, Reasoner, make_prompt
+from comem_ray.model.reasoner import Completion, Prompt, Reasoner, make_prompt
 from comem_ray.prompts import Mode
+from comem_ray.tasks.rules.final_answer import final_answer
 from comem_ray.tasks.rules.own import import_rules
-from comem_ray.tasks.rules.scoring import final_answer, score
+from comem_ray.tasks.rules.scoring import score
 from comem_ray.training.data.samples import Sample, SampleSet
 
 BATCH = 8
@@ -52,11 +53,12 @@ class Validator:
 
     @torch.inference_mode()
     def _score(self, samples: Sequence[Sample], mode: Mode) -> float:
-        answers = self._reasoner.answer([self._prompt(s, mode) for s in samples])
+        outcomes = self._reasoner.answer_each([self._prompt(s, mode) for s in samples])
         return sum(
             (
-                score(sample.rule, final_answer(answer.text), sample.gold, self._own_rules)
-                for sample, answer in zip(samples, answers, strict=True)
+                score(sample.rule, final_answer(outcome.text), sample.gold, self._own_rules)
+                for sample, outcome in zip(samples, outcomes, strict=True)
+                if isinstance(outcome, Completion)  # a prompt that is too long in this mode is a wrong answer
             ),
             0.0,
         )

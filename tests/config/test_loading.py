@@ -40,6 +40,47 @@ def test_every_configuration_of_the_repository_is_valid(path: Path) -> None:
     assert config.name == path.stem.replace("-", "_")
 
 
+NO, ON, OFF = ("no is false", '"no"'), ("on is true", '"on"'), ("off is false", '"off"')
+
+
+@pytest.mark.parametrize(
+    ("field", "text", "messages"),
+    [
+        ("retrieval.language", "no", [NO]),
+        ("retrieval.language", "NO", [("NO is false", '"NO"')]),
+        ("name", "22:30", [("22:30 is the number 1350", '"22:30"')]),
+        ("name", "1.10", [("1.10 is the number 1.1", '"1.10"')]),
+        ("name", "0123", [("0123 is the number 83", '"0123"')]),
+        ("name", "2024-01-01", [("2024-01-01 is the date 2024-01-01", '"2024-01-01"')]),
+        ("memory.languages", "[en, no, on]", [NO, ON]),
+        ("memory.languages", "\n- en\n- off", [OFF]),
+        ("scoring_rules", "{a: yes}", [("yes is true", '"yes"')]),
+        ("scoring_rules", '{on: "a:b"}', [ON]),
+        ("retrieval", "{on: 5}", [ON]),
+    ],
+)
+def test_a_word_that_yaml_does_not_read_as_text_wants_quotes(tmp_path: Path, field, text, messages) -> None:
+    lines = "\n".join(f"{name}: {value}" for name, value in SMALL.items() if name != field)
+    *parents, last = field.split(".")
+    indented = text.replace("\n", "\n    ")
+    lines += f"\n{parents[0]}:\n  {last}: {indented}\n" if parents else f"\n{last}: {text}\n"
+    path = tmp_path / "run.yaml"
+    path.write_text(lines, encoding="utf-8")
+    with pytest.raises(ConfigError) as from_file:
+        load_config(path)
+    with pytest.raises(ConfigError) as from_override:
+        load_config(written(tmp_path, SMALL), [f"{field}={text}"])
+    for caught in (from_file, from_override):
+        for meaning, quoted in messages:
+            assert f"{meaning} in YAML, put it in quotes: {quoted}" in str(caught.value)
+
+
+def test_a_word_in_quotes_is_text(tmp_path: Path) -> None:
+    assert load_config(written(tmp_path, SMALL), ['retrieval.language="no"']).retrieval.language == "no"
+    with pytest.raises(ConfigError, match=r"'image', 'text' or 'both'; off is false in YAML$"):
+        load_config(written(tmp_path, SMALL), ["retrieval.by=off"])
+
+
 def test_a_field_that_is_left_out_has_its_default(small: Path) -> None:
     config = load_config(small)
     assert config.retrieval.top_k == 10

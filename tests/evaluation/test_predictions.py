@@ -14,6 +14,7 @@ from comem_ray.evaluation.predictions import (
     file_stem,
     read_predictions,
     read_times,
+    write_faults,
     write_prediction_files,
 )
 from comem_ray.tasks.example import Example
@@ -22,7 +23,8 @@ from comem_ray.tasks.example import Example
 def row(data_id, arm="memory, k=1", prediction="yes", fault=None):
     counts = {"prompt_tokens": 5, "memory_vectors": 8, "completion_tokens": 1}
     fields = {"mode": arm.split(",")[0], "k": 1, "gold_position": None, "knowledge": 14, "rank": 1, "item_ids": ["i"]}
-    return {"data_id": data_id, "arm": arm, "prediction": prediction, "fault": fault, "score": 1.0, **fields, **counts}
+    answer = {"prediction": prediction, "fault": fault, "fault_detail": None, "score": 1.0}
+    return {"data_id": data_id, "arm": arm, **answer, **fields, **counts}
 
 
 @pytest.fixture
@@ -66,3 +68,12 @@ def test_a_file_per_source_and_arm_that_comem_score_reads(tmp_path):
 
 def test_an_arm_as_a_file_name():
     assert file_stem("rag, k=3, 1000 items, right item at 2") == "rag-k-3-1000-items-right-item-at-2"
+
+
+def test_the_questions_without_an_answer_are_listed(tmp_path):
+    rows = [row("a"), row("b") | {"fault": "prompt_too_long", "fault_detail": "9 tokens"}]
+    rows += [{**rows[1], "arm": "rag, k=1"}, row("c") | {"fault": "answer_failed"}]
+    assert write_faults(tmp_path / "faults.jsonl", rows) == {"answer_failed": 1, "prompt_too_long": 1}
+    lines = [json.loads(line) for line in (tmp_path / "faults.jsonl").read_text().splitlines()]
+    assert [line["data_id"] for line in lines] == ["b", "b", "c"]
+    assert lines[0] == {"data_id": "b", "arm": "memory, k=1", "fault": "prompt_too_long", "detail": "9 tokens"}

@@ -15,45 +15,14 @@ from comem_ray.tasks.files import (
     read_json,
     read_jsonl,
     read_parquet,
-    read_predictions,
     rows_of,
     strict,
 )
-
-GOOD = b'{"data_id": "a", "prediction": "x"}\n'
 
 
 def contents(rows):
     """Fields of the rows, reasons of those rejected."""
     return [row.reason if isinstance(row, RejectedRow) else row.fields for row in rows]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (GOOD + b"{\n", "line 2: not JSON"),
-        (GOOD + b"\n[1]\n", "line 3: a JSON list, wanted an object"),
-        (GOOD + b'{"data_id": "\xff"}\n', "line 2: byte 13 is not UTF-8"),
-        (b'{"data_id": "a"}\n', "line 1: field 'prediction' is missing"),
-        (b'{"data_id": "a", "prediction": null}\n', "field 'prediction' is None, wanted a string"),
-        (b'{"data_id": true, "prediction": "x"}\n', "field 'data_id' is True"),
-        (b'{"prediction": "x"}\n', "field 'data_id' is missing"),
-        (GOOD + GOOD, "line 2: a second prediction for data_id 'a'"),
-        (GOOD.replace(b'"a"', b"7") + GOOD.replace(b'"a"', b'"7"'), "a second prediction for data_id '7'"),
-    ],
-)  # fmt: skip
-def test_a_broken_line_is_named(tmp_path, content, message):
-    path = tmp_path / "p.jsonl"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"p\.jsonl, ") as caught:
-        read_predictions(path)
-    assert message in str(caught.value)
-
-
-def test_lines_end_at_newlines_alone(tmp_path):
-    path = tmp_path / "p.jsonl"
-    path.write_bytes("\ufeff".encode() + '{"data_id": 7, "prediction": "a\u2028b"}\r\n\r\n'.encode())
-    assert read_predictions(path) == {"7": (7, "a\u2028b")}
 
 
 def test_broken_lines_stand_in_their_places(tmp_path):

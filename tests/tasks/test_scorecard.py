@@ -31,3 +31,17 @@ def test_what_cannot_be_scored_is_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             card(task, references, {}, **options)
+
+
+def test_predictions_for_other_questions_are_told(tmp_path):
+    path = jsonl(tmp_path / "q.jsonl", ROWS)
+    (warning,) = card("jsonl", path, {"x": "dog", "y": "cat"}).warnings
+    assert "no id is one of the references: the first is 'x', theirs is 'a'" in warning
+    assert card("jsonl", path, {"x": "dog", "a": "dog"}).warnings == []
+
+
+def test_answers_in_dress_and_badly_escaped_ones_are_right(tmp_path):
+    path = jsonl(tmp_path / "q.jsonl", ROWS)
+    result = card("jsonl", path, {"a": r"\boxed{\text{dog}}", "b": "**cat**", "c": "\x08oxed{\text{cow}}"})
+    assert result.summary["overall"] == 100.0
+    assert "1 of 3 predictions are badly escaped" in result.warnings[0]

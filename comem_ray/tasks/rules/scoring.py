@@ -6,8 +6,8 @@ r"""The score of one answer, in 0..1, by a named rule.
     encyclopedic_vqa   "paris|city of paris": annotators apart by "|"; "red&&blue" is one annotator's list
     exact              a list of right answers
 
-More rules come from the configuration (own.py). A prediction is the final answer alone: `final_answer` takes it out of
-a text that reasons first. Knows nothing of how answers come about, nor of averages over a task.
+More rules come from the configuration (own.py). A prediction is the final answer alone (final_answer.py). Knows nothing
+of how answers come about, nor of averages over a task.
 Sources: infoseek_eval.py of the InfoSeek authors (Chen et al. 2023, arXiv 2302.11713); VQA accuracy: vqa.py;
 Encyclopedic-VQA: encyclopedic_vqa.py.
 """
@@ -21,6 +21,8 @@ from types import MappingProxyType
 from typing import Any, Literal, get_args
 
 from comem_ray.tasks.rules.encyclopedic_vqa import encyclopedic_score
+from comem_ray.tasks.rules.final_answer import boxed as boxed  # their home until 0.3
+from comem_ray.tasks.rules.final_answer import final_answer as final_answer
 from comem_ray.tasks.rules.numbers import in_range_score
 from comem_ray.tasks.rules.vqa import vqa_accuracy
 
@@ -33,7 +35,6 @@ NO_RULES: OwnRules = MappingProxyType({})
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_BOX = "\\boxed{"
 
 
 class UnknownRule(ValueError):
@@ -74,33 +75,6 @@ def number_range(gold: Any) -> tuple[float, float] | None:
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f'a numerical gold is [{{"wikidata": x, "range": [lo, hi]}}], got {gold!r}') from error
     return low, high
-
-
-def final_answer(text: str) -> str:
-    r"""The content of the last closed `\boxed{...}`, empty where the box is; the whole text where there is no box."""
-    inside = boxed(text)
-    return text if inside is None else inside
-
-
-def boxed(text: str) -> str | None:
-    r"""Content of the last `\boxed{...}` that is closed, nested braces kept; None where there is none."""
-    end = len(text)
-    while (start := text.rfind(_BOX, 0, end)) >= 0:
-        content = _braced(text, start + len(_BOX))
-        if content is not None:
-            return content.strip()
-        end = start
-    return None
-
-
-def _braced(text: str, start: int) -> str | None:
-    """What stands between `start` and the brace that closes it; None where none does."""
-    depth = 1
-    for i in range(start, len(text)):
-        depth += (text[i] == "{") - (text[i] == "}")
-        if not depth:
-            return text[start:i]
-    return None
 
 
 def _own_score(rule: str, value: Any) -> float:

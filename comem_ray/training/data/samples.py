@@ -7,7 +7,7 @@ is a function of (seed, epoch) alone, so the position in the data is the number 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,8 @@ TRAINING_SCHEMA = pa.schema(
 REJECTED = ".rejected.parquet"
 """Ending of the shards of rows that make no sample; they stand among the training shards."""
 
+_MAKE_AGAIN = "copy it again, or make it again with jobs.synthesize"
+
 REJECTED_SAMPLE_SCHEMA = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),  # file name of the source
@@ -68,17 +70,30 @@ class Sample:
 class SampleSet:
     """All training samples of a folder, read at random. Holds the texts, not the images, of the items.
 
-    Shards of versions 0.1 and 0.2, which lack the columns `rule` and `gold`, are read too. Raises ArtifactError where
-    the folder holds no sample, or a sample names an item that the store does not hold.
+    Shards of versions 0.1 and 0.2, which lack the columns `rule` and `gold`, are read too. `left_out` are positions
+    over all shards, of samples that cannot be used (checks.py). Raises ArtifactError where no sample is left, where a
+    shard cannot be read, or a sample lacks a field or names an item that the store does not hold.
     """
 
-    def __init__(self, folder: Path, items: ItemStore, items_per_sample: int, max_pixels: int):
-        tables = [_read_shard(path) for path in _files(folder)]
-        if not sum(map(len, tables)):
-            raise ArtifactError(
-                f"{folder} holds no training sample: run jobs.synthesize, or name another training.data"
-            )
-        self._rows = pa.concat_tables(tables)
+    def __init__(
+        self,
+        folder: Path,
+        items: ItemStore,
+        items_per_sample: int,
+        max_pixels: int,
+        left_out: Collection[int] = (),
+    ):
+        tables = [table for _, table in read_shards(folder)]
+        stored = sum(map(len, tables))
+        if stored <= len(left_out):
+            reason = f"{len(left_out)} samples, none of them usable" if stored else "no training sample"
+            raise ArtifactError(f"{folder} holds {reason}: run jobs.synthesize, or name another training.data")
+        rows, unusable = pa.concat_tables(tables), set(left_out)
+        if unusable:
+            rows = rows.filter(pa.array([position not in unusable for position in range(stored)]))
+        if incomplete := [f.name for f in TRAINING_SCHEMA if not f.nullable and rows[f.name].null_count]:
+            raise ArtifactError(f"{folder} has samples without {', '.join(incomplete)}")
+        self._rows = rows.cast(TRAINING_SCHEMA)
         self._items, self._count, self._max_pixels = items, items_per_sample, max_pixels
         # All that training depends on but the images.
         self.digest = fingerprint(self._rows.drop_columns(["image", "rule", "gold", "provenance"]).to_pylist())
@@ -119,8 +134,20 @@ class SampleSet:
 
 
 def stored_samples(folder: Path) -> int:
-    """The number of samples in a folder, 0 where there is none."""
-    return sum(pq.read_metadata(f).num_rows for f in _files(folder))
+    """The number of samples in a folder, 0 where there is none. Raises ArtifactError for a shard that is not whole."""
+    return sum(_rows_in(path) for path in _files(folder))
+
+
+def _rows_in(path: Path) -> int:
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except (pa.ArrowException, OSError) as error:
+        raise _not_whole(path, error) from error
+
+
+def _not_whole(path: Path, error: Exception) -> ArtifactError:
+    reason = str(error).splitlines()[0]
+    return ArtifactError(f"{path} is not a whole parquet file ({reason}): {_MAKE_AGAIN}")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -131,19 +158,69 @@ def _files(folder: Path) -> list[Path]:
     return [check_shard(folder, s, "synthesize") for s in sorted(shards, key=lambda s: s.logical_name)]
 
 
-def _read_shard(path: Path) -> pa.Table:
-    """A shard in TRAINING_SCHEMA. Version 0.1 called the image `picture`; 0.2 had rule and gold in the provenance."""
-    table = pq.read_table(path)
-    names = ["image" if name == "picture" else name for name in table.column_names]
-    table = table.rename_columns(names)
-    if "rule" not in names:
-        answers = table["answer"].to_pylist()
-        provenances = [json.loads(text) for text in table["provenance"].to_pylist()]
-        rules = [provenance.get("rule", "exact") for provenance in provenances]
-        golds = [json.dumps(old.get("gold", [answer])) for old, answer in zip(provenances, answers, strict=True)]
-        table = table.append_column("rule", pa.array(rules, pa.string()))
-        table = table.append_column("gold", pa.array(golds, pa.string()))
-    return table.select(TRAINING_SCHEMA.names).cast(TRAINING_SCHEMA)
+def read_shards(folder: Path) -> Iterator[tuple[str, pa.Table]]:
+    """Name and rows of every shard of a folder, in order: the columns of TRAINING_SCHEMA, all nullable.
+
+    A text that is not UTF-8 is null. Version 0.1 called the image `picture`; 0.2 had rule and gold in the provenance.
+    Raises ArtifactError for a shard that is not whole, or has other columns or types.
+    """
+    for path in _files(folder):
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            raise _not_whole(path, error) from error
+        yield path.name, _current(path, table)
+
+
+def _current(path: Path, table: pa.Table) -> pa.Table:
+    table = table.rename_columns(["image" if name == "picture" else name for name in table.column_names])
+    named = [name for name in TRAINING_SCHEMA.names if name not in ("rule", "gold")]
+    needed = named if "rule" not in table.column_names else TRAINING_SCHEMA.names
+    if lacking := [name for name in needed if name not in table.column_names]:
+        raise ArtifactError(f"{path} has no column {', '.join(lacking)}: {_MAKE_AGAIN}")
+    columns = {field.name: _cast(path, field, table[field.name]) for field in TRAINING_SCHEMA if field.name in needed}
+    if "rule" not in needed:
+        columns |= _rule_and_gold(columns["provenance"].to_pylist(), columns["answer"].to_pylist())
+    return pa.table([columns[name] for name in TRAINING_SCHEMA.names], TRAINING_SCHEMA.names)
+
+
+def _cast(path: Path, field: pa.Field, column: pa.ChunkedArray) -> pa.ChunkedArray:
+    try:
+        column = column.cast(field.type)
+        column.validate(full=True)
+        return column
+    except pa.ArrowInvalid:  # a text that is not UTF-8, or another type
+        if pa.types.is_string(field.type) and pa.types.is_string(column.type):
+            return pa.chunked_array([[_decoded(text) for text in column.cast(pa.binary()).to_pylist()]], pa.string())
+        raise _other_type(path, field, column) from None
+    except pa.ArrowException:
+        raise _other_type(path, field, column) from None
+
+
+def _other_type(path: Path, field: pa.Field, column: pa.ChunkedArray) -> ArtifactError:
+    return ArtifactError(f"{path}: column {field.name} holds {column.type}, wanted {field.type}: {_MAKE_AGAIN}")
+
+
+def _decoded(text: bytes | None) -> str | None:
+    try:
+        return None if text is None else text.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _rule_and_gold(provenances: Sequence[str | None], answers: Sequence[str | None]) -> dict[str, pa.Array]:
+    olds = [_object(text) for text in provenances]
+    rules = [old.get("rule", "exact") for old in olds]
+    golds = [json.dumps(old.get("gold", [answer])) for old, answer in zip(olds, answers, strict=True)]
+    return {"rule": pa.array(map(str, rules), pa.string()), "gold": pa.array(golds, pa.string())}
+
+
+def _object(text: str | None) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "")
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def steps_of(samples: int, global_batch: int, epochs: int, max_steps: int | None) -> int:

@@ -5,8 +5,9 @@ kept learns to answer the same with the items as memory. The question of a sampl
 instruction included, and its image is the one the backbone got. Every question has one outcome: a row of
 TRAINING_SCHEMA, or a RejectedSample with one of
 
-    image_... (images.py), image_missing, no_image, nothing_retrieved, prompt_too_long, cut_short, empty_answer,
-    no_box, wrong_answer
+    image_... (images.py), image_missing, no_image, retrieval_failed, nothing_retrieved, item_image_... (of an item),
+    prompt_failed, prompt_too_long, answer_failed, out_of_memory, cut_short, empty_answer, no_box, scoring_failed,
+    wrong_answer
 
 Knows nothing of files of questions, shards or Ray.
 Source: the paper, section on training data (arXiv 2505.17670).
@@ -31,11 +32,13 @@ from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.model.reasoner import Completion, Prompt, PromptTooLong
 from comem_ray.pipeline import Pipeline
 from comem_ray.prompts import BOXED, SYSTEM
-from comem_ray.retrieval.retriever import Query
+from comem_ray.retrieval.retriever import Hit, Query
+from comem_ray.tasks.each import detail_of, for_each, reason_of
 from comem_ray.tasks.example import IMAGE_MISSING, Example
 from comem_ray.tasks.images import ImageAt, ImageReader
+from comem_ray.tasks.rules.final_answer import boxed, final_answer
 from comem_ray.tasks.rules.own import import_rules
-from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules, boxed, score
+from comem_ray.tasks.rules.scoring import NO_RULES, OwnRules, score
 from comem_ray.training.data.questions import RejectedSample, rejected_sample, sample_id
 
 Outcome = dict[str, Any] | RejectedSample
@@ -83,10 +86,13 @@ def score_answer(
         raise RejectedAnswer("cut_short", f"no end within {synthesis.max_new_tokens} tokens")
     if not text:
         raise RejectedAnswer("empty_answer", "the answer is empty")
-    prediction = boxed(text) if synthesis.answer_format == "boxed" else text
+    prediction = boxed(text) if synthesis.answer_format == "boxed" else final_answer(text)
     if prediction is None:
         raise RejectedAnswer("no_box", "the answer has no \\boxed{...}")
-    value = score(example.rule, prediction, example.gold, own_rules)
+    try:
+        value = score(example.rule, prediction, example.gold, own_rules)
+    except Exception as error:  # whatever a rule of the user's own raises for this answer
+        raise RejectedAnswer("scoring_failed", f"rule {example.rule} fails: {type(error).__name__}: {error}") from error
     if value < synthesis.min_score:
         raise RejectedAnswer("wrong_answer", f"score {value:.3g} of {prediction!r} by rule {example.rule}")
     return value
@@ -153,25 +159,47 @@ class Synthesizer:
             case.reject(IMAGE_MISSING, f"{Path(at.file).name} cannot be read: {reason}")
 
     def _retrieve(self, cases: list[_Case]) -> None:
-        settings = self._config.retrieval
-        queries = [Query(case.image, case.example.question) for case in cases]
-        results = self._pipeline.retriever.retrieve(queries, self._synthesis.top_k, settings.by, settings.language)
-        for case, hits in zip(cases, results, strict=True):
+        for case, hits in zip(cases, for_each(self._hits, cases), strict=True):
+            if isinstance(hits, Exception):
+                case.reject(reason_of(hits, "retrieval_failed"), detail_of(hits))
+                continue
             case.item_ids = [hit.item_id for hit in hits]
             if not hits:
                 case.reject("nothing_retrieved", "no knowledge item was retrieved for the question")
 
+    def _hits(self, cases: Sequence[_Case]) -> list[list[Hit]]:
+        settings = self._config.retrieval
+        queries = [Query(case.image, case.example.question) for case in cases]
+        return self._pipeline.retriever.retrieve(queries, self._synthesis.top_k, settings.by, settings.language)
+
     def _prompt(self, cases: list[_Case]) -> None:
+        for case, prompt in zip(cases, for_each(self._prompts, cases), strict=True):
+            if isinstance(prompt, Exception):
+                case.reject(reason_of(prompt, "prompt_failed"), detail_of(prompt))
+            else:
+                case.prompt = prompt
+
+    def _prompts(self, cases: Sequence[_Case]) -> list[Prompt]:
         synthesis = self._synthesis
-        for case in cases:
-            text, ids = with_instruction(case.example.question, synthesis), case.item_ids[: synthesis.prompt_items]
-            case.prompt = self._pipeline.prompt(text, case.image, "rag", ids, synthesis.max_new_tokens)
+        return [
+            self._pipeline.prompt(
+                with_instruction(case.example.question, synthesis),
+                case.image,
+                "rag",
+                case.item_ids[: synthesis.prompt_items],
+                synthesis.max_new_tokens,
+            )
+            for case in cases
+        ]
 
     def _answer(self, cases: list[_Case]) -> None:
-        completions = self._pipeline.reasoner.answer_each([case.prompt for case in cases if case.prompt is not None])
-        for case, completion in zip(cases, completions, strict=True):
+        prompts = [case.prompt for case in cases if case.prompt is not None]
+        assert len(prompts) == len(cases)
+        for case, completion in zip(cases, for_each(self._pipeline.reasoner.answer_each, prompts), strict=True):
             if isinstance(completion, PromptTooLong):
                 case.reject("prompt_too_long", str(completion))
+            elif isinstance(completion, Exception):
+                case.reject(reason_of(completion, "answer_failed"), detail_of(completion))
             else:
                 self._keep_or_reject(case, completion)
 

@@ -24,6 +24,7 @@ Translate = Callable[[Sequence[str], str], list[str]]
 """Texts in their order, translated into a language (BCP 47)."""
 
 MAX_WAIT_S = 60.0  # the longest pause that an endpoint is granted
+_ABOUT_THE_TEXT = {400, 413, 422}  # too long, or filtered: another text may pass
 _RETRIED = {408, 425, 429}  # and every 5xx
 
 
@@ -65,8 +66,9 @@ def _boxes(text: str) -> int:
 class ChatTranslator:
     """A Translate over POST <endpoint>/chat/completions: one request per text, `parallel` at once.
 
-    Raises ConfigError where the variable of the key is not set; a call raises TranslationError where the endpoint
-    refuses, answers with something else than a completion, or fails more often than `retries`.
+    A text that the endpoint does not take is "", unless it takes none of them. Raises ConfigError where the variable of
+    the key is not set; a call raises TranslationError where the endpoint refuses, answers with something else than a completion, or
+    fails more often than `retries`.
     """
 
     def __init__(self, settings: TranslationConfig):
@@ -81,9 +83,14 @@ class ChatTranslator:
     def __call__(self, texts: Sequence[str], language: str) -> list[str]:
         instruction = translation_instruction(language)
         with ThreadPoolExecutor(self._settings.parallel, "translate") as pool:
-            return list(pool.map(lambda text: self._translate(instruction, text), texts))
+            outcomes = list(pool.map(lambda text: self._translate(instruction, text), texts))
+        refusals = [outcome for outcome in outcomes if isinstance(outcome, TranslationError)]
+        if refusals and len(refusals) == len(outcomes):
+            raise refusals[0]
+        return ["" if isinstance(outcome, TranslationError) else outcome for outcome in outcomes]
 
-    def _translate(self, instruction: str, text: str) -> str:
+    def _translate(self, instruction: str, text: str) -> str | TranslationError:
+        """The translation, or why the endpoint does not take this text."""
         turns = [{"role": "system", "content": instruction}, {"role": "user", "content": text}]
         body = {"model": self._settings.model, "messages": turns, "temperature": 0}
         for attempt in range(self._settings.retries + 1):
@@ -96,6 +103,8 @@ class ChatTranslator:
                 if response.status_code == 200:
                     return _content(self._url, response)
                 failure = f"HTTP {response.status_code}: {response.text[:200]}"
+                if response.status_code in _ABOUT_THE_TEXT:
+                    return TranslationError(f"{self._url} refused: {failure}")
                 if response.status_code not in _RETRIED and response.status_code < 500:
                     raise TranslationError(f"{self._url} refused: {failure}")
                 pause = max(pause, _retry_after(response))

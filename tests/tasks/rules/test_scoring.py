@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from comem_ray.tasks.rules.scoring import UnknownRule, boxed, final_answer, normalised, score
+from comem_ray.tasks.rules.scoring import UnknownRule, normalised, score
 
 US = ["the US", "U.S.A.", "United States of America", "'Murica"]
 
@@ -31,37 +31,6 @@ def test_infoseek_normalisation_keeps_letters_inside_words():
     assert score("exact", "Paris", ["Tunis"]) == 0.0
     assert normalised("Зелёный, «Б»") == "зелёный «б»"  # only ASCII punctuation goes
     assert score("infoseek", "1878", ["1877", "1878", "1879"]) == 1.0  # a time: the aliases hold the tolerated years
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        (r"So it is \boxed{Paris}.", "Paris"),
-        (r"\boxed{Rome}, no: \boxed{ Paris }", "Paris"),
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-        (r"\boxed{a \boxed{b} c}", "b"),
-        (r"\boxed{Rome} and \boxed{Par", "Rome"),
-        (r"\boxed{}", ""),
-        (r"\boxed{Par", None),
-        ("Paris", None),
-    ],
-)
-def test_boxed(text, wanted):
-    assert boxed(text) == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        (r"So it is \boxed{Paris}.", "Paris"),
-        (r"So it is \boxed{}.", ""),  # an empty box is an empty answer
-        (r"\boxed{ }", ""),
-        (r"\boxed{Par", r"\boxed{Par"),
-        ("Paris", "Paris"),
-    ],
-)
-def test_final_answer(text, answer):
-    assert final_answer(text) == answer
 
 
 @pytest.mark.parametrize(

@@ -105,3 +105,32 @@ def test_the_identity_says_what_an_outcome_depends_on(config):
     assert synthesis_identity(colder, settings()) != base
     ruled = config.model_copy(update={"scoring_rules": {"mine": "module:function"}})
     assert synthesis_identity(ruled, settings()) != base
+
+
+@pytest.mark.parametrize(
+    "text", [r"It is \boxed{\text{Ann}}", r"$\boxed {\mathrm{Ann}}$", r"\boxed{**Ann**}", r"\boxed{\text{the~Ann}}"]
+)
+def test_a_right_answer_in_dress_is_kept(text):
+    assert score_answer(question(), text, "stop", settings()) == 1.0
+    assert score_answer(question(), text.removeprefix("It is "), "stop", settings(answer_format="plain")) == 1.0
+
+
+def test_a_rule_that_fails_on_an_answer_costs_that_question():
+    with pytest.raises(RejectedAnswer, match="rule mine fails: IndexError") as caught:
+        score_answer(question(rule="mine"), "Ann", "stop", settings(answer_format="plain"), {"mine": lambda p, g: g[5]})
+    assert caught.value.reason == "scoring_failed"
+
+
+def test_an_item_that_cannot_be_read_costs_the_questions_that_get_it(config):
+    """Items in "de" are 44 to 68 pixels wide and 44 high; the widest has more than 2,900 pixels."""
+    images = config.ingest.images.model_copy(update={"max_pixels": 2_900})
+    smaller = config.model_copy(update={"ingest": config.ingest.model_copy(update={"images": images})})
+    questions = [question("Who?"), question("Where?")]
+    for top_k, items in ((4, None), (4, 1)):  # all four items in the prompt, and the best alone
+        outcomes = Synthesizer(smaller, settings(top_k=top_k, answer_with_items=items)).outcomes(questions)
+        reasons = {outcome.reason for outcome in outcomes}
+        if items is None:
+            assert reasons == {"item_image_too_many_pixels"}
+            assert "2,900" in outcomes[0].detail
+        else:
+            assert reasons <= {"item_image_too_many_pixels", "cut_short", "no_box"}

@@ -71,6 +71,14 @@ def test_what_will_not_pass_says_so(endpoint, failures, tries, message):
     assert len(endpoint.requests) == tries
 
 
+def test_a_text_that_the_endpoint_does_not_take_costs_itself(endpoint):
+    endpoint.failures = [(400, {}, b"content filter")]
+    assert translator(endpoint.url, parallel=1)(["a", "b"], "fr") == ["", "<French> b"]
+    endpoint.failures = [(400, {}, b"no such model")] * 2
+    with pytest.raises(TranslationError, match="refused: HTTP 400: no such model"):
+        translator(endpoint.url, parallel=1)(["a", "b"], "fr")
+
+
 def test_nobody_there_says_so():
     with pytest.raises(TranslationError, match=r"failed 2 times, last: ConnectError"):
         translator("http://127.0.0.1:9/v1", retries=1)(["a"], "fr")
