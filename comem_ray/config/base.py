@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -30,7 +30,10 @@ class ImageConfig(Section):
     """Which source images are accepted, and what is stored of them."""
 
     max_side: int = Field(
-        512, ge=16, description="longest side of a stored image in pixels; more shows more detail and takes more disk"
+        512,
+        ge=16,
+        le=16_384,
+        description="longest side of a stored image in pixels; more shows more detail and takes more disk",
     )
     resize: Literal["keep_aspect", "square"] = Field(
         "keep_aspect",
@@ -43,3 +46,12 @@ class ImageConfig(Section):
     jpeg_quality: int = Field(
         90, ge=1, le=100, description="JPEG quality of re-encoded images; more looks better and takes more disk"
     )
+
+    @model_validator(mode="after")
+    def _stored_images_are_accepted(self) -> ImageConfig:
+        if self.resize == "square" and self.max_side**2 > self.max_pixels:
+            raise ValueError(
+                f"a square of max_side ({self.max_side}) has {self.max_side**2:,} pixels, more than max_pixels "
+                f"({self.max_pixels:,}): raise max_pixels or lower max_side"
+            )
+        return self
