@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from comem_ray.language import normalize_language
+
+Language = Annotated[str, AfterValidator(normalize_language)]
+"""A language tag (BCP 47) in its one form: `en_us` is read as `en-US`."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
