@@ -52,12 +52,12 @@ def image_bytes(image: str | bytes, folder: Path, fetcher: Fetcher, max_bytes: i
             raise ImageError("image_data_uri", str(error)) from error
     if image[:8].lower().startswith(("http://", "https://")):
         return fetcher.fetch(image)
-    if error := _scheme_error(image):
-        raise error
+    if fault := _scheme_fault(image):
+        raise fault
     return _file(image, folder, max_bytes)
 
 
-def _scheme_error(image: str) -> ImageError | None:
+def _scheme_fault(image: str) -> ImageError | None:
     """What is wrong with an address that is neither http(s) nor a path; None for a path."""
     if image.startswith("//"):
         return ImageError("fetch_scheme", "the address starts with // and names no scheme: write https: before it")

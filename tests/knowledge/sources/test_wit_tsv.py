@@ -193,6 +193,17 @@ def test_two_fragments_that_add_up_to_a_row_are_not_one(tmp_path):
     assert read(tmp_path, head, tail, line()) == ["unclosed_quote", "column_count", "Oak: A tree."]
 
 
+def test_languages_and_lengths_are_checked(tmp_path):
+    rows = [line(language="français"), line(language="en_US"), line(language=""), line("x" * 2_000), line("last")]
+    assert read(tmp_path, *rows) == [
+        "language_invalid",
+        "Oak: A tree.",
+        "Oak: A tree.",
+        "field_too_long",
+        "last: A tree.",
+    ]
+
+
 def test_every_other_breakage_has_a_reason(tmp_path):
     rows = [
         "",
