@@ -32,7 +32,7 @@ class EvaluationSourceConfig(Section):
     entities: str | None = Field(None, description="infoseek: infoseek_val_withkb.jsonl, for the recall of retrieval")
     titles: str | None = Field(None, description="oven: Wiki6M_ver_1_0_title_only.jsonl, to which names are linked")
     images: list[Text] | None = Field(
-        None, description="a folder, a zip, or parquet files; null: beside the questions, or in their own rows"
+        None, description="folders, zips, or parquet files; null: beside the questions, or in their own rows"
     )
     split: str | None = Field(None, description="questions of this group alone: a split, scenario, subset; null: all")
     language: str | None = Field(None, description="language of the questions; null: as the files say, else en")

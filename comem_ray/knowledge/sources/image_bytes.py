@@ -57,6 +57,12 @@ def image_bytes(image: str | bytes, folder: Path, fetcher: Fetcher, max_bytes: i
     return _file(image, folder, max_bytes)
 
 
+def is_local_file(image: str) -> bool:
+    """Whether an image reference is a path below the source's folder: its content may change, and it may not."""
+    web = image[:8].lower().startswith(("http://", "https://"))
+    return not (web or is_data_uri(image) or _scheme_fault(image))
+
+
 def _scheme_fault(image: str) -> ImageError | None:
     """What is wrong with an address that is neither http(s) nor a path; None for a path."""
     if image.startswith("//"):

@@ -7,7 +7,7 @@ import pytest
 from comem_ray.config import FetchConfig
 from comem_ray.knowledge.fetch import Fetcher
 from comem_ray.knowledge.images import ImageError
-from comem_ray.knowledge.sources.image_bytes import image_bytes
+from comem_ray.knowledge.sources.image_bytes import image_bytes, is_local_file
 
 DATA = b"\x89PNG data"
 
@@ -109,6 +109,11 @@ def test_a_name_with_a_colon_is_a_name(folder):
     for name in ("File:Oak.png", "a: b.png", "2:1.png"):
         (folder / name).write_bytes(DATA)
         assert load(name, folder) == DATA
+
+
+def test_only_paths_are_local_files():
+    assert all(is_local_file(name) for name in ("a.png", "sub/b é.png", "File:Oak.png", "../a.png", "/a.png"))
+    assert not any(is_local_file(name) for name in ("data:,x", "HTTPS://e.org/a", "//e.org/a", "s3://b/a", "file:///a"))
 
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "Fjäll/Mañana é.png") for form in ("NFC", "NFD"))
