@@ -16,8 +16,8 @@ from serve.messages import By
 
 # A grey square of 8 x 8 pixels.
 EXAMPLE_IMAGE = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAE0lEQVR4nGNoaGjAihiGlgR2BADxIE4B2ETfjAAA"
-    "AABJRU5ErkJggg=="
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNsaGhgwAaYGHCAwSkBADAXAZDUexXGAA"
+    "AAAElFTkSuQmCC"
 )
 
 Image = Annotated[

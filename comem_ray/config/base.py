@@ -45,7 +45,10 @@ class ImageConfig(Section):
         description="'keep_aspect' keeps the proportions; 'square' squashes the image, as the paper's code does",
     )
     max_pixels: int = Field(
-        50_000_000, ge=1, description="largest source image in pixels; a larger one is rejected, before it is decoded"
+        50_000_000,
+        ge=1,
+        le=178_000_000,  # Pillow refuses more by itself
+        description="largest source image in pixels; a larger one is rejected, before it is decoded",
     )
     max_bytes: int = Field(30_000_000, ge=1, description="largest source image in bytes; a larger one is rejected")
     jpeg_quality: int = Field(

@@ -137,3 +137,5 @@ def test_a_square_of_more_pixels_than_are_read_again_is_a_wrong_configuration():
 def test_a_side_that_no_jpeg_holds_is_a_wrong_configuration():
     with pytest.raises(ValidationError, match="max_side"):
         ImageConfig(max_side=70_000)
+    with pytest.raises(ValidationError, match="max_pixels"):
+        ImageConfig(max_pixels=300_000_000)  # Pillow would refuse what we promise to take
