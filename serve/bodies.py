@@ -7,28 +7,39 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
+from comem_ray.language import normalize_language
 from comem_ray.prompts import Mode
 from serve.messages import By
 
 # A grey square of 8 x 8 pixels.
 EXAMPLE_IMAGE = (
-    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAE0lEQVR4nGNoaGjAihiGlgR2BADxIE4B2ETfjAAA"
-    "AABJRU5ErkJggg=="
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNsaGhgwAaYGHCAwSkBADAXAZDUexXGAA"
+    "AAAElFTkSuQmCC"
 )
 
 Image = Annotated[
-    str | None, Field(description="JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF of one frame, as base64 or as a data URI")
-]
-TopK = Annotated[int | None, Field(ge=1, description="items to retrieve; the configuration sets default and maximum")]
-Language = Annotated[
     str | None,
     Field(
-        pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8})*$",
-        max_length=35,
-        description="only items of this language (BCP 47, as in the source: en, pt-BR, ...)",
+        description="JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF of one frame, as base64 or as a data URI; line ends and "
+        "spaces in it are ignored"
     ),
+]
+TopK = Annotated[int | None, Field(ge=1, description="items to retrieve; the configuration sets default and maximum")]
+
+
+def _language(tag: str) -> str:
+    try:
+        return normalize_language(tag)
+    except ValueError as error:
+        raise PydanticCustomError("language", "{sentence}", {"sentence": str(error)}) from error
+
+
+Language = Annotated[
+    Annotated[str, AfterValidator(_language)] | None,
+    Field(description="only items of this language (BCP 47: en, pt-BR, ...; pt_br is read as pt-BR)"),
 ]
 
 

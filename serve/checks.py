@@ -5,18 +5,12 @@ Raises ApiError, which names the field and what would be right. An image is deco
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-
 from comem_ray.config import Config
+from comem_ray.knowledge.base64_text import decode_base64, decode_data_uri, is_data_uri
 from comem_ray.knowledge.images import ImageError, check_header
 from serve.bodies import AnswerRequest, RetrieveRequest
 from serve.errors import ApiError
 from serve.messages import By, Refusal, Search
-
-_DATA_URI = re.compile(r"data:[^,;]*(?:;[^,;]*)*;base64,", re.ASCII)
-_HEAD = 200  # characters in which a data URI's prefix must end
 
 
 def refused_image(error: ImageError) -> Refusal:
@@ -97,14 +91,12 @@ def _want_image(image: bytes | None, by: By, what: str, other: str) -> None:
 
 
 def _decoded(image: str) -> bytes:
-    prefix = _DATA_URI.match(image[:_HEAD])
-    if prefix is None and image.startswith("data:"):
-        raise ApiError(422, "invalid_image", "want a data URI such as data:image/jpeg;base64,...", "image")
     try:
-        data = base64.b64decode(image[prefix.end() :] if prefix else image, validate=True)
-    except (binascii.Error, ValueError) as error:
-        hint = ": this is a URL, send the image itself" if image.startswith(("http://", "https://")) else ""
-        raise ApiError(422, "invalid_image", f"image is not base64{hint}", "image") from error
+        data = decode_data_uri(image, escaped=False) if is_data_uri(image) else decode_base64(image)
+    except ValueError as error:
+        is_url = image.startswith(("http://", "https://"))
+        fault = "this is a URL, send the image itself" if is_url else str(error)
+        raise ApiError(422, "invalid_image", f"image is not base64: {fault}", "image") from error
     if not data:
         raise ApiError(422, "image_empty", "image holds no bytes: send an image, or leave the field out", "image")
     return data

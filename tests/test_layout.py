@@ -25,7 +25,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 
 # The parts of comem_ray from the bottom to the top. A part imports only from lower lines, never from its own line.
 LAYERS = [
-    {"home", "clock"},
+    {"home", "clock", "language"},
     {"artifacts", "prompts"},
     {"config"},
     {"knowledge"},

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from comem_ray.language import normalize_language
+
+Language = Annotated[str, AfterValidator(normalize_language)]
+"""A language tag (BCP 47) in its one form: `en_us` is read as `en-US`."""
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -30,16 +35,31 @@ class ImageConfig(Section):
     """Which source images are accepted, and what is stored of them."""
 
     max_side: int = Field(
-        512, ge=16, description="longest side of a stored image in pixels; more shows more detail and takes more disk"
+        512,
+        ge=16,
+        le=16_384,
+        description="longest side of a stored image in pixels; more shows more detail and takes more disk",
     )
     resize: Literal["keep_aspect", "square"] = Field(
         "keep_aspect",
         description="'keep_aspect' keeps the proportions; 'square' squashes the image, as the paper's code does",
     )
     max_pixels: int = Field(
-        50_000_000, ge=1, description="largest source image in pixels; a larger one is rejected, before it is decoded"
+        50_000_000,
+        ge=1,
+        le=178_000_000,  # Pillow refuses more by itself
+        description="largest source image in pixels; a larger one is rejected, before it is decoded",
     )
     max_bytes: int = Field(30_000_000, ge=1, description="largest source image in bytes; a larger one is rejected")
     jpeg_quality: int = Field(
         90, ge=1, le=100, description="JPEG quality of re-encoded images; more looks better and takes more disk"
     )
+
+    @model_validator(mode="after")
+    def _stored_images_are_accepted(self) -> ImageConfig:
+        if self.resize == "square" and self.max_side**2 > self.max_pixels:
+            raise ValueError(
+                f"a square of max_side ({self.max_side}) has {self.max_side**2:,} pixels, more than max_pixels "
+                f"({self.max_pixels:,}): raise max_pixels or lower max_side"
+            )
+        return self

@@ -35,7 +35,7 @@ class EvaluationSourceConfig(Section):
         None, description="oven: vocab.txt of bert-base-uncased, whose word pieces link names as the authors do"
     )
     images: list[Text] | None = Field(
-        None, description="a folder, a zip, or parquet files; null: beside the questions, or in their own rows"
+        None, description="folders, zips, or parquet files; null: beside the questions, or in their own rows"
     )
     split: str | None = Field(None, description="questions of this group alone: a split, scenario, subset; null: all")
     language: str | None = Field(None, description="language of the questions; null: as the files say, else en")

@@ -19,7 +19,7 @@ class FetchConfig(Section):
     user_agent: str = Field(
         "comem-ray/0.1 (research crawler; set ingest.fetch.user_agent to name yourself and a contact)",
         min_length=8,
-        description="User-Agent header; many hosts want your name and a contact in it",
+        description="User-Agent header; many hosts want your name and a contact in it, and refuse others (401, 403)",
     )
     timeout_s: float = Field(
         20, gt=0, description="seconds to wait for a connection, and for each read; more waits longer for slow hosts"
@@ -31,7 +31,9 @@ class FetchConfig(Section):
     retries: int = Field(3, ge=0, description="further tries after a timeout, a 429 or a 5xx")
     backoff_s: float = Field(1, ge=0, description="seconds before the first retry; each further retry waits twice that")
     cache: str | None = Field(
-        None, description="folder that keeps fetched bytes, so that no URL is fetched twice; null keeps none"
+        None,
+        description="folder that keeps fetched images, so that no URL is fetched twice; never a page in place of one; "
+        "null keeps none",
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from comem_ray.config.base import Precision, Section, WorkersConfig
+from comem_ray.config.base import Language, Precision, Section, WorkersConfig
 
 
 class PixelLimitsConfig(Section):
@@ -72,7 +72,7 @@ class AdapterConfig(Section):
 class MemoryConfig(Section):
     """Encoding of items ahead of time, into the memory store."""
 
-    languages: list[str] | None = Field(
+    languages: list[Language] | None = Field(
         None, description="languages of the items encoded ahead of time; others are encoded on first use; null: all"
     )
     batch_tokens: int = Field(

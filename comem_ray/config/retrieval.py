@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from comem_ray.config.base import Precision, Section, WorkersConfig
+from comem_ray.config.base import Language, Precision, Section, WorkersConfig
 
 
 class ClipConfig(Section):
@@ -66,6 +66,6 @@ class RetrievalConfig(Section):
     text_weight: float = Field(
         0.5, ge=0, le=1, description="weight of the text's score in 'both'; the image's score has the rest"
     )
-    language: str | None = Field(
-        None, description="items of this language only, unless a question names another; null searches all"
+    language: Language | None = Field(
+        None, description="items of this language (BCP 47) only, unless a question names another; null searches all"
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
-from comem_ray.config.base import ImageConfig, Section, WorkersConfig
+from comem_ray.config.base import ImageConfig, Language, Section, WorkersConfig
 from comem_ray.config.evaluation import TaskName
 
 
@@ -32,7 +32,7 @@ class TranslationConfig(Section):
 
     endpoint: str = Field(pattern=r"^https?://", description="base URL; /chat/completions is appended")
     model: str = Field(min_length=1, description="name of the model at the endpoint")
-    languages: list[Annotated[str, Field(pattern="^[A-Za-z0-9-]+$")]] = Field(
+    languages: list[Language] = Field(
         ["bg", "zh", "ar", "fil", "fr", "ja", "pt", "ru", "es"],
         min_length=1,
         description="BCP 47 codes of the languages to translate into",

@@ -8,9 +8,10 @@ not used.
 A failure is a FetchError (an ImageError) with a reason code. It is `retryable` if a later run may succeed:
 
     retryable      fetch_disabled, fetch_private (both as configured), fetch_dns, fetch_connection, fetch_tls,
-                   fetch_timeout, fetch_cut_short, fetch_http_408, fetch_http_425, fetch_http_429, fetch_http_5xx
-    not retryable  fetch_url, fetch_scheme, fetch_redirects, fetch_too_large, fetch_http_4xx (any other)
+                   fetch_timeout, fetch_cut_short, fetch_redirects, and what `fetch_answers` says of status and body
+    not retryable  fetch_url, fetch_scheme, fetch_too_large
 
+The cache keeps images alone: a page that it holds from an earlier version is fetched again.
 Decodes no image. Thread-safe: all threads of a worker share one Fetcher.
 """
 
@@ -28,7 +29,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 import certifi
 import urllib3
@@ -40,22 +40,21 @@ from urllib3.util import Timeout, Url, parse_url
 from comem_ray.artifacts import write_atomic
 from comem_ray.config import FetchConfig, resolve
 from comem_ray.knowledge.addresses import resolve_addresses
-from comem_ray.knowledge.images import ImageError
+from comem_ray.knowledge.fetch_answers import (
+    IMAGE_STATUSES,
+    FetchError,
+    escape_stray_percents,
+    page_kind,
+    redirect_target,
+    refuse_page,
+    status_error,
+)
 
 MAX_REDIRECTS = 5
 MAX_ADDRESSES = 3  # addresses of a host that are tried in turn
 MAX_WAIT_S = 60.0  # a host that asks for a longer pause is left to a later run
 MAX_TIMEOUTS = 10  # a whole download may take this many times the timeout
 _PIECE = 65_536
-_RETRY_NOW = {408, 425, 429, 500, 502, 503, 504}  # 425: too early
-
-
-class FetchError(ImageError):
-    """An image that could not be fetched. `retry_now`: try again, after `wait_s` seconds (the host's Retry-After)."""
-
-    def __init__(self, reason: str, detail: str, retryable: bool = False, retry_now: bool = False, wait_s: float = 0):
-        super().__init__(reason, detail, retryable)
-        self.retry_now, self.wait_s = retry_now, wait_s
 
 
 class _Host:
@@ -80,9 +79,10 @@ class Fetcher:
 
     def fetch(self, url: str) -> bytes:
         """The bytes of `url`, from the cache if it has them. Raises FetchError."""
+        _parse(url)
         cached = self._cached(url)
-        if cached is not None and cached.exists():
-            return cached.read_bytes()
+        if cached is not None and cached.exists() and page_kind(data := cached.read_bytes()) is None and data:
+            return data
         if not self._settings.enabled:
             raise FetchError("fetch_disabled", "the image is a URL and ingest.fetch.enabled is false", True)
         data = self._fetch_with_retries(url)
@@ -113,8 +113,8 @@ class Fetcher:
             body = self._get(_parse(url))
             if isinstance(body, bytes):
                 return body
-            url = _join(url, body)
-        raise FetchError("fetch_redirects", f"more than {MAX_REDIRECTS} redirects")
+            url = redirect_target(url, body)
+        raise FetchError("fetch_redirects", f"more than {MAX_REDIRECTS} redirects, as to a log-in or in a circle", True)
 
     def _get(self, url: Url) -> bytes | str:
         """One request: the body as bytes, or the target of a redirect as text."""
@@ -177,9 +177,12 @@ class Fetcher:
             location = response.get_redirect_location()
             if location:
                 return location
-            if response.status != 200:
-                raise _status_error(response)
-            return self._read(response)
+            if response.status not in IMAGE_STATUSES:
+                wait_s = _retry_after(response.headers.get("Retry-After", "")) if response.status in (429, 503) else 0
+                raise status_error(response.status, wait_s)
+            data = self._read(response)
+            refuse_page(data, response.headers)
+            return data
         finally:
             response.close()  # closes the connection only where unread bytes are left in it
 
@@ -202,7 +205,7 @@ class Fetcher:
 
 def _parse(url: str) -> Url:
     try:
-        parsed = parse_url(url)
+        parsed = parse_url(escape_stray_percents(url.strip()))
     except urllib3.exceptions.LocationParseError as error:
         raise FetchError("fetch_url", "the URL cannot be parsed") from error
     if parsed.scheme not in ("http", "https"):
@@ -212,22 +215,8 @@ def _parse(url: str) -> Url:
     return parsed
 
 
-def _join(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError as error:
-        raise FetchError("fetch_url", "the target of a redirect is not a URL") from error
-
-
 def _port(url: Url) -> int:
     return url.port or (443 if url.scheme == "https" else 80)
-
-
-def _status_error(response: BaseHTTPResponse) -> FetchError:
-    status = response.status
-    wait = _retry_after(response.headers.get("Retry-After", "")) if status in (429, 503) else 0.0
-    detail = f"the host answered with HTTP status {status}"
-    return FetchError(f"fetch_http_{status}", detail, status in _RETRY_NOW or status >= 500, status in _RETRY_NOW, wait)
 
 
 def _retry_after(value: str) -> float:
@@ -250,7 +239,11 @@ def _as_fetch_errors() -> Iterator[None]:
     except urllib3.exceptions.TimeoutError as error:
         raise FetchError("fetch_timeout", "the host does not answer in time", True, retry_now=True) from error
     except urllib3.exceptions.SSLError as error:
-        raise FetchError("fetch_tls", "no trusted TLS connection with the host", True) from error
+        detail = (
+            "no trusted TLS connection with the host: its certificate may have expired, this machine's clock may be "
+            "wrong, or the network puts its own in (name the file that trusts it in SSL_CERT_FILE)"
+        )
+        raise FetchError("fetch_tls", detail, True) from error
     except urllib3.exceptions.DecodeError as error:
         raise FetchError("fetch_cut_short", "the body's encoding is broken", True, retry_now=True) from error
     except (urllib3.exceptions.HTTPError, OSError) as error:

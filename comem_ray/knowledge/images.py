@@ -4,9 +4,10 @@ The content of an image counts, never its name or its declared type. Its size is
 before anything is decoded. An image that cannot be used is an ImageError with a reason code:
 
     image_empty, image_too_many_bytes, image_svg, image_unreadable, image_truncated, image_animated,
-    image_too_many_pixels, image_degenerate, image_mode
+    image_too_many_pixels, image_degenerate, image_mode, image_range
 
-The same bytes always give the same bytes. Colour profiles are ignored. Does not know where an image comes from.
+The same bytes always give the same bytes. Colour profiles are ignored. Does not know where an image comes from. Which
+sizes can be used says `image_rules`, what becomes of more than 8 bits `image_values`, of metadata `image_metadata`.
 """
 
 from __future__ import annotations
@@ -14,17 +15,25 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
-import numpy as np
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from comem_ray.config import ImageConfig
+from comem_ray.knowledge.image_metadata import JPEG, PNG, lean_jpeg, lean_png
+from comem_ray.knowledge.image_rules import FORMATS, ImageError, check_size, stored_size
+from comem_ray.knowledge.image_values import grey_image, is_dark, low_byte, wide_image
 
-FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "AVIF")
-MIN_SIDE = 2  # pixels; one-pixel-wide images are trackers and rulers
-MAX_ASPECT = 100  # longest side / shortest side; vision towers refuse more than 200
+__all__ = ["ImageError", "StoredImage", "check_header", "normalize_image", "open_image"]
+
 _SPARE_BYTES = 65_536  # metadata that an unchanged original may have on top of its raw pixels
 _DRAFT = 2  # a JPEG is decoded at no less than this many times the target side
 
+_MAGIC: dict[str, bytes | tuple[bytes, ...]] = {
+    "PNG": PNG,
+    "JPEG": JPEG,
+    "GIF": b"GIF8",
+    "TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+}
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,14 +44,6 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-
-
-class ImageError(ValueError):
-    """An image that cannot be used. `reason` is a code, `detail` a sentence; `retryable`: a later run may succeed."""
-
-    def __init__(self, reason: str, detail: str, retryable: bool = False):
-        super().__init__(detail)
-        self.reason, self.detail, self.retryable = reason, detail, retryable
 
 
 @dataclass(frozen=True)
@@ -56,39 +57,56 @@ class StoredImage:
 
 def open_image(data: bytes, max_pixels: int) -> Image.Image:
     """Decodes `data` to an upright RGB image of at most `max_pixels` pixels. Raises ImageError."""
-    image = check_header(data, max_pixels)
-    _load(image)
-    return _upright(_flatten(_to_rgb(image)), _orientation(image))
+    data = _lean(data)
+    image = _open(data, max_pixels)
+    decoded = _to_rgb(_decode(image, data))
+    return _upright(_flatten(decoded), _orientation(image))
 
 
 def normalize_image(data: bytes, limits: ImageConfig) -> StoredImage:
-    """The image within `limits`: the bytes themselves if they conform already, else a new JPEG.
+    """The image within `limits`: the bytes themselves, without metadata, if they conform already, else a new JPEG.
 
     Raises ImageError.
     """
     if len(data) > limits.max_bytes:
         raise ImageError("image_too_many_bytes", f"{len(data):,} bytes, the limit is {limits.max_bytes:,}")
-    image = check_header(data, limits.max_pixels)
-    target = _target_size(image.size, limits)
+    data = _lean(data)
+    image = _open(data, limits.max_pixels)
+    target = stored_size(image.size, limits)
     if image.format == "JPEG" and target != image.size:
         image.draft(None, (target[0] * _DRAFT, target[1] * _DRAFT))
-    _load(image)
+    decoded = _decode(image, data)
     orientation = _orientation(image)
     if target == image.size and _conforms(image, orientation, data):
         return StoredImage(data, *image.size)
-    image = _to_rgb(image)
-    if image.size != target:
-        image = image.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
-    image = _upright(_flatten(image), orientation)
+    decoded = _to_rgb(decoded)
+    if decoded.size != target:
+        decoded = decoded.resize(target, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    decoded = _upright(_flatten(decoded), orientation)
     out = io.BytesIO()
-    image.save(out, "JPEG", quality=limits.jpeg_quality)
-    return StoredImage(out.getvalue(), *image.size)
+    decoded.save(out, "JPEG", quality=limits.jpeg_quality)
+    return StoredImage(out.getvalue(), *decoded.size)
 
 
 def check_header(data: bytes, max_pixels: int) -> Image.Image:
     """Opens `data` and checks its format, size and frames, without decoding a pixel. Raises ImageError."""
+    return _open(_lean(data), max_pixels)
+
+
+def _lean(data: bytes) -> bytes:
+    """The bytes to read and to store: a PNG without metadata; a JPEG without, if Pillow cannot read it with them."""
     if not data:
         raise ImageError("image_empty", "the image has no bytes")
+    data = lean_png(data)
+    if data.startswith(JPEG):
+        try:
+            Image.open(io.BytesIO(data), formats=FORMATS)
+        except Exception:  # whatever it is, it may lie in the metadata
+            return lean_jpeg(data)
+    return data
+
+
+def _open(data: bytes, max_pixels: int) -> Image.Image:
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except Image.DecompressionBombError as error:
@@ -98,14 +116,7 @@ def check_header(data: bytes, max_pixels: int) -> Image.Image:
         if _is_cut_short(error):
             raise ImageError("image_truncated", "the image ends within its header") from error
         raise _unreadable(data) from error
-    width, height = image.size
-    if width * height > max_pixels:
-        raise ImageError("image_too_many_pixels", f"{width}x{height} pixels, the limit is {max_pixels:,} pixels")
-    if min(width, height) < MIN_SIDE or max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(
-            "image_degenerate",
-            f"{width}x{height} pixels: each side must have at least {MIN_SIDE}, at most {MAX_ASPECT} times the other",
-        )
+    check_size(*image.size, max_pixels)
     _refuse_animated(image)
     return image
 
@@ -114,8 +125,13 @@ def _unreadable(data: bytes) -> ImageError:
     start = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith(b"<svg") or (start.startswith((b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in start):
         return ImageError("image_svg", "SVG is a drawing, not pixels: give a JPEG or PNG rendering of it")
-    known = ", ".join(FORMATS)
-    return ImageError("image_unreadable", f"the bytes are not an image of a known format ({known})")
+    if name := next((name for name, magic in _MAGIC.items() if data.startswith(magic)), None):
+        detail = f"the {name} is damaged, or of a rare kind: write it again as RGB, with 8 bits per channel"
+    elif b"<html" in start or start.startswith(b"<!doctype html"):
+        detail = "this is an HTML page, not an image"
+    else:
+        detail = f"the bytes are not an image of a known format ({', '.join(FORMATS)})"
+    return ImageError("image_unreadable", detail)
 
 
 def _refuse_animated(image: Image.Image) -> None:
@@ -128,6 +144,17 @@ def _refuse_animated(image: Image.Image) -> None:
         raise ImageError("image_unreadable", "the frames of the image cannot be counted") from error
     if animated:
         raise ImageError("image_animated", f"{image.format} with several frames or pages, a single one is wanted")
+
+
+def _decode(image: Image.Image, data: bytes) -> Image.Image:
+    """`image`, which is opened on `data`, with its pixels; those of dark 16-bit channels scaled by their range."""
+    low_mode = low_byte(image) if isinstance(image, ImageFile) else None
+    _load(image)
+    if low_mode is None or not is_dark(image):
+        return image
+    again = Image.open(io.BytesIO(data), formats=FORMATS)
+    assert isinstance(again, ImageFile)
+    return wide_image(image, again, low_mode)
 
 
 def _load(image: Image.Image) -> None:
@@ -154,16 +181,6 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
-def _target_size(size: tuple[int, int], limits: ImageConfig) -> tuple[int, int]:
-    width, height = size
-    if limits.resize == "square":
-        return limits.max_side, limits.max_side
-    longest = max(width, height)
-    if longest <= limits.max_side:
-        return size
-    return max(1, round(width * limits.max_side / longest)), max(1, round(height * limits.max_side / longest))
-
-
 def _conforms(image: Image.Image, orientation: int, data: bytes) -> bool:
     eight_bits = image.format == "JPEG" or (image.format == "PNG" and data[24] == 8)  # byte 24: bit depth of IHDR
     lean = len(data) <= 3 * image.width * image.height + _SPARE_BYTES
@@ -173,10 +190,8 @@ def _conforms(image: Image.Image, orientation: int, data: bytes) -> bool:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """The image as RGB, or as RGBA if parts of it are transparent."""
-    if image.mode.startswith("I"):
-        # 16 bits per grey pixel: Pillow's own conversion would clip at 255 instead of scaling.
-        grey = np.clip(np.asarray(image), 0, 65_535).astype(np.uint16)
-        return Image.fromarray((grey >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "F" or image.mode.startswith("I"):
+        return grey_image(image)  # Pillow's own conversion would clip at 255 instead of scaling
     transparent = "transparency" in image.info or image.mode in ("RGBA", "LA", "PA", "RGBa", "La")
     try:
         if image.mode in ("RGBa", "La"):

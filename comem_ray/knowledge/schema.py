@@ -21,7 +21,7 @@ OLD_NAMES = {"image": "picture", "image_embedding": "picture_embedding"}
 ITEM_SCHEMA = pa.schema(
     [
         pa.field("item_id", pa.string(), nullable=False),  # 24 hex digits, a digest of what makes the item itself
-        pa.field("language", pa.string(), nullable=False),  # BCP 47 as in the source, "und" if unknown
+        pa.field("language", pa.string(), nullable=False),  # BCP 47 (comem_ray.language), "und" if unknown
         pa.field("title", pa.string(), nullable=False),  # "" if the source has none
         pa.field("text", pa.string(), nullable=False),  # "{title}: {description}", at most MAX_TEXT_CHARS (prompts)
         pa.field("page_url", pa.string()),

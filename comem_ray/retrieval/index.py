@@ -25,6 +25,7 @@ import numpy as np
 from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, write_atomic
 from comem_ray.config import ConfigError, IndexConfig
 from comem_ray.knowledge.schema import OLD_NAMES
+from comem_ray.language import normalize_language
 
 STAGE = "build_index"
 IDS, LANGUAGES = "ids.npy", "languages.npy"
@@ -165,10 +166,16 @@ class ItemIndex:
         """
         if language is None:
             return np.arange(len(self.ids))
-        positions = np.flatnonzero(self.languages == language.encode())
+        tag = _language_tag(language)
+        positions = np.flatnonzero(self.languages == tag.encode())
         if not len(positions):
-            known = ", ".join(i.decode() for i in np.unique(self.languages).tolist())
-            raise QueryError(f"no knowledge item is in language {language!r}; the languages are: {known}", "language")
+            known = [i.decode() for i in np.unique(self.languages).tolist()]
+            # Items of version 0.1 carry their language as the source wrote it.
+            if same := [code.encode() for code in known if _is_same_language(code, tag)]:
+                return np.flatnonzero(np.isin(self.languages, same))
+            raise QueryError(
+                f"no knowledge item is in language {language!r}; the languages are: {', '.join(known)}", "language"
+            )
         return positions
 
     def subset(self, positions: np.ndarray) -> Subset:
@@ -187,6 +194,20 @@ def _path(stage: OpenStage | StageFolder, *names: str) -> Path:
     if path is None:
         raise ArtifactError(f"the index has no {names[0]}: run the stage '{STAGE}' again")
     return path
+
+
+def _language_tag(language: str) -> str:
+    try:
+        return normalize_language(language)
+    except ValueError as error:
+        raise QueryError(str(error), "language") from error
+
+
+def _is_same_language(code: str, tag: str) -> bool:
+    try:
+        return normalize_language(code) == tag
+    except ValueError:
+        return False
 
 
 def _with_selector(index: Any, selector: Any, rarity: float) -> Any:

@@ -1,4 +1,4 @@
-"""The images of questions: looked up by name in a folder, a zip or parquet files, read when their question is asked.
+"""The images of questions: looked up by name in folders, zips or parquet files, read when their question is asked.
 
 An image has its name, or an id and any usual ending. Looking it up reads no image; a name that leads out of the folder
 names none. Knows no task.
@@ -6,6 +6,7 @@ names none. Knows no task.
 
 from __future__ import annotations
 
+import unicodedata
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,20 +101,34 @@ class ImageParquet:
         return rows
 
 
-Images = ImageFolder | ImageZip | ImageParquet
+class ImageSources:
+    """Looks names up in several places, in their order."""
+
+    def __init__(self, sources: Sequence[ImageFolder | ImageZip | ImageParquet]):
+        self.folder, self._sources = sources[0].folder, sources
+
+    def find(self, names: Sequence[str]) -> ImageAt | None:
+        """The first of `names` in the first place that has one of them."""
+        return next((at for source in self._sources if (at := source.find(names)) is not None), None)
+
+
+Images = ImageFolder | ImageZip | ImageParquet | ImageSources
 
 
 def images_at(paths: Sequence[Path]) -> Images:
-    """What the paths are: one folder, one zip, or parquet files. ValueError says what would be right."""
-    if len(paths) == 1 and paths[0].is_dir():
-        return ImageFolder(paths[0])
-    if missing := [p for p in paths if not p.is_file()]:
+    """What the paths are: folders, zips, or parquet files. ValueError says what would be right."""
+    if missing := [p for p in paths if not p.exists()]:
         raise ValueError(f"images: {missing[0]} is not there")
-    if len(paths) == 1 and zipfile.is_zipfile(paths[0]):
-        return ImageZip(paths[0])
-    if all(p.suffix == ".parquet" for p in paths):
-        return ImageParquet(paths)
-    raise ValueError(f"images: want a folder, a zip, or parquet files, got {', '.join(map(str, paths))}")
+    tables = [p for p in paths if p.is_file() and p.suffix == ".parquet"]
+    sources: list[ImageFolder | ImageZip | ImageParquet] = [ImageParquet(tables)] if tables else []
+    for path in paths:
+        if path.is_dir():
+            sources.append(ImageFolder(path))
+        elif path not in tables and zipfile.is_zipfile(path):
+            sources.append(ImageZip(path))
+        elif path not in tables:
+            raise ValueError(f"images: want folders, zips, or parquet files, got {path}")
+    return sources[0] if len(sources) == 1 else ImageSources(sources)
 
 
 def image_of_row(path: Path, row: int) -> ImageAt:
@@ -156,7 +171,10 @@ class ImageReader:
 
 
 def _variants(names: Sequence[str]) -> list[str]:
-    return [*names, *(name + ending for name in names for ending in ENDINGS)]
+    """The names, composed and decomposed (a disk may have either form of an accent), and with each ending."""
+    forms = [unicodedata.normalize(form, name) for name in names if not name.isascii() for form in ("NFC", "NFD")]
+    spellings = list(dict.fromkeys([*names, *forms]))
+    return [*spellings, *(name + ending for name in spellings for ending in ENDINGS)]
 
 
 def _keys(row: dict[str, Any], column: str) -> list[str]:

@@ -1,5 +1,6 @@
 """A real HTTP server on 127.0.0.1, which counts its requests."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,99 @@ def test_connections_are_used_again(site):
 def test_a_404_is_final_and_requested_once(site):
     error = failure(site.url("/missing"))
     assert (error.reason, error.retryable, site.counts["/missing"]) == ("fetch_http_404", False, 1)
+
+
+@pytest.mark.parametrize("status", [400, 405, 410, 414])
+def test_what_blames_the_address_is_final(site, status):
+    site.answers["/a.jpg"] = (status, b"", {})
+    error = failure(site.url("/a.jpg"))
+    assert (error.reason, error.retryable, site.counts["/a.jpg"]) == (f"fetch_http_{status}", False, 1)
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 407, 418, 421, 423, 451, 499, 511, 202, 204])
+def test_what_depends_on_who_asks_or_when_is_left_to_a_later_run(site, status):
+    site.answers["/a.jpg"] = (status, b"", {})
+    error = failure(site.url("/a.jpg"))
+    assert (error.reason, error.retryable, site.counts["/a.jpg"]) == (f"fetch_http_{status}", True, 1)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refused_client_reads_which_field_to_change(site, status):
+    site.answers["/a.jpg"] = (status, b"<html>Please set a user agent</html>", {})
+    error = failure(site.url("/a.jpg"))
+    assert "ingest.fetch.user_agent" in error.detail
+    assert error.retryable
+
+
+PAGES = {
+    "HTML": (b"<!DOCTYPE html><html><body>Too many requests</body></html>", {"Content_Type": "text/html"}),
+    "HTML declared as an image": (b"\n <html><p>Too many requests</p></html>", {"Content_Type": "image/jpeg"}),
+    "HTML in UTF-16": ("\ufeff<html>Warten Sie</html>".encode("utf-16"), {}),
+    "HTML in Shift JIS": ("<html>しばらくお待ちください</html>".encode("shift_jis"), {"Content_Type": "text/html"}),
+    "JSON": (b'{"error": "rate limit", "retry_after": 60}', {"Content_Type": "application/json"}),
+    "JSON of no type": (b'[{"error": "robots are not served here"}]', {}),
+    "text": (b"Too many requests, see https://example.org/policy", {}),
+    "XML": (b"<?xml version='1.0'?><Error><Code>SlowDown</Code></Error>", {"Content_Type": "application/xml"}),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_in_place_of_an_image_is_left_to_a_later_run_and_never_cached(site, tmp_path, name):
+    body, headers = PAGES[name]
+    site.answers["/a.jpg"] = (200, body, headers)
+    error = failure(site.url("/a.jpg"), cache=str(tmp_path))
+    assert (error.reason, error.retryable, site.counts["/a.jpg"]) == ("fetch_not_image", True, 1)
+    assert "ingest.fetch.user_agent" in error.detail
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    site.answers["/a.jpg"] = (200, BODY, {"Content_Type": "image/jpeg"})
+    assert fetcher(cache=str(tmp_path)).fetch(site.url("/a.jpg")) == BODY
+
+
+def test_an_empty_body_is_left_to_a_later_run(site):
+    site.answers["/a.jpg"] = (200, b"", {})
+    error = failure(site.url("/a.jpg"))
+    assert (error.reason, error.retryable) == ("fetch_empty", True)
+
+
+def test_a_page_that_an_earlier_version_cached_is_fetched_again(site, tmp_path):
+    url = site.url("/ok")
+    key = hashlib.sha256(url.encode()).hexdigest()
+    (tmp_path / key[:2]).mkdir()
+    (tmp_path / key[:2] / key).write_bytes(b"<html>Too many requests</html>")
+    assert failure(url, cache=str(tmp_path), enabled=False).reason == "fetch_disabled"
+    assert fetcher(cache=str(tmp_path)).fetch(url) == BODY
+    assert (tmp_path / key[:2] / key).read_bytes() == BODY
+
+
+@pytest.mark.parametrize(
+    ("url", "requested"),
+    [
+        ("/caf%C3%A9 50%.jpg", "/caf%C3%A9%2050%25.jpg"),
+        ("/100%_%C3%A9.jpg", "/100%25_%C3%A9.jpg"),
+        ("/é%20%zz.jpg?a=%&b=%41", "/%C3%A9%20%25zz.jpg?a=%25&b=%41"),
+        ("/a%2.jpg", "/a%252.jpg"),
+        ("/plain%20name.jpg", "/plain%20name.jpg"),
+    ],
+)
+def test_valid_escapes_stay_and_a_stray_percent_is_escaped(site, url, requested):
+    site.files[requested] = BODY
+    assert fetcher().fetch(site.url(url)) == BODY
+
+
+@pytest.mark.parametrize(
+    ("location", "requested"),
+    [
+        ("/Köln/Straße.jpg".encode(), "/K%C3%B6ln/Stra%C3%9Fe.jpg"),
+        ("/日本.jpg?q=é".encode(), "/%E6%97%A5%E6%9C%AC.jpg?q=%C3%A9"),
+        ("/é%20100%.jpg".encode(), "/%C3%A9%20100%25.jpg"),
+        ("/é.jpg".encode("latin-1"), "/%E9.jpg"),
+        (b"relative name.jpg", "/relative%20name.jpg"),
+    ],
+)
+def test_a_redirect_in_raw_bytes_leads_where_it_says(site, location, requested):
+    site.answers["/from"] = (302, b"", {"Location": location.decode("latin-1")})
+    site.files[requested] = BODY
+    assert fetcher().fetch(site.url("/from")) == BODY
 
 
 def test_a_server_error_is_retried(site):
@@ -123,6 +217,7 @@ def test_private_addresses_are_refused(site, host):
     [
         ("ftp://example.org/a.png", "fetch_scheme"),
         ("file:///etc/hostname", "fetch_scheme"),
+        ("s3://bucket/a.png", "fetch_scheme"),
         ("http://", "fetch_url"),
         ("http://[::1", "fetch_url"),
         ("http://nowhere.invalid/a.png", "fetch_dns"),
@@ -131,6 +226,13 @@ def test_private_addresses_are_refused(site, host):
 )
 def test_urls_that_lead_nowhere(url, reason):
     assert failure(url, retries=0).reason == reason
+
+
+@pytest.mark.parametrize("url", ["ftp://example.org/a.png", "http://"])
+def test_what_no_configuration_would_fetch_is_not_called_disabled(url):
+    error = failure(url, enabled=False)
+    assert error.reason in ("fetch_scheme", "fetch_url")
+    assert not error.retryable
 
 
 def test_disabled_fetches_nothing_but_what_the_cache_holds(site, tmp_path):

@@ -13,6 +13,7 @@ from comem_ray.retrieval.index import (
     LANGUAGES,
     TIES,
     ItemIndex,
+    QueryError,
     build_index,
     index_bytes,
     index_file,
@@ -126,6 +127,28 @@ def test_fewer_than_k(vectors, queries):
     assert [len(row) for row in ids] == [8] * len(queries)
     assert scores.shape == (len(queries), 50)
     assert np.isneginf(scores[:, 8:]).all()
+
+
+@pytest.mark.parametrize(("language", "same"), [("zh_hant", "zh-Hant"), ("EN", "en"), (" de ", "de")])
+def test_a_language_is_one_in_every_spelling(built, queries, language, same):
+    index = _item_index(built("Flat"))
+    assert index.positions(language).tolist() == index.positions(same).tolist()
+    assert index.search(queries, 5, language)[1] == index.search(queries, 5, same)[1]
+
+
+def test_items_of_version_0_1_are_met_too(built, queries):
+    """They carry their language as the source wrote it."""
+    index = _item_index(built("Flat"))
+    index.languages[index.languages == b"de"] = b"de_AT"
+    index.languages[index.languages == b"eo"] = b"?"
+    assert (index.languages[index.positions("de-AT")] == b"de_AT").all()
+    assert len(index.positions("de_at")) > 10
+
+
+def test_what_is_no_language_is_refused_by_name(built, queries):
+    with pytest.raises(QueryError, match="'English' is not a language: want a tag") as caught:
+        _item_index(built("Flat")).search(queries, 3, "English")
+    assert caught.value.field == "language"
 
 
 def test_an_unknown_language_is_named_with_the_known_ones(built, queries):

@@ -67,6 +67,14 @@ CASES: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
     "unknown mode": ({**BODY, "mode": "magic"}, 422, "invalid_field", "mode"),
     "unknown field": ({**BODY, "mode": "none", "colour": 1}, 422, "unknown_field", "colour"),
     "language": ({**BODY, "image": image_of(1), "language": "*"}, 422, "invalid_field", "language"),
+    "language by name": ({**BODY, "image": image_of(1), "language": "English"}, 422, "invalid_field", "language"),
+    "language in mode none": ({**BODY, "mode": "none", "language": "français"}, 422, "invalid_field", "language"),
+    "language of 5,000 characters": (
+        {**BODY, "image": image_of(1), "language": "x" * 5_000},
+        422,
+        "invalid_field",
+        "language",
+    ),
     "language without items": (
         {**BODY, "image": image_of(1), "language": "fr"},
         422,
@@ -99,6 +107,47 @@ def test_messages_hold_both_numbers(served: Served) -> None:
     assert "1 to 20" in message("top_k 10,000")
     assert "50,000,000" in message("20,000 x 20,000")
     assert "1000" in message("prompt too long")
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        ("https://example.org/a.png", "this is a URL, send the image itself"),
+        ("AAA-", "URL-safe alphabet: write + for -"),
+        ("AAAAA", "5 characters, want a multiple of 4"),
+        ("C:\\a.png", "':' at character 2 is not base64"),
+        ("data:image/png,abc", "want data:image/jpeg;base64,..."),
+        ("data:image/png;base64", "no comma"),
+    ],
+)
+def test_what_is_not_base64_is_named(served: Served, image: str, words: str) -> None:
+    response = served.http.post("/v1/retrieve", json={"image": image})
+    assert words in check_error(response, 422, "invalid_image", "image")
+
+
+def test_base64_with_line_ends_is_the_same_image(served: Served) -> None:
+    """As `base64 FILE`, mail and Python's encodebytes write it; ingest reads it by the same function."""
+    text = image_of(1)
+    broken = "\r\n".join(text[n : n + 76] for n in range(0, len(text), 76)) + "\n"
+    images = (text, broken, "data:image/png;base64," + broken, "DATA:image/png;BASE64," + text)
+    replies = [served.http.post("/v1/retrieve", json={"image": image, "top_k": 3}).json() for image in images]
+    assert {tuple(source["item_id"] for source in reply["sources"]) for reply in replies} == {
+        tuple(source["item_id"] for source in replies[0]["sources"])
+    }
+    assert len(replies[0]["sources"]) == 3
+
+
+@pytest.mark.parametrize("language", ["ES", " es ", "Es"])
+def test_a_language_is_read_in_any_case(served: Served, language: str) -> None:
+    body = {"image": image_of(1), "top_k": 3}
+    want = served.http.post("/v1/retrieve", json={**body, "language": "es"}).json()["sources"]
+    assert served.http.post("/v1/retrieve", json={**body, "language": language}).json()["sources"] == want
+
+
+def test_an_underscore_and_a_hyphen_are_the_same_language(served: Served) -> None:
+    body = {"image": image_of(1), "language": "zh_hans_cn"}
+    message = check_error(served.http.post("/v1/retrieve", json=body), 422, "nothing_to_search", "language")
+    assert "'zh-Hans-CN'" in message
 
 
 def test_half_a_surrogate_pair(served: Served) -> None:

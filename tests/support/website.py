@@ -22,6 +22,7 @@ class Site(ThreadingHTTPServer):
         self.headers: dict[str, str] = {}
         self.fails = 0
         self.files: dict[str, bytes] = {}  # by path
+        self.answers: dict[str, tuple[int, bytes, dict[str, str]]] = {}  # by path: status, body and headers
         self.down: set[str] = set()  # paths of files that answer 503
         self.now = self.most = 0
         self.lock = threading.Lock()
@@ -47,6 +48,10 @@ class Answer(BaseHTTPRequestHandler):
             self.server.now += 1
             self.server.most = max(self.server.most, self.server.now)
         try:
+            if self.path in self.server.answers:
+                status, body, headers = self.server.answers[self.path]
+                self.send(status, body, **headers)
+                return
             if self.path in self.server.files:
                 self.send(503) if self.path in self.server.down else self.send(200, self.server.files[self.path])
                 return

@@ -1,5 +1,6 @@
 """Images found by name in folders, zips and parquet files, and read."""
 
+import unicodedata
 import zipfile
 
 import pyarrow as pa
@@ -44,6 +45,37 @@ def test_parquet_by_columns_of_bytes_and_ids_in_any_row_group(tmp_path):
     held, reader = images_at([tmp_path / "p.parquet"]), ImageReader()
     assert [reader.read(held.find([f"oven_{n}"])) for n in (6, 1, 3, 4)] == [png(n) for n in (6, 1, 3, 4)]
     assert reader.read(held.find(["oven_0"])) == b""
+
+
+def test_several_places_are_looked_through_in_order(tmp_path):
+    for n, name in enumerate(("first", "second")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"{name}.jpg").write_bytes(png(n))
+        (tmp_path / name / "both.jpg").write_bytes(png(10 + n))
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.writestr("zipped.jpg", png(2))
+    table = parquet(tmp_path / "t.parquet", [{"image": {"bytes": png(3), "path": "row.jpg"}}])
+    held, reader = images_at([tmp_path / "second", tmp_path / "first", tmp_path / "p.zip", table]), ImageReader()
+    for name, seed in (("first", 0), ("second", 1), ("both.jpg", 11), ("zipped", 2), ("row", 3)):
+        assert reader.read(held.find([name])) == png(seed), name
+    assert held.find(["none"]) is None
+    with pytest.raises(ValueError, match=r"third is not there"):
+        images_at([tmp_path / "first", tmp_path / "third"])
+    (tmp_path / "text.txt").write_text("no images")
+    with pytest.raises(ValueError, match=r"want folders, zips, or parquet files, got .*text.txt"):
+        images_at([tmp_path / "first", tmp_path / "text.txt"])
+
+
+@pytest.mark.parametrize("disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("row", ["NFC", "NFD"])
+def test_a_name_may_be_composed_or_decomposed(tmp_path, disk, row):
+    name = unicodedata.normalize(disk, "Mañana")
+    (tmp_path / f"{name}.jpg").write_bytes(png(1))
+    with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
+        archive.writestr(f"{name}.jpg", png(2))
+    for place, seed in ((tmp_path, 1), (tmp_path / "p.zip", 2)):
+        at = images_at([place]).find([unicodedata.normalize(row, "Mañana")])
+        assert ImageReader().read(at) == png(seed)
 
 
 def test_what_cannot_be_read_is_a_value_or_os_error(tmp_path):

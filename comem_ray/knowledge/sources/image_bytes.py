@@ -1,58 +1,109 @@
 """The bytes of a row's image: from the row itself, a data URI, a file below the source's folder, or a URL.
 
-A path that leads out of the folder (.., an absolute path, a symbolic link) is refused. Decodes no image.
+A path that leads out of the folder (.., an absolute path, a symbolic link) is refused. So is every address but http(s),
+each with what would be right in its place. A file name may be composed (NFC) in the row and decomposed (NFD) on the
+disk, or the reverse: both name the same file. Decodes no image.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-import urllib.parse
+import unicodedata
 from pathlib import Path
 
+from comem_ray.knowledge.base64_text import decode_data_uri, is_data_uri
 from comem_ray.knowledge.fetch import Fetcher
 from comem_ray.knowledge.images import ImageError
 
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):(//)?")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_OBJECT_STORES = {
+    *(
+        "s3",
+        "s3a",
+        "s3n",
+        "gs",
+        "gcs",
+        "az",
+        "adl",
+        "abfs",
+        "abfss",
+        "wasb",
+        "wasbs",
+        "r2",
+        "oss",
+        "cos",
+        "swift",
+        "b2",
+    ),
+    *("hf", "hdfs", "webhdfs", "viewfs", "dbfs"),
+}
+_OTHER_SCHEMES = {"ftp", "ftps", "sftp", "ssh", "smb", "nfs", "blob", "about", "cid", "javascript", "mailto", "urn"}
 
 
 def image_bytes(image: str | bytes, folder: Path, fetcher: Fetcher, max_bytes: int) -> bytes:
     """The bytes that `image` of a Row refers to. Raises ImageError, FetchError for a URL."""
     if isinstance(image, bytes):
         return image
-    if image[:5].lower() == "data:":
-        return _data_uri(image)
-    if _SCHEME.match(image):
+    if is_data_uri(image):
+        try:
+            return decode_data_uri(image)
+        except ValueError as error:
+            raise ImageError("image_data_uri", str(error)) from error
+    if image[:8].lower().startswith(("http://", "https://")):
         return fetcher.fetch(image)
+    if fault := _scheme_fault(image):
+        raise fault
     return _file(image, folder, max_bytes)
 
 
 def is_local_file(image: str) -> bool:
     """Whether an image reference is a path below the source's folder: its content may change, and it may not."""
-    return image[:5].lower() != "data:" and not _SCHEME.match(image)
+    web = image[:8].lower().startswith(("http://", "https://"))
+    return not (web or is_data_uri(image) or _scheme_fault(image))
 
 
-def _data_uri(uri: str) -> bytes:
-    head, comma, body = uri.partition(",")
-    if not comma:
-        raise ImageError("image_data_uri", "the data URI has no comma")
-    try:
-        if head.lower().endswith(";base64"):
-            return base64.b64decode("".join(urllib.parse.unquote(body).split()), validate=True)
-        return urllib.parse.unquote_to_bytes(body)
-    except (binascii.Error, ValueError) as error:
-        raise ImageError("image_data_uri", "the data URI declares base64, but its data is not") from error
+def _scheme_fault(image: str) -> ImageError | None:
+    """What is wrong with an address that is neither http(s) nor a path; None for a path."""
+    if image.startswith("//"):
+        return ImageError("fetch_scheme", "the address starts with // and names no scheme: write https: before it")
+    match = _SCHEME.match(image)
+    if match is None or len(match[1]) == 1:  # a path, or a drive of Windows
+        return None
+    scheme = match[1].lower()
+    if scheme == "file":
+        detail = "this is a file URL: write the path alone, from the source's folder of images (sources[].images) on"
+        # Wikipedia's own names of images start with "File:".
+        return ImageError("fetch_scheme", detail) if image[5:6] == "/" else None
+    if scheme in ("http", "https"):
+        return ImageError("fetch_scheme", f"// is missing behind {scheme}: want {scheme}://host/path")
+    if scheme in _OBJECT_STORES and match[2]:
+        return ImageError(
+            "fetch_scheme",
+            f"{scheme}:// names an object store, which is not read: give an http(s) address, or copy the images into a "
+            "folder and write their paths",
+        )
+    if match[2] or scheme in _OTHER_SCHEMES:
+        return ImageError("fetch_scheme", f"the scheme is {scheme}, want http or https, or a path without a scheme")
+    return None
 
 
 def _file(name: str, folder: Path, max_bytes: int) -> bytes:
+    if _WINDOWS.match(name):
+        raise ImageError(
+            "image_outside", "this is a path of Windows: write it from the source's folder of images on, with /"
+        )
     try:
         root = folder.resolve()
-        path = (root / name).resolve()
+        path = _with_the_disks_spelling(root, name).resolve()
         if not path.is_relative_to(root):
-            raise ImageError("image_outside", "the path leads out of the source's folder of images")
+            raise ImageError(
+                "image_outside",
+                "the path leads out of the source's folder of images: write it from that folder on, or set "
+                "sources[].images to a folder above it",
+            )
         if not path.is_file():
-            raise ImageError("image_missing", "the source's folder of images has no such file", True)
+            raise ImageError("image_missing", _missing(name), True)
         size = path.stat().st_size
         if size > max_bytes:
             raise ImageError("image_too_many_bytes", f"{size:,} bytes, the limit is {max_bytes:,}")
@@ -61,3 +112,20 @@ def _file(name: str, folder: Path, max_bytes: int) -> bytes:
         if isinstance(error, ImageError):
             raise
         raise ImageError("image_missing", "the file cannot be read", True) from error
+
+
+def _with_the_disks_spelling(root: Path, name: str) -> Path:
+    """The path of `name`, each part composed or decomposed as the disk has it."""
+    path = root / name
+    if name.isascii() or path.exists():
+        return path
+    path = root
+    for part in Path(name).parts:
+        spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+        path = next((path / spelling for spelling in spellings if (path / spelling).exists()), path / part)
+    return path
+
+
+def _missing(name: str) -> str:
+    hint = ": an address wants https:// before it" if name.lower().startswith("www.") else ""
+    return f"the source's folder of images has no such file{hint}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
@@ -51,10 +52,12 @@ def _row(raw: bytes) -> Row | RowFault:
     except (ValueError, RecursionError):
         return RowFault("json_invalid", "the line is not JSON")
     if not isinstance(data, dict):
-        return RowFault("json_type", f"the line is a JSON {type(data).__name__}, wanted an object")
+        return RowFault("json_type", f"the line is {_json_type(data)}, wanted an object")
     for name in FIELDS:
         if not isinstance(data.get(name), str | None):
-            return RowFault("json_type", f"field {name} is a {type(data[name]).__name__}, wanted a string or null")
+            return RowFault(
+                "json_type", f"field {name} is {_json_type(data[name])}, wanted a string or null{_hint(name)}"
+            )
     return make_row(
         language=data.get("language"),
         title=data.get("title"),
@@ -63,3 +66,13 @@ def _row(raw: bytes) -> Row | RowFault:
         image_url=data.get("image_url"),
         image=data.get("image"),
     )
+
+
+def _json_type(value: Any) -> str:
+    """What JSON calls a value."""
+    names = {list: f"an array of {len(value) if isinstance(value, list) else 0}", dict: "an object", bool: "a boolean"}
+    return names.get(type(value), "null" if value is None else "a string" if isinstance(value, str) else "a number")
+
+
+def _hint(name: str) -> str:
+    return ": an item has one image, write one line for each" if name in ("image", "image_url") else ""

@@ -1,7 +1,8 @@
 """The outcome of parsing a source row: a `Row` that can be an item, or a `RowFault` that says why it cannot.
 
-Holds the rules of an item's text ("{title}: {description}", cut at MAX_TEXT_CHARS) and of its identity (a digest of
-language, page, image, title and text). Knows no file format, and reads no pixel.
+Holds the rules of an item's text ("{title}: {description}", cut at MAX_TEXT_CHARS), of its identity (a digest of
+language, page, image, title and text), and of the form of each field: the language is a tag (BCP 47), titles and
+addresses are bounded. Knows no file format, and reads no pixel.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+from comem_ray.knowledge.base64_text import is_data_uri
+from comem_ray.language import normalize_language
 from comem_ray.prompts import MAX_TEXT_CHARS
 
 ID_BYTES = 12  # 24 hex digits; two of 40 million rows share one by chance with a probability of 1e-14
 UNKNOWN_LANGUAGE = "und"
+MAX_TITLE_CHARS = 1_000  # Wikipedia's own limit is 255 bytes
+MAX_URL_CHARS = 8_192  # also of a path; a data URI is bounded by the length of its row
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +63,18 @@ def make_row(
     page_url, image_url = _clean(page_url), _clean(image_url)
     if isinstance(image, str):
         image = image.strip()
+    if fault := _length_fault(title, page_url, image_url, image):
+        return fault
+    try:
+        language = normalize_language(language) if language else UNKNOWN_LANGUAGE
+    except ValueError as error:
+        return RowFault("language_invalid", str(error))
     image = image or image_url
     text = (f"{title}: {description}" if title and description else title or description)[:MAX_TEXT_CHARS]
     if not text:
         return RowFault("no_text", "the row has neither a title nor a description")
     if not image:
         return RowFault("no_image", "the row has no image: neither bytes nor a URL nor a path")
-    language = language or UNKNOWN_LANGUAGE
     reference = image_url or (image if isinstance(image, str) else "sha256:" + hashlib.sha256(image).hexdigest())
     identity = "\0".join((language, page_url, reference, title, text))
     if identity.count("\0") != 4:
@@ -75,6 +85,18 @@ def make_row(
         return RowFault("bad_utf8", "a field holds half of a surrogate pair")
     web = image_url if image_url.lower().startswith(("http://", "https://")) else None
     return Row(item_id, language, title, text, page_url or None, web, image)
+
+
+def _length_fault(title: str, page_url: str, image_url: str, image: str | bytes | None) -> RowFault | None:
+    """The fault of a field that is longer than its kind ever is: mostly another column in its place."""
+    limits = [("title", title, MAX_TITLE_CHARS), ("page_url", page_url, MAX_URL_CHARS)]
+    references = [("image_url", image_url), ("image", image if isinstance(image, str) else "")]
+    limits += [(name, value, MAX_URL_CHARS) for name, value in references if not is_data_uri(value)]
+    for name, value, limit in limits:
+        if len(value) > limit:
+            hint = ": base64 wants data:image/jpeg;base64, before it" if name.startswith("image") else ""
+            return RowFault("field_too_long", f"{name} has {len(value):,} characters, the limit is {limit:,}{hint}")
+    return None
 
 
 def _clean(field: str | None) -> str:

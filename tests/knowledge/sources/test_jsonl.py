@@ -45,6 +45,11 @@ def test_a_local_image_with_its_address_on_the_web(tmp_path):
         ({"image": "a.png"}, "no_text"),
         ({"title": "Oak"}, "no_image"),
         ({"image": "a.png", "title": "a\0"}, "nul_byte"),
+        ({"image": ["a.png", "b.png"], "title": "Oak"}, "json_type"),
+        ({"image": "a.png", "title": "Oak", "language": "français"}, "language_invalid"),
+        ({"image": "a.png", "title": "Oak", "language": False}, "json_type"),
+        ({"image": "a.png", "title": "Oak", "language": "x" * 5_000}, "language_invalid"),
+        ({"image": "a.png", "title": "Oak" * 2_000}, "field_too_long"),
         (b'{"image": "a.png", "title": "\\ud800"}', "bad_utf8"),
     ],
 )
@@ -54,6 +59,21 @@ def test_broken_lines_cost_themselves_alone(tmp_path, line, reason):
     assert isinstance(before, Row)
     assert isinstance(after, Row)
     assert broken.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ({"image": ["a.png", "b.png"]}, "field image is an array of 2, wanted a string or null: an item has one image"),
+        ({"image": {"bytes": ""}}, "field image is an object"),
+        ({"image": "a.png", "language": False}, "field language is a boolean, wanted a string"),
+        ({"image": "a.png", "title": 3}, "field title is a number"),
+        ([1], "the line is an array of 1, wanted an object"),
+    ],
+)
+def test_a_wrong_type_is_named_as_json_calls_it(tmp_path, row, words):
+    (fault,) = read(tmp_path, row)
+    assert words in fault.detail
 
 
 def test_an_empty_file_is_one_rejected_row(tmp_path):

@@ -74,3 +74,39 @@ def test_images_without_a_url_differ_by_their_content():
 def test_only_web_addresses_are_kept_as_image_url(url):
     parsed = row(image_url=url)
     assert (parsed.image_url, parsed.image) == (None, url)
+
+
+@pytest.mark.parametrize(
+    ("language", "want"), [("en_US", "en-US"), ("ZH_hans_cn", "zh-Hans-CN"), (" x-klingon ", "x-klingon")]
+)
+def test_the_language_has_one_form_and_the_id_is_of_that_form(language, want):
+    assert row(language=language).language == want
+    assert row(language=language).item_id == row(language=want).item_id
+
+
+@pytest.mark.parametrize("language", ["français", "English", "x" * 5_000, "A tree in a park.", "\ud800", "en US"])
+def test_what_is_no_language_is_refused_with_a_reason(language):
+    fault = make_row(**{**FULL, "language": language})
+    assert isinstance(fault, RowFault)
+    assert (fault.reason, fault.retryable) == ("language_invalid", False)
+    assert "want a tag" in fault.detail
+    fault.detail.encode()
+
+
+@pytest.mark.parametrize(
+    ("field", "limit"), [("title", 1_000), ("page_url", 8_192), ("image_url", 8_192), ("image", 8_192)]
+)
+def test_titles_and_addresses_are_bounded(field, limit):
+    assert isinstance(make_row(**{**FULL, field: "x" * limit}), Row)
+    fault = make_row(**{**FULL, field: "x" * (limit + 1)})
+    assert isinstance(fault, RowFault)
+    assert (fault.reason, fault.retryable) == ("field_too_long", False)
+    assert f"{field} has {limit + 1:,} characters, the limit is {limit:,}" in fault.detail
+
+
+def test_a_data_uri_may_be_as_long_as_an_image():
+    uri = "data:image/png;base64," + "A" * 100_000
+    assert row(image_url=None, image=uri).image == uri
+    fault = make_row(**{**FULL, "image": "A" * 100_000})
+    assert isinstance(fault, RowFault)
+    assert "base64 wants data:image/jpeg;base64, before it" in fault.detail

@@ -130,3 +130,12 @@ def test_a_damaged_row_group_is_one_rejected_row_and_the_next_is_read(tmp_path):
     assert sum(isinstance(row, Row) for row in rows) >= 20
     assert [row.reason for row in rows if isinstance(row, RowFault)] == ["parquet_corrupt"]
     assert rows[-1].text == "Title 29 en: section"
+
+
+def test_languages_and_lengths_are_checked_as_in_every_format(tmp_path):
+    long = entry(3, ["en"])
+    long["wit_features"]["page_title"] = ["x" * 5_000]
+    rows = [entry(0, ["en_US", "français"]), entry(1, ["zh_hant"]), entry(2, [""]), long]
+    read_rows = [row for _, row in parsed(write(tmp_path, rows))[0]]
+    outcomes = [row.language if isinstance(row, Row) else row.reason for row in read_rows]
+    assert outcomes == ["en-US", "language_invalid", "zh-Hant", "und", "field_too_long"]

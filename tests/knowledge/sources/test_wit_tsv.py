@@ -1,4 +1,6 @@
 import gzip
+import time
+import tracemalloc
 
 import pytest
 
@@ -113,9 +115,93 @@ def test_joining_is_bounded(tmp_path):
     assert read(tmp_path, *large) == ["unclosed_quote", *["column_count"] * 4, "Oak: A tree."]
 
 
+SENTENCE = "A sentence of the section, as long as they are."
+
+
+@pytest.mark.parametrize("lines", [64, 65, 66, 500, 5_000])
+def test_a_quoted_section_of_many_lines_is_one_item(tmp_path, lines):
+    section = "\n".join(f"line {n}" for n in range(lines))
+    assert read(tmp_path, line("A"), line("B", f'"{section}"'), line("C")) == [
+        "A: A tree.",
+        f"B: {section}"[:5_000],
+        "C: A tree.",
+    ]
+
+
+def test_quotes_and_tabs_inside_many_lines(tmp_path):
+    section = "\n".join(f'""line {n}"",\t""he said""' for n in range(300))
+    stray = line('5" nails', f'"{section}"')
+    text = '5" nails: ' + section.replace('""', '"')
+    assert read(tmp_path, stray, line()) == [text[:5_000], "Oak: A tree."]
+
+
+@pytest.mark.parametrize("end", ['the end"', "the end", 'the "end" of it"'])
+def test_a_quoted_section_beyond_the_bytes_is_one_rejected_row(tmp_path, monkeypatch, end):
+    monkeypatch.setattr(wit_tsv, "MAX_JOINED_BYTES", 10_000)
+    long = line("B", '"' + "\n".join([SENTENCE] * 1_000 + [end]))
+    outcomes = read(tmp_path, line("A"), long, line("C"), line("D"))
+    assert outcomes == ["A: A tree.", "quoted_too_long", "C: A tree.", "D: A tree."]
+
+
+def test_a_rejected_section_says_how_long_it_is_and_keeps_its_start(tmp_path, monkeypatch):
+    monkeypatch.setattr(wit_tsv, "MAX_JOINED_BYTES", 10_000)
+    path = tmp_path / "wit.tsv"
+    path.write_text("\n".join([HEADER, line("B", '"' + "\n".join([SENTENCE] * 1_000) + '"'), line(), ""]))
+    (raw, fault), (_, row) = [pair for batch in wit_tsv.read(path, 100) for pair in wit_tsv.parse(batch)]
+    assert raw == line("B", '"' + SENTENCE).encode()
+    assert "1,000 lines, the limit is 10,000 bytes" in fault.detail
+    assert not fault.retryable
+    assert isinstance(row, Row)
+
+
+def test_a_section_beyond_the_bytes_ends_where_another_section_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(wit_tsv, "MAX_JOINED_BYTES", 10_000)
+    rows = [line("B", '"' + "\n".join([SENTENCE] * 1_000)), line("C", '"one\ntwo"'), line("D")]
+    assert read(tmp_path, *rows) == ["quoted_too_long", "C: one\ntwo", "D: A tree."]
+
+
+def test_memory_stays_bounded_in_an_endless_section(tmp_path):
+    """14 MB behind one quote: at most a few MiB are held."""
+    path = tmp_path / "wit.tsv"
+    with open(path, "w") as file:
+        file.write(HEADER + "\n" + line("B", '"start') + "\n")
+        for _ in range(15):
+            file.write(f"{SENTENCE}\n" * 20_000)
+        file.write(line("C") + "\n")
+    tracemalloc.start()
+    outcomes = [row for batch in wit_tsv.read(path, 10) for _, row in wit_tsv.parse(batch)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [getattr(row, "reason", None) for row in outcomes] == ["quoted_too_long", None]
+    assert peak < 6 * 2**20
+
+
+@pytest.mark.parametrize(
+    "part", ['"a', '"a""', 'x\t"a', '"', 'a"b"c"', '"a\t"b\t"c'], ids=["open", "three", "tab", "lone", "stray", "tabs"]
+)
+def test_many_stray_quotes_take_no_more_than_linear_time(tmp_path, part):
+    path = tmp_path / "wit.tsv"
+    path.write_text(HEADER + "\n" + f"{part}\n" * 10_000)
+    start = time.perf_counter()
+    rows = sum(batch.num_rows for batch in wit_tsv.read(path, 1_000))
+    assert rows <= 10_000
+    assert time.perf_counter() - start < 20
+
+
 def test_two_fragments_that_add_up_to_a_row_are_not_one(tmp_path):
     head, tail = '"stray' + "\t" * 5, "\t" * (WIDTH - 6)
     assert read(tmp_path, head, tail, line()) == ["unclosed_quote", "column_count", "Oak: A tree."]
+
+
+def test_languages_and_lengths_are_checked(tmp_path):
+    rows = [line(language="français"), line(language="en_US"), line(language=""), line("x" * 2_000), line("last")]
+    assert read(tmp_path, *rows) == [
+        "language_invalid",
+        "Oak: A tree.",
+        "Oak: A tree.",
+        "field_too_long",
+        "last: A tree.",
+    ]
 
 
 def test_every_other_breakage_has_a_reason(tmp_path):
