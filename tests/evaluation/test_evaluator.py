@@ -26,7 +26,7 @@ def config(make_config, tmp_path_factory):
         root=str(home / "run"), clip=clip, evaluation=evaluation, scoring_rules={"only_ann": "operator:getitem"}
     )
     write_run(config, [12])
-    write_memory_stage(config, [12])
+    write_memory_stage(config)
     images = config.ingest.images.model_copy(update={"max_pixels": 3_000})
     return config.model_copy(update={"ingest": config.ingest.model_copy(update={"images": images})})
 
