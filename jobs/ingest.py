@@ -150,7 +150,7 @@ def _summary(manifest: Manifest, kept: set[str], taken_over: int, recheck: bool)
     reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
     kept_rows = sum(r.counts["items"] + r.counts["rejected"] for r in manifest.records if r.unit in kept)
     unchanged = kept_rows + taken_over
-    looked_at = "images that are local files were read again" if recheck else "--set ingest.recheck=true reads it again"
+    note = "images that are local files were read again" if recheck else "--set ingest.recheck=true reads it again"
     return {
         "rows": counts["rows"],
         "items": counts["items"],
@@ -161,7 +161,7 @@ def _summary(manifest: Manifest, kept: set[str], taken_over: int, recheck: bool)
         "shards": len(manifest.records),
         "shards made now": len(manifest.records) - len(kept),
         "rows taken as unchanged": unchanged,
-        **({"unchanged means": f"the row is the same, its image was not looked at ({looked_at})"} if unchanged else {}),
+        **({"unchanged means": f"the row is the same, its image was not looked at ({note})"} if unchanged else {}),
         "bytes": sum(shard.bytes for shard in manifest.shards()),
     }
 

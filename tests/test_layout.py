@@ -232,7 +232,9 @@ def test_sources_are_cited_by_what_a_reader_can_open(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", [p for p in modules("jobs") if p.stem not in ("__init__", "common", "console", "refusals")], ids=str
+    "path",
+    [p for p in modules("jobs") if p.stem not in ("__init__", "common", "console", "item_shards", "refusals")],
+    ids=str,
 )
 def test_every_job_shows_how_to_submit_it(path: Path) -> None:
     docstring = ast.get_docstring(tree(path)) or ""
@@ -279,7 +281,7 @@ def test_what_travels_with_a_job_is_the_code_and_little_else(copy: Path, tmp_pat
     create_package(str(copy), package, include_gitignore=True)
     with zipfile.ZipFile(package) as archive:
         names = {Path(name) for name in archive.namelist() if not name.endswith("/")}
-    assert package.stat().st_size < 1_000_000
+    assert package.stat().st_size < 2_000_000
     assert set(modules("comem_ray", "jobs", "serve")) <= names
     assert {path for path in FILES if path.parts[0] in ("configs", "serve")} <= names
     assert {name.suffix for name in names} & {".safetensors", ".parquet", ".gz", ".tsv"} == set()

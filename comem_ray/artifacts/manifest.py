@@ -126,19 +126,23 @@ def load_manifest(folder: Path, stage: str) -> Manifest:
 
 def read_manifest(folder: Path, stage: str = "") -> Manifest:
     """Reads a manifest, whatever its stage; `stage` is what a message says to run. Raises ArtifactError."""
-    path, what = folder / "manifest.json", f"the stage '{stage}'" if stage else "its stage"
+    path, name = folder / "manifest.json", stage or "?"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
-            raise ArtifactError(f"{path} has format {data['format']}, wanted {FORMAT}: run {what} with this version")
+            raise ArtifactError(
+                f"{path} has format {data['format']}, wanted {FORMAT}: run the stage '{name}' with this version"
+            )
         return Manifest.of(data)
     except (FileNotFoundError, NotADirectoryError):
-        message = f"{folder} has no manifest.json: run {what} to its end first{home_hint(folder)}"
+        message = f"{folder} has no manifest.json: run the stage '{name}' to its end first{home_hint(folder)}"
         raise ArtifactError(message) from None
     except ArtifactError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArtifactError(f"{path} is damaged ({error!r}): run {what} again, it keeps what is whole") from error
+        raise ArtifactError(
+            f"{path} is damaged ({error!r}): run the stage '{name}' again, it keeps what is whole"
+        ) from error
 
 
 def damage(folder: Path, shard: Shard) -> str:
