@@ -64,25 +64,25 @@ def run(config: Config) -> Summary:
         checkpoints.publish(resolve(config.adapter.path))
     last = [row for row in read_metrics(folder) if "loss" in row][-1]
     adapter = (config.adapter.path and resolve(config.adapter.path)) or checkpoints.latest()
-    unusable = unusable_samples(config)
-    listed = {"list of them": str(unusable_path(config))} if unusable else {}
     return {
         "steps": steps,
         "kept": kept,
-        "unusable samples": len(unusable),
-        **listed,
-        **_unusable_validation(config),
+        **_skipped(config),
         "loss": round(last["loss"], 4),
         "adapter": str(adapter),
         "report": str(report),
     }
 
 
-def _unusable_validation(config: Config) -> Summary:
-    """The number of validation samples that cannot be used, where there is a validation."""
-    if training_section(config).validation is None:
-        return {}
-    return {"unusable validation samples": len(unusable_samples(config, VALIDATION))}
+def _skipped(config: Config) -> Summary:
+    """The number of samples that cannot be used and were left out; where there are any, the files that list them."""
+    summary: Summary = {"skipped": len(unusable_samples(config))}
+    if summary["skipped"]:
+        summary["unusable samples"] = str(unusable_path(config))
+    if training_section(config).validation is not None and (unusable := unusable_samples(config, VALIDATION)):
+        summary["skipped of validation"] = len(unusable)
+        summary["unusable of validation"] = str(unusable_path(config, VALIDATION))
+    return summary
 
 
 def _trainer(config: Config) -> TorchTrainer:

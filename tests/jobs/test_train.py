@@ -1,10 +1,13 @@
 """jobs.train on a real local Ray: the same weights whatever was killed, figures of every step, and a usable adapter."""
 
 import json
+import re
 import shutil
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
@@ -35,11 +38,19 @@ def run_file(make_config, tmp_path_factory):
         ids = write_items(config.folder("items"), [8])
         if not (home / "data").exists():
             write_samples(home / "data", ids)
+            write_unusable(home / "data")
         path = home / f"{name}.yaml"
         path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
         return path
 
     return make
+
+
+def write_unusable(folder: Path) -> None:
+    """A shard of samples that no step may meet: an image that is cut short, a null answer, no items."""
+    row = pq.read_table(folder / "part-000000.parquet").slice(1, 1).to_pylist()[0]
+    rows = [{**row, "image": row["image"][:200]}, {**row, "answer": None}, {**row, "item_ids": []}]
+    pq.write_table(pa.Table.from_pylist(rows), folder / "part-000001.parquet")
 
 
 def adapter_weights(path: Path) -> dict[str, torch.Tensor]:
@@ -72,7 +83,10 @@ def test_figures_of_every_step_and_a_report(uninterrupted):
     assert set(checks[0]["validation"]) == {"none", "rag", "memory", "n"}
     assert "<svg" in (folder / "report.html").read_text(encoding="utf-8")
     assert list((folder / "tensorboard").glob("events.out.tfevents*"))
-    assert f"steps    {STEPS}" in output
+    assert re.search(rf"^ +steps +{STEPS}$", output, re.MULTILINE)
+    assert re.search(r"^ +skipped +3$", output, re.MULTILINE)
+    unusable = json.loads((folder / "unusable_samples.json").read_text())["unusable"]
+    assert [sample["reason"] for sample in unusable] == ["image_truncated", "null_field", "no_items"]
     progress = [line for line in output.splitlines() if line.startswith("train: ")]
     assert progress[0] == "train: started"
     assert progress[-1].startswith(f"train: {STEPS} of {STEPS} steps, ")

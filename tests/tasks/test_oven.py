@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 from support.scored import card, jsonl, scores
 
+from comem_ray.tasks.scorecard import scorecard
+from comem_ray.tasks.task import TaskFiles
+
 FIXTURE = [
     ("e1", "Q1", "Lion", "entity_val_seen"),
     ("e2", "Q2", "Blue Gorge", "entity_val_unseen"),
@@ -75,3 +78,12 @@ def test_faults_are_named(tmp_path):
     path = jsonl(tmp_path / "o.jsonl", [{"data_id": "a", "entity_id": "Q1", "entity_text": "x", "data_split": "val"}])
     with pytest.raises(ValueError, match=r"o\.jsonl, line 1: data_split is 'val'"):
         card("oven", path, {})
+
+
+def test_names_that_are_linked_already_count_as_they_are(references, tmp_path):
+    rows = [{"data_id": i, "prediction": "x", "pred_entity_id": q} for i, q, *_ in FIXTURE[:3]]
+    rows += [{"data_id": "q1", "prediction": "x", "bm25": [["Avocado", "Q4"], ["Lion", "Q1"]]}]
+    rows += [{"data_id": "q2", "prediction": "Lion", "pred_entity_id": "Q9"}]
+    result = scorecard("oven", TaskFiles(references), jsonl(tmp_path / "linked.jsonl", rows))
+    assert scores(result) == [1.0, 1.0, 1.0, 1.0, 0.0]
+    assert result.rows[3]["entity_id"] == "Q4"

@@ -67,8 +67,8 @@ class ChatTranslator:
     """A Translate over POST <endpoint>/chat/completions: one request per text, `parallel` at once.
 
     A text that the endpoint does not take is "", unless it takes none of them. Raises ConfigError where the variable of
-    the key is not set; a call raises TranslationError where the endpoint refuses, answers with something else than a completion, or
-    fails more often than `retries`.
+    the key is not set; a call raises TranslationError where the endpoint refuses, answers with something else than a
+    completion, or fails more often than `retries`.
     """
 
     def __init__(self, settings: TranslationConfig):
