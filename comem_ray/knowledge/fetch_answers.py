@@ -91,6 +91,14 @@ def page_kind(data: bytes, content_type: str = "") -> str | None:
     return "text" if declared or len(head.split(maxsplit=2)) > 1 else None  # words, not a stretch of letters
 
 
+def ends_early(data: bytes | bytearray) -> bool:
+    """Whether a JPEG or PNG lacks its end: where a host does not announce a length, a lost connection looks whole."""
+    end = data[-_HEAD:]
+    if data.startswith(b"\xff\xd8\xff"):
+        return b"\xff\xd9" not in end
+    return data.startswith(b"\x89PNG") and b"IEND" not in end
+
+
 def escape_stray_percents(url: str) -> str:
     """`url` with every % that starts no escape sequence as %25; the valid sequences stay what they are."""
     return _STRAY_PERCENT.sub("%25", url)
