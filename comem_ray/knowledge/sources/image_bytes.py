@@ -127,5 +127,9 @@ def _with_the_disks_spelling(root: Path, name: str) -> Path:
 
 
 def _missing(name: str) -> str:
-    hint = ": an address wants https:// before it" if name.lower().startswith("www.") else ""
+    hint = ""
+    if name.lower().startswith("www."):
+        hint = ": an address wants https:// before it"
+    elif "\\" in name:
+        hint = ": write / between folders"
     return f"the source's folder of images has no such file{hint}"
