@@ -1,8 +1,9 @@
-"""Where the paths of a run start: below $COMEM_HOME, or below ~/comem if it is not set."""
+"""Where the paths of a run start (below $COMEM_HOME, or below ~/comem if it is not set), and how a disk spells them."""
 
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 DEFAULT_HOME = "~/comem"
@@ -11,7 +12,24 @@ DEFAULT_HOME = "~/comem"
 def resolve(path: str) -> Path:
     """The absolute path of a path in a configuration: a relative one is below $COMEM_HOME (default ~/comem)."""
     home = Path(os.environ.get("COMEM_HOME") or DEFAULT_HOME).expanduser().absolute()
-    return home / Path(path).expanduser()
+    return as_on_disk(home / Path(path).expanduser())
+
+
+def as_on_disk(path: Path) -> Path:
+    """`path` with the accents of each part composed (NFC) or decomposed (NFD), as the disk has it.
+
+    A part that exists in neither form stays as it is, and so does a path that may not be looked at.
+    """
+    try:
+        if str(path).isascii() or path.exists():
+            return path
+        known = Path()
+        for part in path.parts:
+            spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
+            known = next((known / spelling for spelling in spellings if (known / spelling).exists()), known / part)
+        return known
+    except OSError:  # no permission, a name too long
+        return path
 
 
 def home_hint(path: Path) -> str:

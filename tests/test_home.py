@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,17 @@ def test_a_missing_manifest_says_that_comem_home_is_not_set(monkeypatch: pytest.
     monkeypatch.delenv("COMEM_HOME", raising=False)
     with pytest.raises(ArtifactError, match=r"no manifest\.json.* \(COMEM_HOME is not set; paths are below ~/comem\)$"):
         load_manifest(resolve("demo/items"), "ingest")
+
+
+@pytest.mark.parametrize("disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("written", ["NFC", "NFD"])
+def test_a_path_may_be_composed_or_decomposed(tmp_path: Path, disk: str, written: str) -> None:
+    there = tmp_path / unicodedata.normalize(disk, "Fjäll") / unicodedata.normalize(disk, "Mañana.tsv")
+    there.parent.mkdir()
+    there.write_text("x")
+    path = unicodedata.normalize(written, str(there))
+    assert resolve(path) == there
+    glob = resolve(unicodedata.normalize(written, str(there.parent)) + "/*.tsv")
+    assert list(glob.parent.glob(glob.name)) == [there]
+    assert resolve(str(tmp_path / "é" / "none")) == tmp_path / "é" / "none"
+    assert resolve("/" + "é" * 5_000) == Path("/" + "é" * 5_000)

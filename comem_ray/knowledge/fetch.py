@@ -43,6 +43,7 @@ from comem_ray.knowledge.addresses import resolve_addresses
 from comem_ray.knowledge.fetch_answers import (
     IMAGE_STATUSES,
     FetchError,
+    ends_early,
     escape_stray_percents,
     page_kind,
     redirect_target,
@@ -200,6 +201,8 @@ class Fetcher:
             raise FetchError("fetch_too_large", f"more than {self._max_bytes:,} bytes")
         if len(body) < size and not response.headers.get("Content-Encoding"):
             raise FetchError("fetch_cut_short", f"only {len(body):,} of {size:,} bytes arrived", True, retry_now=True)
+        if not (announced or response.headers.get("Transfer-Encoding")) and ends_early(body):
+            raise FetchError("fetch_cut_short", "the image ends before its last byte", True, retry_now=True)
         return bytes(body)
 
 

@@ -77,18 +77,26 @@ def page_kind(data: bytes, content_type: str = "") -> str | None:
     if head.startswith(_IMAGE) and _CONTROL.search(head):
         return None
     start = head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").lower()
-    if b"<svg" in data[: 4 * _HEAD].replace(b"\0", b"").lower() and b"<html" not in start:
+    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")) or b"<html" in start:
+        return "an HTML page"
+    if start.startswith(b"<") and b"<svg" in data[: 4 * _HEAD].replace(b"\0", b"").lower():
         return None
     declared = content_type.lower().startswith(_TEXT_TYPES)
     if not declared and _CONTROL.search(head) and not head.startswith(_UTF16):
         return None
-    if start.startswith((b"<!doctype html", b"<html", b"<head", b"<body", b"<script")) or b"<html" in start:
-        return "an HTML page"
     if start.startswith((b"{", b"[")):
         return "JSON"
     if start.startswith(b"<?xml"):
         return "XML"
     return "text" if declared or len(head.split(maxsplit=2)) > 1 else None  # words, not a stretch of letters
+
+
+def ends_early(data: bytes | bytearray) -> bool:
+    """Whether a JPEG or PNG lacks its end: where a host does not announce a length, a lost connection looks whole."""
+    end = data[-_HEAD:]
+    if data.startswith(b"\xff\xd8\xff"):
+        return b"\xff\xd9" not in end
+    return data.startswith(b"\x89PNG") and b"IEND" not in end
 
 
 def escape_stray_percents(url: str) -> str:

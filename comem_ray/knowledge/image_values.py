@@ -36,7 +36,7 @@ def eight_bits(values: np.ndarray, declared_bits: int | None = None) -> np.ndarr
     if not (np.isfinite(low) and np.isfinite(high)):
         raise ImageError("image_range", "a pixel is not a number (NaN or infinite): write 8 bits per channel")
     floats = values.dtype.kind == "f"
-    white = 2.0**declared_bits - 1 if declared_bits else _white(low, high, floats)
+    white = 2.0**declared_bits - 1 if declared_bits else _white(low, high, values.dtype)
     if low < (-_RINGING * high if floats else 0) or white is None or (low != high and high < white / DARKEST):
         raise ImageError(
             "image_range",
@@ -46,11 +46,12 @@ def eight_bits(values: np.ndarray, declared_bits: int | None = None) -> np.ndarr
     return (scaled + np.float32(0.5)).astype(np.uint8)
 
 
-def _white(low: float, high: float, floats: bool) -> float | None:
+def _white(low: float, high: float, dtype: np.dtype[Any]) -> float | None:
     """The value of white; None if the values do not show it."""
+    floats = dtype.kind == "f"
     if high <= (1 + _RINGING if floats else 1) and (floats or low != high):
         return 1.0
-    for bits in _BITS:
+    for bits in (*_BITS[:-1], 15) if dtype == np.int16 else _BITS:
         if high < 2**bits:
             return 2.0**bits - 1
     if floats:
@@ -67,6 +68,8 @@ def grey_image(image: Image.Image) -> Image.Image:
         values = values.view(np.uint32)  # Pillow holds it as int32
     elif image.mode.startswith("I;16"):
         values = values.astype(np.uint16)
+    elif bits == (16,):  # with a sign
+        values = values.astype(np.int16)
     grey = eight_bits(values, 12 if bits == (12,) else None)
     if interpretation == 0:  # white is zero
         grey = 255 - grey

@@ -127,7 +127,7 @@ def images_at(paths: Sequence[Path]) -> Images:
         elif path not in tables and zipfile.is_zipfile(path):
             sources.append(ImageZip(path))
         elif path not in tables:
-            raise ValueError(f"images: want folders, zips, or parquet files, got {path}")
+            raise ValueError(f"images: want a folder, a zip, or parquet files (one or several), got {path}")
     return sources[0] if len(sources) == 1 else ImageSources(sources)
 
 

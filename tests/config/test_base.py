@@ -6,6 +6,9 @@ import pytest
 from pydantic import Field, ValidationError
 
 from comem_ray.config.base import Section, WorkersConfig
+from comem_ray.config.model import MemoryConfig
+from comem_ray.config.retrieval import RetrievalConfig
+from comem_ray.config.synthesis import TranslationConfig
 
 
 def test_an_undeclared_field_is_refused() -> None:
@@ -23,3 +26,17 @@ def test_a_default_has_the_type_of_its_field() -> None:
         alpha: float = Field(32)
 
     assert repr(Alpha()) == repr(Alpha.model_validate({"alpha": 32})) == "Alpha(alpha=32.0)"
+
+
+def test_languages_have_one_form_in_every_section() -> None:
+    assert RetrievalConfig(language="en_us").language == "en-US"
+    assert MemoryConfig(languages=["EN", "zh_hant"]).languages == ["en", "zh-Hant"]
+    assert TranslationConfig(endpoint="http://t", model="m", languages=["pt_br"]).languages == ["pt-BR"]
+
+
+@pytest.mark.parametrize("language", ["English", "français", "", "en US"])
+def test_what_is_no_language_is_refused_by_name(language: str) -> None:
+    with pytest.raises(ValidationError, match="is not a language: want a tag"):
+        RetrievalConfig(language=language)
+    with pytest.raises(ValidationError, match="is not a language: want a tag"):
+        MemoryConfig(languages=["en", language])

@@ -192,6 +192,12 @@ def test_a_body_cut_short_is_noticed(site):
     assert site.counts["/short"] == 3
 
 
+def test_a_lost_connection_is_noticed_where_no_length_is_announced(site, tmp_path):
+    error = failure(site.url("/lost"), cache=str(tmp_path))
+    assert (error.reason, error.retryable, site.counts["/lost"]) == ("fetch_cut_short", True, 3)
+    assert not list(tmp_path.rglob("*"))
+
+
 def test_redirects(site):
     assert fetcher().fetch(site.url("/moved")) == BODY
     assert failure(site.url("/round")).reason == "fetch_redirects"

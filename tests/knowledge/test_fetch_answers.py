@@ -8,6 +8,7 @@ from PIL import Image
 
 from comem_ray.knowledge.fetch_answers import (
     FetchError,
+    ends_early,
     escape_stray_percents,
     page_kind,
     redirect_target,
@@ -37,7 +38,9 @@ def test_no_image_is_taken_for_a_page_whatever_its_type(kind, content_type):
         (b"<!DOCTYPE HTML>", "an HTML page"),
         (b"\xef\xbb\xbf\r\n<HTML>", "an HTML page"),
         (b"<!-- a comment --><html>", "an HTML page"),
+        (b"<!doctype html><title>Wait</title><svg/>", "an HTML page"),
         (b'{"a": 1}', "JSON"),
+        (b'{"icon": "<svg/>"}', "JSON"),
         (b"<?xml version='1.0'?><Error/>", "XML"),
         (b"Access denied", "text"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", None),
@@ -63,6 +66,14 @@ def test_statuses():
         assert "ingest.fetch.user_agent" in status_error(status, 0).detail
     assert "captive portal" in status_error(511, 0).detail
     assert status_error(503, 7).wait_s == 7
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_an_image_that_ends_early(kind):
+    data = encoded(kind)
+    assert not ends_early(data)
+    assert not ends_early(data + b"\n")
+    assert ends_early(data[:-20]) == (kind in ("JPEG", "PNG"))
 
 
 def test_percents():

@@ -34,6 +34,30 @@ def png16(*channels: np.ndarray) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
+def wide_tiff(values: np.ndarray, order: str = "<") -> bytes:
+    """An uncompressed TIFF of any number type and channels, which Pillow itself does not write."""
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    kind = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
+    body = values.astype(values.dtype.newbyteorder(order)).tobytes()
+    fields = [(256, values.shape[1]), (257, values.shape[0]), (258, values.dtype.itemsize * 8), (259, 1)]
+    fields += [(262, 1 if channels == 1 else 2), (273, 0), (277, channels), (278, values.shape[0]), (339, kind)]
+    arrays, start = b"", 8 + 2 + 12 * len(fields) + 4
+    entries = []
+    for tag, value in fields:
+        count = channels if tag in (258, 339) else 1
+        packed = struct.pack(order + "H" * count, *[value] * count).ljust(4, b"\0")
+        if len(packed) > 4:
+            arrays, packed = arrays + packed, struct.pack(order + "I", start + len(arrays))
+        entries.append((tag, count, packed))
+    offset = struct.pack(order + "I", start + len(arrays))
+    directory = b"".join(
+        struct.pack(order + "HHI", tag, 4 if tag == 273 else 3, count) + (offset if tag == 273 else packed)
+        for tag, count, packed in entries
+    )
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "HIH", 42, 8, len(fields))
+    return head + directory + bytes(4) + arrays + body
+
+
 def grey(data: bytes) -> np.ndarray:
     """What is stored, as the later stages see it; an image opened without being stored looks the same."""
     opened = np.asarray(open_image(data, LIMITS.max_pixels), float)
@@ -70,6 +94,14 @@ WHOLE_RANGES = {
     "PNG RGB, 8 bits in 16": png16(*[(255 * RAMP).round()] * 3),
     "PNG RGB, 16 bits": png16(*[(65_535 * RAMP).round()] * 3),
     "PNG RGBA, 12 bits in 16": png16(*[(4_095 * RAMP).round()] * 3, np.full_like(RAMP, 65_535)),
+    "int16, all of it": wide_tiff((32_767 * RAMP).round().astype(np.int16)),
+    "int16 0..255": wide_tiff((255 * RAMP).round().astype(np.int16), ">"),
+    "uint32, all of it": wide_tiff((RAMP * (2**32 - 1)).astype(np.uint32)),
+    "TIFF RGB, 12 bits in 16": wide_tiff(np.stack([(4_095 * RAMP).round().astype(np.uint16)] * 3, axis=-1)),
+    "TIFF RGB, 10 bits in 16, MM": wide_tiff(np.stack([(1_023 * RAMP).round().astype(np.uint16)] * 3, axis=-1), ">"),
+    "TIFF RGBA, 8 bits in 16": wide_tiff(
+        np.stack([*[(255 * RAMP).round().astype(np.uint16)] * 3, np.full(RAMP.shape, 65_535, np.uint16)], axis=-1)
+    ),
     "PNG grey and alpha, 12 bits in 16": png16((4_095 * RAMP).round(), np.full_like(RAMP, 65_535)),
 }
 
@@ -102,6 +134,11 @@ NAN[3, 3], INFINITE[3, 3] = np.nan, np.inf
 )
 def test_an_unclear_range_is_refused(values):
     assert reason(tiff(values)) == "image_range"
+
+
+@pytest.mark.parametrize("values", [RAMP, RAMP.astype(np.float16), np.stack([RAMP.astype(np.float32)] * 3, axis=-1)])
+def test_a_kind_of_number_that_cannot_be_read_says_what_to_write(values):
+    assert reason(wide_tiff(values)) == "image_unreadable"
 
 
 def test_an_unclear_range_of_colours_is_refused():

@@ -119,6 +119,13 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(b"too little")
         self.close_connection = True
 
+    def get_lost(self) -> None:
+        """The start of a JPEG of no announced length, then the connection ends."""
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"\xff\xd8\xff\xe0" + bytes(5_000))
+        self.close_connection = True
+
     def get_moved(self) -> None:
         self.send(302, Location="/ok")
 

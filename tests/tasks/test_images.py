@@ -62,7 +62,7 @@ def test_several_places_are_looked_through_in_order(tmp_path):
     with pytest.raises(ValueError, match=r"third is not there"):
         images_at([tmp_path / "first", tmp_path / "third"])
     (tmp_path / "text.txt").write_text("no images")
-    with pytest.raises(ValueError, match=r"want folders, zips, or parquet files, got .*text.txt"):
+    with pytest.raises(ValueError, match=r"want a folder, a zip, or parquet files .one or several., got .*text.txt"):
         images_at([tmp_path / "first", tmp_path / "text.txt"])
 
 

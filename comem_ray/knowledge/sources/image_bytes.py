@@ -8,9 +8,9 @@ disk, or the reverse: both name the same file. Decodes no image.
 from __future__ import annotations
 
 import re
-import unicodedata
 from pathlib import Path
 
+from comem_ray.home import as_on_disk
 from comem_ray.knowledge.base64_text import decode_data_uri, is_data_uri
 from comem_ray.knowledge.fetch import Fetcher
 from comem_ray.knowledge.images import ImageError
@@ -95,7 +95,7 @@ def _file(name: str, folder: Path, max_bytes: int) -> bytes:
         )
     try:
         root = folder.resolve()
-        path = _with_the_disks_spelling(root, name).resolve()
+        path = as_on_disk(root / name).resolve()
         if not path.is_relative_to(root):
             raise ImageError(
                 "image_outside",
@@ -114,18 +114,10 @@ def _file(name: str, folder: Path, max_bytes: int) -> bytes:
         raise ImageError("image_missing", "the file cannot be read", True) from error
 
 
-def _with_the_disks_spelling(root: Path, name: str) -> Path:
-    """The path of `name`, each part composed or decomposed as the disk has it."""
-    path = root / name
-    if name.isascii() or path.exists():
-        return path
-    path = root
-    for part in Path(name).parts:
-        spellings = (part, unicodedata.normalize("NFC", part), unicodedata.normalize("NFD", part))
-        path = next((path / spelling for spelling in spellings if (path / spelling).exists()), path / part)
-    return path
-
-
 def _missing(name: str) -> str:
-    hint = ": an address wants https:// before it" if name.lower().startswith("www.") else ""
+    hint = ""
+    if name.lower().startswith("www."):
+        hint = ": an address wants https:// before it"
+    elif "\\" in name:
+        hint = ": write / between folders"
     return f"the source's folder of images has no such file{hint}"

@@ -96,6 +96,7 @@ def test_what_cannot_be_loaded_has_a_reason(folder, image, reason, retryable):
         ("D:/a.png", "path of Windows"),
         ("/etc/hostname", "from that folder on"),
         ("www.example.org/a.png", "wants https:// before it"),
+        ("sub\\a.png", "write / between folders"),
         ("data:image/png;base64,iVBORyBk-XRh", "URL-safe alphabet"),
         ("data:image/png;base64,iVBORyBkYXR", "multiple of 4"),
     ],
