@@ -154,7 +154,7 @@ def test_an_index_above_the_cap_ends_with_one_message(make_run, start_job):
 def test_a_wrong_factory_ends_with_one_message(make_run, start_job):
     config = make_run("wrong")
     output = start_job("jobs.build_index", Path(f"{config.root}.yaml"), "--set", "index.factory=IVX7").finish(2)
-    assert output.splitlines()[-1].startswith("configuration: index.factory 'IVX7' cannot hold 6,000 vectors")
+    assert output.splitlines()[-1].startswith("configuration: index.factory 'IVX7' cannot hold vectors of width 32")
     assert "Traceback" not in output
 
 
