@@ -131,7 +131,7 @@ def _times_file(config: Config, kind: str) -> Path:
 
 
 class BuildIndex:
-    """The actor: one unit per call. `kept`: units of an earlier run, whose indexes are tried before they are measured."""
+    """The actor: one unit per call. An index of the units `kept` of an earlier run is tried before it is measured."""
 
     def __init__(self, config: Config, stage: StageFolder, kept: Collection[str] = ()):
         self._config, self._stage, self._kept = config, stage, kept

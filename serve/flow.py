@@ -24,7 +24,7 @@ from comem_ray.memory_store import MemoryStore, stack_memory
 from comem_ray.model.adapter import encoder_fingerprint
 from serve.bodies import AnswerRequest, RetrieveRequest
 from serve.checks import Checks
-from serve.errors import ApiError, api_error, reply_of, unavailable
+from serve.errors import ApiError, api_error, refused, reply_of, unavailable
 from serve.messages import Hits, ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory, unpack_memory
 
 READY_TIMEOUT_S = 5
@@ -94,8 +94,8 @@ class Flow:
 
     async def stream(self, prepared: Prepared) -> AsyncIterator[tuple[str, Json]]:
         """Events (name, data): sources, one token per piece of text, done. What fails ends with the event error."""
-        yield "sources", {"sources": await prepared.sources()}
         try:
+            yield "sources", {"sources": await prepared.sources()}
             with prepared.clock.stage("answer"), self._answering():
                 pieces: Any = self._stream.remote(prepared.request)
                 async for piece in pieces:
@@ -103,7 +103,7 @@ class Flow:
                         yield "token", {"text": piece}
             # The last piece is the whole answer, or a refusal.
             if isinstance(piece, Refusal):
-                raise ApiError(422, piece.type, piece.message, piece.field)
+                raise refused(piece)
             yield "done", await _body(prepared, piece)
         except Exception as error:
             yield "error", (unavailable(error, "the reasoner") or api_error(error)).body()

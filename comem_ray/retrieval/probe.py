@@ -32,7 +32,8 @@ def index_fault(path: Path, search_parameters: Mapping[str, int]) -> str:
     begin, or was killed from outside.
     """
     # The child must import this very package, wherever its parent has it from.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+    home = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([home, *filter(None, [os.environ.get("PYTHONPATH")])])}
     command = [sys.executable, "-m", "comem_ray.retrieval.probe", str(path), json.dumps(dict(search_parameters))]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace", check=False)
     lines = [line.removeprefix(_LINE) for line in ended.stdout.splitlines() if line.startswith(_LINE)]

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from comem_ray.artifacts import ArtifactError, OpenStage
+from comem_ray.artifacts import ArtifactError, Manifest, OpenStage
 from comem_ray.config import Config
 from comem_ray.knowledge.schema import OLD_NAMES
 from comem_ray.retrieval.clip import ClipEncoder
@@ -57,12 +58,7 @@ class Retriever:
         self.manifest = manifest = stage.manifest
         self._stage = stage  # holds the files of ids and languages, which stay on disk
         self._encoder, self._text_weight = ClipEncoder(config.clip, device), config.retrieval.text_weight
-        index_clip, own_clip = manifest.identity["clip"], self._encoder.fingerprint
-        if index_clip != own_clip:
-            raise ArtifactError(
-                f"the index in {folder} was made with the CLIP model {index_clip}, the configuration names {own_clip}: "
-                "run jobs.embed_items and jobs.build_index with this configuration, or go back to that model"
-            )
+        refuse_other_clip(folder, manifest, self._encoder.fingerprint)
         # Version 0.1 called the kind "image" "picture".
         kinds = ["image" if kind == OLD_NAMES["image"] else kind for kind in manifest.extra["kinds"]]
         if not manifest.extra.get("probed"):  # built before build_index tried what it built
@@ -145,6 +141,16 @@ class Retriever:
         order = np.argsort(-scores, kind="stable")
         ids = self._indexes["text"].ids
         return _hits(scores[order], [ids[p].decode() for p in candidates[order]])
+
+
+def refuse_other_clip(folder: Path, manifest: Manifest, clip: str) -> None:
+    """Raises ArtifactError where the index in `folder` was made with a CLIP model of another fingerprint."""
+    index_clip = manifest.identity["clip"]
+    if index_clip != clip:
+        raise ArtifactError(
+            f"the index in {folder} was made with the CLIP model {index_clip}, the configuration names {clip}: "
+            "run jobs.embed_items and jobs.build_index with this configuration, or go back to that model"
+        )
 
 
 def _refuse_partial(stage: OpenStage, kinds: Sequence[str], search_parameters: Mapping[str, int]) -> None:
