@@ -5,14 +5,16 @@
 One worker builds. It streams the embeddings shard by shard and holds only the index, within index.max_memory_gb.
 The units are `items` (ids and languages, in the order of the vectors), `image` and `text` (one FAISS file each), and
 the recall@10 of each index against exact search on held-out queries (comem_ray/retrieval/recall.py says which). A
-change of index.search measures again and builds nothing. Search times change from run to run, so they are in the
-summary and not in index/.
+saved index is tried in a process of its own before it counts, for not every factory can do all that a search needs
+(comem_ray/retrieval/probe.py). A change of index.search tries and measures again and builds nothing. Search times
+change from run to run, so they are in the summary and not in index/.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +32,23 @@ from comem_ray.artifacts import (
     load_manifest,
     write_json,
 )
-from comem_ray.config import Config
+from comem_ray.config import Config, ConfigError
 from comem_ray.knowledge.items import STAGE as ITEMS
 from comem_ray.knowledge.items import item_shards
 from comem_ray.retrieval.embeddings import Embeddings
 from comem_ray.retrieval.index import (
+    FACTORIES,
     IDS,
     LANGUAGES,
     STAGE,
     ItemIndex,
     build_index,
     index_file,
+    index_path,
     save_array,
     save_index,
 )
+from comem_ray.retrieval.probe import index_fault
 from comem_ray.retrieval.recall import (
     RECALL_AT,
     exact_nearest,
@@ -69,16 +74,26 @@ def run(config: Config) -> Summary:
     stage = StageFolder(config.folder("index"), STAGE, identity)
     vectors = embeddings.manifest.fingerprint
     builds = {"items": vectors, **dict.fromkeys(embeddings.kinds, vectors)}
-    measured = fingerprint([vectors, index.search, index.recall_queries])
+    measured = fingerprint([vectors, index.search, index.recall_queries, "probed"])
     measures = {f"{kind}.recall": measured for kind in embeddings.kinds}
     kept = stage.finished({**builds, **measures})
-    for units in (builds, measures):
-        todo = [{"unit": unit, "inputs": digest} for unit, digest in units.items() if unit not in kept]
-        run_units(todo, BuildIndex, (config, stage), index.workers, STAGE)
+    try:
+        for units in (builds, measures):
+            todo = [{"unit": unit, "inputs": digest} for unit, digest in units.items() if unit not in kept]
+            run_units(todo, BuildIndex, (config, stage, list(kept)), index.workers, STAGE)
+    except ConfigError:
+        _forget_refused(stage, embeddings.kinds)
+        raise
     figures = {kind: _figures(stage, kind) for kind in embeddings.kinds}
-    extra = {"kinds": list(embeddings.kinds), "recall": figures}
+    extra = {"kinds": list(embeddings.kinds), "recall": figures, "probed": True}
     manifest = stage.close([*builds, *measures], extra, {"items": items, "embeddings": embeddings.manifest})
     return _summary(config, embeddings, manifest, figures)
+
+
+def _forget_refused(stage: StageFolder, kinds: Sequence[str]) -> None:
+    """Takes back what the folder was started with, if it holds no index: else the mended factory would be refused."""
+    if not {record.unit for record in stage.records()} & set(kinds):
+        (stage.path / "stage.json").unlink(missing_ok=True)
 
 
 def _refuse_stale(embeddings: Embeddings, items: Manifest) -> None:
@@ -116,10 +131,10 @@ def _times_file(config: Config, kind: str) -> Path:
 
 
 class BuildIndex:
-    """The actor: one unit per call."""
+    """The actor: one unit per call. An index of the units `kept` of an earlier run is tried before it is measured."""
 
-    def __init__(self, config: Config, stage: StageFolder):
-        self._config, self._stage = config, stage
+    def __init__(self, config: Config, stage: StageFolder, kept: Collection[str] = ()):
+        self._config, self._stage, self._kept = config, stage, kept
         self._embeddings = Embeddings(config.folder("embeddings"))
         total, index = len(self._embeddings), config.index
         self._training = training_positions(total, index.training_items, config.seed)
@@ -154,11 +169,27 @@ class BuildIndex:
             return embeddings.rows(kind, self._training[:count])
 
         index = build_index(config, embeddings.width, len(embeddings), sample, embeddings.blocks(kind))
-        save_index(self._stage.path / index_file(kind), index)
+        path = self._stage.path / index_file(kind)
+        save_index(path, index)
+        del index  # the process that tries it holds a copy of its own
+        try:
+            self._refuse_partial(path)
+        except ConfigError:
+            path.unlink()
+            raise
         return {index_file(kind): len(embeddings)}
+
+    def _refuse_partial(self, path: Path) -> None:
+        """Raises ConfigError where the index in this file cannot do all that a search needs."""
+        if fault := index_fault(path, self._config.index.search):
+            raise ConfigError(
+                f"index.factory {self._config.index.factory!r} makes an index that cannot {fault}. {FACTORIES}"
+            )
 
     def _measure(self, kind: str) -> dict[str, int]:
         config, embeddings, seed = self._config.index, self._embeddings, self._config.seed
+        if kind in self._kept:
+            self._refuse_partial(index_path(self._stage, kind))
         index = ItemIndex.load(self._stage, kind, config.search)
         queries = held_out_queries(embeddings, kind, self._training, config.recall_queries, seed)
         exact = exact_nearest(queries, embeddings.blocks(kind), RECALL_AT)

@@ -13,6 +13,7 @@ from ray.serve import Application, Deployment
 
 from comem_ray.config import load_config
 from serve.deployments import Ingress, MemoryEncoderDeployment, ReasonerDeployment, RetrieverDeployment
+from serve.start import check_artifacts, in_one_sentence
 
 
 class AppArgs(BaseModel):
@@ -33,11 +34,16 @@ _INGRESS = {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.2}}
 
 
 def build_app(args: dict[str, Any]) -> Application:
-    """The bound graph of AppArgs. Raises ValueError (ConfigError) where they or the configuration cannot be used."""
-    checked = AppArgs.model_validate(args)
-    config = load_config(checked.config, checked.overrides)
-    models = [_deployment(name, model, _MODEL).bind(config) for name, model in _MODELS.items()]
-    return _deployment("Ingress", Ingress, _INGRESS).bind(config, *models)
+    """The bound graph of AppArgs.
+
+    Raises StartError (a ValueError) where they, the configuration, or the artifacts that it names cannot be used.
+    """
+    with in_one_sentence():
+        checked = AppArgs.model_validate(args)
+        config = load_config(checked.config, checked.overrides)
+        generations = check_artifacts(config)
+    models = [_deployment(name, model, _MODEL).bind(config, generations) for name, model in _MODELS.items()]
+    return _deployment("Ingress", Ingress, _INGRESS).bind(config, generations, *models)
 
 
 def _deployment(name: str, cls: type, options: dict[str, Any]) -> Deployment:

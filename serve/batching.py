@@ -3,25 +3,33 @@
 A lone request never waits, and under load batches fill by themselves. `ray.serve.batch` cannot do both, for it closes a
 batch before the worker is free. Without a waiting time, every batch of a busy replica holds one request. With a waiting
 time, a lone request always waits for its end.
+
+A batch that fails is done again: in halves where memory ran out, one by one otherwise. So a request fails for its own
+fault only. Whether the replica is at fault is found out by a check that is known to pass on one that works.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from comem_ray.artifacts import ArtifactError
 
 log = logging.getLogger("ray.serve")  # its records carry the request id
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+Run = Callable[[list[Request]], Sequence[Reply | Exception]]
 
-FAILURES_UNHEALTHY = 3  # batches that fail in a row: a GPU in error never recovers within its process
+FAILURES_UNHEALTHY = 3  # checks that fail in a row: a GPU in error never recovers within its process
 
 
 @dataclass
@@ -31,13 +39,18 @@ class _Waiting(Generic[Request, Reply]):
 
 
 class Batcher(Generic[Request, Reply]):
-    """Calls `run(requests)` in a thread, one batch at a time; `run` returns one reply per request, in their order.
+    """Calls `run(requests)` in a thread, one batch at a time; `run` returns one reply per request, in their order, or
+    an exception in the place of one.
 
-    An exception of `run` goes to every request of its batch.
+    An exception that `run` raises goes to the requests that still fail when they are alone. After a batch in which
+    every request failed, `check()` does the smallest work there is, in the same thread: the replica is unhealthy when
+    that failed FAILURES_UNHEALTHY times in a row. A damaged artifact (ArtifactError) is no fault of request or replica.
     """
 
-    def __init__(self, run: Callable[[list[Request]], list[Reply]], max_batch: int):
-        self._run, self._max_batch = run, max_batch
+    def __init__(
+        self, run: Callable[[list[Request]], Sequence[Reply | Exception]], max_batch: int, check: Callable[[], object]
+    ):
+        self._run, self._max_batch, self._check = run, max_batch, check
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[_Waiting[Request, Reply]] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -56,26 +69,20 @@ class Batcher(Generic[Request, Reply]):
         return reply
 
     def check(self) -> None:
-        """Raises RuntimeError where the last batches all failed."""
+        """Raises RuntimeError where the last checks all failed."""
         if self._failures >= FAILURES_UNHEALTHY:
-            raise RuntimeError(f"the last {self._failures} batches failed")
+            raise RuntimeError(f"the last {self._failures} checks of the model failed")
 
     async def _work(self) -> None:
         while batch := self._take():
-            try:
-                replies = await asyncio.get_running_loop().run_in_executor(
-                    self._thread, self._run, [w.request for w in batch]
-                )
-                assert len(replies) == len(batch), f"{len(batch)} requests, {len(replies)} replies"
-                self._failures = 0
-                for waiting, reply in zip(batch, replies, strict=True):
-                    if not waiting.reply.done():
-                        waiting.reply.set_result(reply)
-            except Exception as error:
-                self._failures += 1
-                for waiting in batch:
-                    if not waiting.reply.done():
-                        waiting.reply.set_exception(error)
+            outcomes = await asyncio.get_running_loop().run_in_executor(self._thread, self._outcomes, batch)
+            for waiting, outcome in zip(batch, outcomes, strict=True):
+                if waiting.reply.done():
+                    continue
+                if isinstance(outcome, Exception):
+                    waiting.reply.set_exception(outcome)
+                else:
+                    waiting.reply.set_result(outcome)
         self._worker = None
 
     def _take(self) -> list[_Waiting[Request, Reply]]:
@@ -86,3 +93,65 @@ class Batcher(Generic[Request, Reply]):
             if not waiting.reply.done():
                 batch.append(waiting)
         return batch
+
+    def _outcomes(self, batch: Sequence[_Waiting[Request, Reply]]) -> list[Reply | Exception]:
+        """Replies, or what failed in their place; the replica's health is brought up to date. Runs in the thread."""
+        outcomes = self._try(batch)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+        if len(errors) < len(outcomes):
+            self._failures = 0
+        elif any(not isinstance(error, ArtifactError) for error in errors):
+            self._check_replica()
+        return outcomes
+
+    def _try(self, batch: Sequence[_Waiting[Request, Reply]]) -> list[Reply | Exception]:
+        outcome = self._attempt(batch)
+        if not isinstance(outcome, Exception):
+            return list(outcome)
+        if len(batch) == 1:
+            return [outcome]
+        size = len(batch) // 2 if is_out_of_memory(outcome) else 1
+        log.warning("a batch of %d failed (%s), in batches of %d now", len(batch), type(outcome).__name__, size)
+        # The error's traceback holds what the batch had in memory.
+        del outcome
+        free_memory()
+        parts = [batch[start : start + size] for start in range(0, len(batch), size)]
+        return [result for part in parts for result in self._try(part)]
+
+    def _attempt(self, batch: Sequence[_Waiting[Request, Reply]]) -> Sequence[Reply | Exception] | Exception:
+        try:
+            replies = self._run([waiting.request for waiting in batch])
+            assert len(replies) == len(batch), f"{len(batch)} requests, {len(replies)} replies"
+            return replies
+        except Exception as error:
+            return error
+
+    def _check_replica(self) -> None:
+        try:
+            free_memory()
+            self._check()
+            self._failures = 0
+        except Exception:
+            self._failures += 1
+            log.exception("the check of this replica's model failed (%d in a row)", self._failures)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, by what PyTorch (GPU or CPU), NumPy and FAISS raise."""
+    names = {cls.__name__ for cls in type(error).__mro__}
+    text = str(error)
+    return bool(names & {"OutOfMemoryError", "MemoryError"}) or (
+        isinstance(error, RuntimeError)
+        and any(t in text for t in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc"))
+    )
+
+
+def free_memory() -> None:
+    """Gives back what a failed batch held, on the GPU too."""
+    gc.collect()
+    torch = sys.modules.get("torch")  # a process that has not imported it holds nothing there
+    if torch is not None and torch.cuda.is_available():
+        try:
+            torch.cuda.empty_cache()
+        except RuntimeError:  # a GPU in error: the check says so
+            log.warning("the GPU does not give memory back")

@@ -1,5 +1,7 @@
 """The deployments: three models, each with its own replicas, and the ingress that sends a request through them.
 
+Each is given the configuration and the generations to serve (`serve.start`).
+
 Plain classes: `serve.app` makes deployments of them. A model works in a thread, on batches across users. The event loop
 of its replica stays free to take requests.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
@@ -16,21 +18,34 @@ from typing import Any
 import numpy as np
 import ray
 from fastapi import FastAPI
-from PIL.Image import Image
+from PIL.Image import Image, new
 from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 
+from comem_ray.artifacts import ArtifactError
 from comem_ray.config import Config
 from comem_ray.knowledge.images import ImageError, open_image
-from serve.batching import Batcher
+from serve.batching import Batcher, is_out_of_memory
 from serve.checks import refused_image
+from serve.errors import damaged, log
 from serve.messages import Hits, ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory, unpack_memory
+from serve.pieces import Pieces
+from serve.start import in_one_sentence
 
 # A replica imports the modules of its own model (torch, transformers, open_clip). The ingress, and the process that
 # builds the graph, start without them.
 
 IMAGES_AHEAD = 16  # image features that wait for their question: 150 MB at 7B
 TextAndImage = tuple[str, bytes]  # of an item, the image encoded
+
+OUT_OF_MEMORY = Refusal(
+    "out_of_memory",
+    "there is not enough memory for this request: send fewer items (top_k), a smaller image or a shorter question",
+    status=500,
+)
+INTERRUPTED = Refusal(
+    "interrupted", "the answer had to be begun again and came out otherwise: send the same request again", status=503
+)
 
 
 def _device() -> str:
@@ -45,10 +60,27 @@ def _open(data: bytes, max_pixels: int) -> Image | Refusal:
         return refused_image(error)
 
 
+def _blank_image() -> Image:
+    """Of the requests that check whether a model works at all."""
+    return new("RGB", (32, 32))
+
+
 class _ModelDeployment:
     """What the three models have in common: work goes through a batcher, whose health is the replica's."""
 
     batcher: Batcher[Any, Any]
+
+    async def _reply(self, request: Any, logged: bool = True) -> Any:
+        """The reply of the batcher. What only a person can mend here is a Refusal too; other exceptions pass."""
+        try:
+            return await self.batcher(request, logged)
+        except ArtifactError as error:
+            return damaged(error)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            log.error("out of memory with one request alone: %s", type(error).__name__)
+            return OUT_OF_MEMORY
 
     async def ready(self) -> bool:
         return True
@@ -60,15 +92,20 @@ class _ModelDeployment:
 class RetrieverDeployment(_ModelDeployment):
     """An image or text in, item ids and scores out."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, generations: Mapping[str, str]):
         from comem_ray.retrieval import retriever
 
-        self.module, self.model = retriever, retriever.Retriever(config, _device())
+        with in_one_sentence():
+            self.module, self.model = retriever, retriever.Retriever(config, _device(), generations["index"])
         self.max_pixels = config.api.max_image_pixels
-        self.batcher: Batcher[Search, Hits | Refusal] = Batcher(self._search, config.api.max_batch)
+        self.batcher: Batcher[Search, Hits | Refusal] = Batcher(self._search, config.api.max_batch, self._check)
 
     async def retrieve(self, search: Search) -> Hits | Refusal:
-        return await self.batcher(search)
+        reply: Hits | Refusal = await self._reply(search)
+        return reply
+
+    def _check(self) -> None:
+        self.model.retrieve([self.module.Query(_blank_image(), None)], 1)
 
     def _search(self, searches: list[Search]) -> list[Hits | Refusal]:
         replies: dict[int, Hits | Refusal] = {}
@@ -101,15 +138,20 @@ class RetrieverDeployment(_ModelDeployment):
 class MemoryEncoderDeployment(_ModelDeployment):
     """Items in, their packed memory (K, Q, D) out."""
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, _: Mapping[str, str]):
         from comem_ray.model.memory_encoder import MemoryEncoder
 
-        self.model = MemoryEncoder(config, _device())
+        with in_one_sentence():
+            self.model = MemoryEncoder(config, _device())
         self.max_pixels = config.ingest.images.max_pixels
-        self.batcher: Batcher[list[TextAndImage], np.ndarray] = Batcher(self._encode, config.api.max_batch)
+        self.batcher: Batcher[list[TextAndImage], np.ndarray] = Batcher(self._encode, config.api.max_batch, self._check)
 
-    async def encode(self, items: list[TextAndImage]) -> np.ndarray:
-        return await self.batcher(items)
+    async def encode(self, items: list[TextAndImage]) -> np.ndarray | Refusal:
+        reply: np.ndarray | Refusal = await self._reply(items)
+        return reply
+
+    def _check(self) -> None:
+        self.model.encode([("A blank image.", _blank_image())])
 
     def _encode(self, requests: list[list[TextAndImage]]) -> list[np.ndarray]:
         items = [(text, open_image(data, self.max_pixels)) for request in requests for text, data in request]
@@ -127,7 +169,7 @@ class _ImageJob:
 @dataclass
 class _AnswerJob:
     request: ReasonerRequest
-    on_text: Callable[[str], None] | None = None
+    pieces: Pieces | None = None
 
 
 class ReasonerDeployment(_ModelDeployment):
@@ -136,44 +178,47 @@ class ReasonerDeployment(_ModelDeployment):
     A question's image may come ahead: it is encoded while its items are still being retrieved.
     """
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, _: Mapping[str, str]):
         from comem_ray.model import reasoner
 
-        self.module, self.model = reasoner, reasoner.Reasoner(config, _device())
+        with in_one_sentence():
+            self.module, self.model = reasoner, reasoner.Reasoner(config, _device())
         self.max_pixels, self.max_item_pixels = config.api.max_image_pixels, config.ingest.images.max_pixels
         self._features: OrderedDict[bytes, Any] = OrderedDict()  # of images that came ahead, by digest
         self.batcher: Batcher[_AnswerJob | _ImageJob, ReasonerReply | Refusal | None] = Batcher(
-            self._work, config.api.max_batch
+            self._work, config.api.max_batch, self._check
         )
 
     async def encode_image(self, image: bytes) -> None:
         """Encodes an image whose question will follow. Where none follows, only the time is lost."""
-        await self.batcher(_ImageJob(image), logged=False)  # a request has one line here, that of its answer
+        await self._reply(_ImageJob(image), logged=False)  # a request has one line here, that of its answer
 
     async def answer(self, request: ReasonerRequest) -> ReasonerReply | Refusal:
-        reply = await self.batcher(_AnswerJob(request))
-        assert reply is not None
+        reply: ReasonerReply | Refusal = await self._reply(_AnswerJob(request))
         return reply
 
     async def stream(self, request: ReasonerRequest) -> AsyncIterator[str | ReasonerReply | Refusal]:
         """Pieces of text, then the whole reply or a refusal."""
-        loop, pieces = asyncio.get_running_loop(), asyncio.Queue[str | None]()
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[str | None]()
 
-        def on_text(text: str) -> None:  # called in the model's thread
-            loop.call_soon_threadsafe(pieces.put_nowait, text)
+        def send(text: str) -> None:  # called in the model's thread
+            loop.call_soon_threadsafe(queue.put_nowait, text)
 
-        reply = asyncio.ensure_future(self.batcher(_AnswerJob(request, on_text)))
-        reply.add_done_callback(lambda _: pieces.put_nowait(None))
+        pieces = Pieces(send)
+        reply = asyncio.ensure_future(self._reply(_AnswerJob(request, pieces)))
+        reply.add_done_callback(lambda _: queue.put_nowait(None))
         try:
-            while (piece := await pieces.get()) is not None:
+            while (piece := await queue.get()) is not None:
                 yield piece
-            whole = reply.result()
-            assert whole is not None
-            yield whole
+            whole: ReasonerReply | Refusal = reply.result()
+            yield INTERRUPTED if isinstance(whole, ReasonerReply) and pieces.differs else whole
         finally:
             reply.cancel()  # where the user went away before the end
 
-    def _work(self, jobs: list[_AnswerJob | _ImageJob]) -> list[ReasonerReply | Refusal | None]:
+    def _check(self) -> None:
+        self.model.answer([self.module.make_prompt("?", _blank_image(), "none", max_new_tokens=1)])
+
+    def _work(self, jobs: list[_AnswerJob | _ImageJob]) -> list[ReasonerReply | Refusal | Exception | None]:
         for job in jobs:
             if isinstance(job, _ImageJob):
                 self._encode_image(job.image)
@@ -187,7 +232,7 @@ class ReasonerDeployment(_ModelDeployment):
         while len(self._features) > IMAGES_AHEAD:
             self._features.popitem(last=False)
 
-    def _answer(self, jobs: list[_AnswerJob]) -> list[ReasonerReply | Refusal]:
+    def _answer(self, jobs: list[_AnswerJob]) -> list[ReasonerReply | Refusal | Exception]:
         prompts = [self._prompt(job.request) for job in jobs]
         valid = [(p, job) for p, job in zip(prompts, jobs, strict=True) if not isinstance(p, Refusal)]
         replies = iter(self._replies(valid))
@@ -205,11 +250,13 @@ class ReasonerDeployment(_ModelDeployment):
         memory = None if request.memory is None else unpack_memory(request.memory)
         return self.module.make_prompt(request.question, image, request.mode, items, memory, request.max_new_tokens)
 
-    def _replies(self, jobs: Sequence[tuple[Any, _AnswerJob]]) -> list[ReasonerReply | Refusal]:
+    def _replies(self, jobs: Sequence[tuple[Any, _AnswerJob]]) -> list[ReasonerReply | Refusal | Exception]:
         """Replies to (prompt, job). A prompt that is too long is refused, the others are answered."""
         if not jobs:
             return []
-        listeners = {i: job.on_text for i, (_, job) in enumerate(jobs) if job.on_text is not None}
+        listeners = {i: job.pieces for i, (_, job) in enumerate(jobs) if job.pieces is not None}
+        for pieces in listeners.values():
+            pieces.begin()
 
         def on_text(i: int, text: str) -> None:
             if i in listeners:
@@ -217,11 +264,13 @@ class ReasonerDeployment(_ModelDeployment):
 
         # Without a listener no text is decoded before the end.
         outcomes = self.model.answer_each([prompt for prompt, _ in jobs], on_text if listeners else None)
-        return [self._reply(outcome) for outcome in outcomes]
+        return [self._reply_of(outcome) for outcome in outcomes]
 
-    def _reply(self, outcome: Any) -> ReasonerReply | Refusal:
+    def _reply_of(self, outcome: Any) -> ReasonerReply | Refusal | Exception:
         if isinstance(outcome, self.module.PromptTooLong):
             return Refusal("prompt_too_long", str(outcome), "question")
+        if isinstance(outcome, Exception):
+            return outcome
         return ReasonerReply(outcome.text, outcome.prompt_tokens, outcome.memory_vectors, outcome.completion_tokens)
 
 
@@ -230,11 +279,17 @@ class Ingress:
     """The HTTP API. Its own queue has no limit: the queues of the models say when there is no room."""
 
     def __init__(
-        self, config: Config, retriever: DeploymentHandle, memory_encoder: DeploymentHandle, reasoner: DeploymentHandle
+        self,
+        config: Config,
+        generations: Mapping[str, str],
+        retriever: DeploymentHandle,
+        memory_encoder: DeploymentHandle,
+        reasoner: DeploymentHandle,
     ):
         from serve.flow import Flow
 
-        self.limits, self.flow = config.api, Flow(config, retriever, memory_encoder, reasoner)
+        with in_one_sentence():
+            self.limits, self.flow = config.api, Flow(config, generations, retriever, memory_encoder, reasoner)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from serve.api import build_api

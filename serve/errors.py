@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from comem_ray.artifacts import ArtifactError
 from comem_ray.clock import Clock
 from serve.messages import Refusal
 
@@ -58,8 +59,19 @@ async def reply_of(response: Awaitable[T | Refusal], what: str) -> T:
     except Exception as error:
         raise unavailable(error, what) or error from error
     if isinstance(reply, Refusal):
-        raise ApiError(422, reply.type, reply.message, reply.field)
+        raise refused(reply)
     return reply
+
+
+def refused(refusal: Refusal) -> ApiError:
+    """A refusal of a deployment as an ApiError."""
+    return ApiError(refusal.status, refusal.type, refusal.message, refusal.field)
+
+
+def damaged(error: ArtifactError) -> Refusal:
+    """500: a file of the knowledge base is not what was written. Logged in one line; another try would not help."""
+    log.error("artifact: %s", error)
+    return Refusal("artifact_damaged", str(error), None, 500)
 
 
 def unavailable(error: Exception, what: str) -> ApiError | None:
@@ -80,6 +92,8 @@ def api_error(error: Exception) -> ApiError:
         return _invalid(error.errors()[0])
     if isinstance(error, HTTPException):
         return _http(error)
+    if isinstance(error, ArtifactError):
+        return refused(damaged(error))
     log.error("request failed", exc_info=error)
     return internal()
 

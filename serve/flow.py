@@ -25,9 +25,9 @@ from comem_ray.memory_store import MemoryStore, stack_memory
 from comem_ray.model.adapter import encoder_fingerprint
 from serve.bodies import AnswerRequest, RetrieveRequest
 from serve.checks import Checks
-from serve.errors import ApiError, api_error, reply_of, unavailable
-from serve.generations import STAGES
+from serve.errors import ApiError, api_error, refused, reply_of, unavailable
 from serve.messages import Hits, ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory, unpack_memory
+from serve.start import STAGES
 
 READY_TIMEOUT_S = 5
 KEPT_MEMORIES = 256  # of items that the store does not hold: 15 MB at 7B
@@ -53,7 +53,7 @@ class Flow:
     """Answers requests with the deployments behind the three handles.
 
     The constructor raises ArtifactError where a stage of the knowledge base is missing or was made by something else.
-    `generations`: what to serve, by folder (serve.generations).
+    `generations`: what to serve, by folder (serve.start).
     """
 
     def __init__(
@@ -104,8 +104,8 @@ class Flow:
 
     async def stream(self, prepared: Prepared) -> AsyncIterator[tuple[str, Json]]:
         """Events (name, data): sources, one token per piece of text, done. What fails ends with the event error."""
-        yield "sources", {"sources": await prepared.sources()}
         try:
+            yield "sources", {"sources": await prepared.sources()}
             with prepared.clock.stage("answer"), self._answering():
                 pieces: Any = self._stream.remote(prepared.request)
                 async for piece in pieces:
@@ -113,7 +113,7 @@ class Flow:
                         yield "token", {"text": piece}
             # The last piece is the whole answer, or a refusal.
             if isinstance(piece, Refusal):
-                raise ApiError(422, piece.type, piece.message, piece.field)
+                raise refused(piece)
             yield "done", await _body(prepared, piece)
         except Exception as error:
             yield "error", (unavailable(error, "the reasoner") or api_error(error)).body()

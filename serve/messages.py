@@ -20,11 +20,15 @@ Hits = list[tuple[str, float]]  # item_id and score, best first
 
 @dataclass(frozen=True)
 class Refusal:
-    """A reply that says what of the request is wrong. A value, not an exception: no traceback, no log of an error."""
+    """A reply that says what of the request is wrong, or (`status` 500 and above) why this service cannot answer it.
+
+    A value, not an exception: no traceback, no log of an error.
+    """
 
     type: str
     message: str
     field: str | None = None
+    status: int = 422
 
 
 @dataclass(frozen=True)

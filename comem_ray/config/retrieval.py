@@ -37,7 +37,8 @@ class IndexConfig(Section):
     factory: str = Field(
         "Flat",
         description="FAISS factory string: 'Flat' is exact; 'IVF1024,Flat', 'HNSW32' are faster; 'IVF4096,PQ64' is "
-        "smaller too; the faster and smaller ones find fewer of the nearest items",
+        "smaller too; the faster and smaller ones find fewer of the nearest items. One that cannot search by language "
+        "or give its vectors back is refused: take 'IVF1,PQ64' for 'PQ64', and ',RFlat' behind 'PQ64x4fs'",
     )
     training_items: int = Field(
         200_000, ge=1, description="items that train IVF and PQ, drawn by seed; more is better and slower"

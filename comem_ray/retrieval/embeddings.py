@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from comem_ray.artifacts import OpenStage
+from comem_ray.artifacts import ArtifactError, OpenStage
 from comem_ray.knowledge.schema import stored_column
 
 STAGE = "embed_items"
@@ -64,4 +64,13 @@ def _read(path: Path, kind: str, width: int) -> np.ndarray:
     column = stored_column(pq.read_schema(path), f"{kind}_embedding")
     flat = pq.read_table(path, columns=[column])[column].combine_chunks().flatten()
     vectors = flat.to_numpy(zero_copy_only=False).astype(np.float32).reshape(-1, width)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if (unusable := ~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0)).any():
+        row = int(np.argmax(unusable))
+        item_id = pq.read_table(path, columns=["item_id"])["item_id"][row].as_py()
+        what = "is all zeros" if norms[row] == 0 else "is not finite"
+        raise ArtifactError(
+            f"{path}: the {kind} embedding of item {item_id} {what} ({int(unusable.sum())} of {len(vectors)} in this "
+            f"file). Delete the file and run the stage '{STAGE}' again"
+        )
+    return vectors / norms

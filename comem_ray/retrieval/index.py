@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,10 @@ IDS, LANGUAGES = "ids.npy", "languages.npy"
 PROBE_VECTORS = 1_000  # added to a copy of the index, to measure the bytes per vector
 TIES = 16  # items fetched beyond k, so that equal scores at the end of a list are in item order
 CACHED_LANGUAGES = 32  # bitmaps of N/8 bytes each
+FACTORIES = (
+    "Factories that do all that is needed: 'Flat', 'IVF1024,Flat', 'HNSW32', 'IVF1024,SQ8', 'IVF4096,PQ64', and these "
+    "with 'OPQ64,' before or ',RFlat' behind. In place of 'PQ64' take 'IVF1,PQ64'; 'IVF1024,PQ64x4fs' wants ',RFlat'"
+)
 
 
 class QueryError(ValueError):
@@ -63,7 +67,7 @@ def build_index(
         if re.search("HNSW|NSG", config.factory):
             faiss.omp_set_num_threads(1)
         with _as_config_error(f"index.factory {config.factory!r} cannot hold {total:,} vectors of width {width}"):
-            index = faiss.index_factory(width, config.factory, faiss.METRIC_INNER_PRODUCT)
+            index = _empty_index(config.factory, width)
             count = min(total, PROBE_VECTORS if index.is_trained else config.training_items)
             _refuse_above(config, 4 * width * count, f"a training sample of {count:,} vectors (index.training_items)")
             vectors = sample(count)
@@ -75,10 +79,24 @@ def build_index(
         faiss.omp_set_num_threads(threads)
 
 
+def _empty_index(factory: str, width: int) -> Any:
+    """The index of a factory string. Raises ConfigError for one that would end the process, or number its own items."""
+    if re.search(r"(?<!\d)0+(?!\d)|(HNSW|NSG)1(?!\d)", factory):
+        raise ConfigError(f"index.factory {factory!r} has a number that is too small. {FACTORIES}")
+    if "IDMap" in factory:
+        without = ",".join(part for part in factory.split(",") if not part.startswith("IDMap"))
+        raise ConfigError(f"index.factory {factory!r}: leave IDMap out ({without!r}), items are numbered already")
+    try:
+        return faiss.index_factory(width, factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        message = f"index.factory {factory!r} cannot hold vectors of width {width} for inner products"
+        raise ConfigError(f"{message}: {faiss_reason(error)}. {FACTORIES}") from error
+
+
 def index_bytes(trained: Any, sample: np.ndarray, total: int) -> int:
     """Bytes of `trained` with `total` vectors, measured by adding some of `sample` to a copy of it."""
-    probe = faiss.clone_index(trained)
-    empty = len(faiss.serialize_index(probe))
+    file = faiss.serialize_index(trained)
+    probe, empty = faiss.deserialize_index(file), len(file)  # clone_index does not know every transform
     vectors = sample[:PROBE_VECTORS]
     if not len(vectors):
         return empty
@@ -110,11 +128,15 @@ class ItemIndex:
     """A FAISS index (N, C) with the ids and the languages of its items, both (N,) bytes of fixed width.
 
     `search_parameters` are FAISS's own (nprobe, efSearch, ...). Raises ConfigError for one that the index does not
-    know. Threads may search at the same time.
+    know, ArtifactError where the three are not of one length. Threads may search at the same time.
     """
 
     def __init__(self, index: Any, ids: np.ndarray, languages: np.ndarray, search_parameters: Mapping[str, int]):
-        assert index.ntotal == len(ids) == len(languages)
+        if not index.ntotal == len(ids) == len(languages):
+            raise ArtifactError(
+                f"the index holds {index.ntotal:,} vectors, {len(ids):,} ids and {len(languages):,} languages, which "
+                f"do not belong together: run the stage '{STAGE}' again"
+            )
         self.ids, self.languages, self._index = ids, languages, index
         for name, value in search_parameters.items():
             with _as_config_error(f"index.search.{name}: {value}"):
@@ -125,10 +147,13 @@ class ItemIndex:
 
     @classmethod
     def load(cls, stage: OpenStage | StageFolder, kind: str, search_parameters: Mapping[str, int]) -> ItemIndex:
-        """Reads the index of `kind` ("image" or "text") of an index/ stage. Ids and languages stay on disk."""
-        ids, languages = (np.load(_path(stage, name), mmap_mode="r") for name in (IDS, LANGUAGES))
-        path = _path(stage, index_file(kind), index_file(OLD_NAMES.get(kind, kind)))
-        return cls(faiss.read_index(str(path)), ids, languages, search_parameters)
+        """Reads the index of `kind` ("image" or "text") of an index/ stage. Ids and languages stay on disk.
+
+        Raises ArtifactError, naming the file, where one is missing or damaged.
+        """
+        ids, languages = (_read(find_file(stage, name), partial(np.load, mmap_mode="r")) for name in (IDS, LANGUAGES))
+        index = _read(index_path(stage, kind), faiss.read_index)
+        return cls(index, ids, languages, search_parameters)
 
     def search(
         self, vectors: np.ndarray, k: int, language: str | None = None, subset: Subset | None = None
@@ -157,7 +182,12 @@ class ItemIndex:
 
     def scores(self, vector: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """Scores (n,) float32 of the items at `positions` for one `vector` (C,), by the vectors in the index."""
-        return self._index.reconstruct_batch(positions) @ vector
+        index, query = faiss.downcast_index(self._index), vector[None]
+        if isinstance(index, faiss.IndexPreTransform):  # compared as the search does: not every transform can be undone
+            for i in range(index.chain.size()):
+                query = faiss.downcast_VectorTransform(index.chain.at(i)).apply(query)
+            index = faiss.downcast_index(index.index)
+        return index.reconstruct_batch(positions) @ query[0]
 
     def positions(self, language: str | None = None) -> np.ndarray:
         """Positions (n,) int64, ascending, of the items in `language`; of all items without one.
@@ -188,7 +218,12 @@ class ItemIndex:
         return self.subset(self.positions(language))
 
 
-def _path(stage: OpenStage | StageFolder, *names: str) -> Path:
+def index_path(stage: OpenStage | StageFolder, kind: str) -> Path:
+    """The path of the FAISS file of `kind`, its bytes checked. Raises ArtifactError, naming the file."""
+    return find_file(stage, index_file(kind), index_file(OLD_NAMES.get(kind, kind)))
+
+
+def find_file(stage: OpenStage | StageFolder, *names: str) -> Path:
     """The path of the file that has one of these logical names, its bytes checked. Raises ArtifactError."""
     path = next((path for name in names if (path := stage.find(name)) is not None), None)
     if path is None:
@@ -208,6 +243,14 @@ def _is_same_language(code: str, tag: str) -> bool:
         return normalize_language(code) == tag
     except ValueError:
         return False
+
+
+def _read(path: Path, read: Callable[[str], Any]) -> Any:
+    try:
+        return read(str(path))
+    except (RuntimeError, ValueError, OSError, EOFError) as error:
+        reason = faiss_reason(RuntimeError(str(error)))
+        raise ArtifactError(f"{path} is damaged ({reason}). Run the stage '{STAGE}' again") from error
 
 
 def _with_selector(index: Any, selector: Any, rarity: float) -> Any:
@@ -263,5 +306,10 @@ def _as_config_error(what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = re.split(r"\.(?:cpp|h|cu):\d+: ", str(error))[-1].strip()
-        raise ConfigError(f"{what}: {reason}") from error
+        raise ConfigError(f"{what}: {faiss_reason(error)}") from error
+
+
+def faiss_reason(error: RuntimeError) -> str:
+    """What an error of FAISS says, without its place in FAISS's source and the assertion's own text."""
+    text = " ".join(re.split(r"\.(?:cpp|h|cu):\d+: ", str(error))[-1].split())
+    return re.sub(r"^(Error: )?'.*?' failed:? ?(?=.)", "", text)

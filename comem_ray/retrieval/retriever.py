@@ -11,18 +11,20 @@ Source: CoMEM (arXiv 2505.17670) retrieves by image alone, with CLIP image embed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from comem_ray.artifacts import ArtifactError, OpenStage
+from comem_ray.artifacts import ArtifactError, Manifest, OpenStage
 from comem_ray.config import Config
 from comem_ray.knowledge.schema import OLD_NAMES
 from comem_ray.retrieval.clip import ClipEncoder
-from comem_ray.retrieval.index import STAGE, ItemIndex, QueryError, Subset
+from comem_ray.retrieval.index import FACTORIES, STAGE, ItemIndex, QueryError, Subset, index_path
+from comem_ray.retrieval.probe import index_fault
 
 FUSION_DEPTH = 100
 
@@ -46,7 +48,8 @@ class Hit:
 class Retriever:
     """CLIP model and indexes of a run.
 
-    Raises ArtifactError if index/ is unfinished, or was made with another CLIP model than the configuration's.
+    Raises ArtifactError if index/ is unfinished or damaged, if its factory cannot do all that a search needs, or if it
+    was made with another CLIP model than the configuration's.
     """
 
     def __init__(self, config: Config, device: str = "cpu", generation: str | None = None):
@@ -55,14 +58,11 @@ class Retriever:
         self.manifest = manifest = stage.manifest
         self._stage = stage  # holds the files of ids and languages, which stay on disk
         self._encoder, self._text_weight = ClipEncoder(config.clip, device), config.retrieval.text_weight
-        index_clip, own_clip = manifest.identity["clip"], self._encoder.fingerprint
-        if index_clip != own_clip:
-            raise ArtifactError(
-                f"the index in {folder} was made with the CLIP model {index_clip}, the configuration names {own_clip}: "
-                "run jobs.embed_items and jobs.build_index with this configuration, or go back to that model"
-            )
+        refuse_other_clip(folder, manifest, self._encoder.fingerprint)
         # Version 0.1 called the kind "image" "picture".
         kinds = ["image" if kind == OLD_NAMES["image"] else kind for kind in manifest.extra["kinds"]]
+        if not manifest.extra.get("probed"):  # built before build_index tried what it built
+            _refuse_partial(stage, kinds, config.index.search)
         self._indexes = {kind: ItemIndex.load(stage, kind, config.index.search) for kind in kinds}
 
     def retrieve(
@@ -141,6 +141,26 @@ class Retriever:
         order = np.argsort(-scores, kind="stable")
         ids = self._indexes["text"].ids
         return _hits(scores[order], [ids[p].decode() for p in candidates[order]])
+
+
+def refuse_other_clip(folder: Path, manifest: Manifest, clip: str) -> None:
+    """Raises ArtifactError where the index in `folder` was made with a CLIP model of another fingerprint."""
+    index_clip = manifest.identity["clip"]
+    if index_clip != clip:
+        raise ArtifactError(
+            f"the index in {folder} was made with the CLIP model {index_clip}, the configuration names {clip}: "
+            "run jobs.embed_items and jobs.build_index with this configuration, or go back to that model"
+        )
+
+
+def _refuse_partial(stage: OpenStage, kinds: Sequence[str], search_parameters: Mapping[str, int]) -> None:
+    for kind in kinds:
+        path = index_path(stage, kind)
+        if fault := index_fault(path, search_parameters):
+            raise ArtifactError(
+                f"the index {path} cannot {fault}. Delete {path.parent} and run jobs.build_index with another "
+                f"index.factory. {FACTORIES}"
+            )
 
 
 def _hits(scores: np.ndarray, ids: list[str]) -> list[Hit]:

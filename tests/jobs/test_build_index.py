@@ -7,11 +7,12 @@ from pathlib import Path
 import faiss
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, load_manifest, write_parquet
-from comem_ray.config import Config
+from comem_ray.config import Config, ConfigError
 from comem_ray.knowledge.schema import ITEM_SCHEMA, embedding_schema
 from comem_ray.retrieval.index import ItemIndex
 from jobs.build_index import run
@@ -154,8 +155,63 @@ def test_an_index_above_the_cap_ends_with_one_message(make_run, start_job):
 def test_a_wrong_factory_ends_with_one_message(make_run, start_job):
     config = make_run("wrong")
     output = start_job("jobs.build_index", Path(f"{config.root}.yaml"), "--set", "index.factory=IVX7").finish(2)
-    assert output.splitlines()[-1].startswith("configuration: index.factory 'IVX7' cannot hold 6,000 vectors")
+    assert output.splitlines()[-1].startswith("configuration: index.factory 'IVX7' cannot hold vectors of width 32")
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    ("factory", "fault"),
+    [
+        ("PQ16x4", "search among the items of one language: invalid search params"),
+        ("IVF8,PQ16x4fs", "give its vectors back, which a search by both needs: FAISS ends the process"),
+    ],
+)
+def test_a_factory_that_cannot_do_all_is_refused_before_it_counts(make_run, cluster, factory, fault):
+    config = make_run(f"partial-{factory}", factory=factory, search={})
+    with pytest.raises(ConfigError, match=f"index.factory '{factory}' makes an index that cannot {fault}") as error:
+        run(config)
+    assert "Factories that do all that is needed" in str(error.value)
+    folder = config.folder("index")
+    assert not list(folder.glob("*.faiss"))
+    assert not (folder / "manifest.json").exists()
+    mended = config.index.model_copy(update={"factory": "IVF8,Flat"})
+    summary = run(config.model_copy(update={"index": mended}))  # the folder is not held by what was refused
+    assert summary["image recall@10"] > 0.1
+    assert load_manifest(folder, "build_index").extra["probed"] is True
+
+
+def test_an_index_of_before_is_tried_when_the_job_runs_again(make_run, uninterrupted):
+    """Version 0.2 did not try its indexes: their units stay, but are tried before they are measured."""
+    config = make_run("before")
+    shutil.copytree(uninterrupted[0].folder("index"), config.folder("index"))
+    for kind in ("image", "text"):
+        path = config.folder("index") / "records" / f"{kind}.recall.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "inputs": "of version 0.2"}))
+    built = (config.folder("index") / "records" / "image.json").read_bytes()
+    run(config)
+    assert (config.folder("index") / "records" / "image.json").read_bytes() == built
+    assert load_manifest(config.folder("index"), "build_index").extra["probed"] is True
+
+
+@pytest.mark.parametrize(
+    ("value", "fault"), [(np.nan, "is not finite"), (np.inf, "is not finite"), (0, "is all zeros")]
+)
+def test_a_vector_that_cannot_be_compared_is_named_with_its_file_and_item(make_run, cluster, value, fault):
+    config = make_run(f"vector-{value}")
+    folder = config.folder("embeddings")
+    manifest = load_manifest(folder, "embed_items")
+    stage = StageFolder(folder, manifest.stage, manifest.identity)
+    record = manifest.records[1]
+    table = pq.read_table(folder / record.shards[0].name)
+    vectors = table["text_embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False).reshape(-1, C).copy()
+    vectors[7] = value
+    column = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), C)
+    position = table.column_names.index("text_embedding")
+    write_parquet(folder / f"{record.unit}.parquet", table.set_column(position, table.schema.field(position), column))
+    stage.commit(record.unit, record.inputs, {f"{record.unit}.parquet": SHARD}, record.counts)
+    stage.close([r.unit for r in manifest.records], manifest.extra)
+    with pytest.raises(ArtifactError, match=rf"{record.unit}\S*\.parquet: the text embedding of item \w+5e3 {fault}"):
+        run(config)
 
 
 @pytest.mark.parametrize("victim", ["driver", "worker"])

@@ -222,7 +222,7 @@ def test_an_index_above_the_cap_is_refused_before_a_vector_is_added(vectors):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"factory": "Nonsense"}, "'Nonsense' cannot hold 600 vectors of width 32: could not parse"),
+        ({"factory": "Nonsense"}, "'Nonsense' cannot hold vectors of width 32 for inner products: could not parse"),
         ({"factory": "IVF512,Flat"}, r"Number of training points \(400\) should be at least"),
         ({"factory": "IVF8,PQ7"}, "cannot hold"),
         ({"gpu": True}, "this FAISS has no GPU"),

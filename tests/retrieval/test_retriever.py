@@ -2,16 +2,21 @@
 
 import io
 import json
+import re
 import shutil
 
+import faiss
 import numpy as np
 import pytest
 from PIL import Image
 from support.tiny import image, item_row
 from support.tiny_clip import write_clip
 
-from comem_ray.artifacts import ArtifactError, load_manifest
+from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest
+from comem_ray.config import Config
 from comem_ray.retrieval.clip import ClipEncoder, locate
+from comem_ray.retrieval.embeddings import Embeddings
+from comem_ray.retrieval.index import STAGE, ItemIndex, save_index
 from comem_ray.retrieval.retriever import Query, Retriever
 
 N = 90
@@ -177,3 +182,56 @@ def test_an_index_of_another_model_is_refused_with_both_fingerprints(finished, h
 def test_without_an_index_the_stage_to_run_is_named(finished, tmp_path):
     with pytest.raises(ArtifactError, match="run the stage 'build_index'"):
         Retriever(finished.model_copy(update={"root": str(tmp_path)}))
+
+
+def other_index(finished, tmp_path, factory: str) -> Config:
+    """A copy of the run, with an image index that a version built which did not try its indexes."""
+    root = tmp_path / "root"
+    shutil.copytree(finished.root, root)
+    config = finished.model_copy(update={"root": str(root)})
+    manifest = load_manifest(config.folder("index"), STAGE)
+    stage = StageFolder(config.folder("index"), STAGE, manifest.identity)
+    embeddings = Embeddings(config.folder("embeddings"))
+    vectors = np.concatenate(list(embeddings.blocks("image")))
+    index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    index.train(vectors)
+    index.add(vectors)
+    save_index(stage.path / "image.faiss", index)
+    stage.commit("image", "", {"image.faiss": len(vectors)}, {})
+    extra = {name: value for name, value in manifest.extra.items() if name not in ("probed", "made_from")}
+    stage.close([record.unit for record in manifest.records], extra)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("factory", "fault"),
+    [("PQ4x4", "search among the items of one language"), ("IVF2,PQ4x4fs", "give its vectors back"), ("Flat", "")],
+)
+def test_an_index_of_before_is_tried_when_it_is_opened(finished, tmp_path, factory, fault):
+    config = other_index(finished, tmp_path, factory)
+    if not fault:
+        Retriever(config)
+        return
+    with pytest.raises(ArtifactError, match=rf"the index \S+image\S+ cannot {fault}.* Factories that do all"):
+        Retriever(config)
+
+
+@pytest.mark.parametrize("name", ["image.faiss", "text.faiss", "ids.npy", "languages.npy"])
+@pytest.mark.parametrize("cut", [1, 100, None])
+def test_a_file_of_the_index_that_is_cut_short_or_gone_is_named(finished, tmp_path, name, cut):
+    shutil.copytree(finished.root, tmp_path / "root")
+    config = finished.model_copy(update={"root": str(tmp_path / "root")})
+    folder = config.folder("index")
+    path = folder / load_manifest(folder, STAGE).shard(name).name
+    if cut is None:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(ArtifactError, match=rf"{re.escape(str(path))} (has [\d,]+ bytes|is missing)"):
+        Retriever(config)
+
+
+def test_counts_that_do_not_belong_together_are_refused(finished):
+    index = Retriever(finished).index
+    with pytest.raises(ArtifactError, match=r"90 vectors, 89 ids and 90 languages"):
+        ItemIndex(index._index, index.ids[:-1], index.languages, {})

@@ -10,7 +10,7 @@ from support.serving import FinishedRun, Served, check_error, row
 
 from comem_ray.answers import Answer, Question
 from comem_ray.client import Client, KnowledgeItem, ServiceError
-from serve.generations import current_generations
+from serve.start import check_artifacts
 
 
 def test_answer(client: Client, run: FinishedRun) -> None:
@@ -86,7 +86,7 @@ def test_ready(client: Client, served: Served, run: FinishedRun) -> None:
     assert client.ready()
     assert served.http.get("/healthz").json() == {"status": "ok"}
     ready = served.http.get("/readyz").json()
-    assert ready == {"status": "ready", "generations": current_generations(run.config)}
+    assert ready == {"status": "ready", "generations": check_artifacts(run.config)}
 
 
 def test_a_browser_runs_nothing_of_an_image(served: Served, run: FinishedRun) -> None:

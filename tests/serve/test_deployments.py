@@ -1,4 +1,4 @@
-"""Replicas in this process: images encoded ahead, and whose fault a failed search is."""
+"""Replicas in this process: images encoded ahead, and whose fault it is when a request fails."""
 
 from __future__ import annotations
 
@@ -6,17 +6,22 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from support.serving import FinishedRun, row
 from support.tiny import image, png
 
+from comem_ray.artifacts import ArtifactError
+from comem_ray.knowledge.images import ImageError
 from comem_ray.model.reasoner import Prompt, Reasoner
 from comem_ray.retrieval.clip import NotFinite
 from serve import deployments
-from serve.deployments import IMAGES_AHEAD, ReasonerDeployment, RetrieverDeployment
+from serve.batching import FAILURES_UNHEALTHY
+from serve.deployments import IMAGES_AHEAD, MemoryEncoderDeployment, ReasonerDeployment, RetrieverDeployment
 from serve.errors import api_error
 from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search
+from serve.start import check_artifacts
 
 QUESTION = "Which country is this?"
 SEARCH = Search(row(7)["image"], "Title 7", 3, "image", None, None)
@@ -29,7 +34,7 @@ def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def reasoner(make_config: Any) -> ReasonerDeployment:
-    return ReasonerDeployment(make_config())
+    return ReasonerDeployment(make_config(), {})
 
 
 @pytest.fixture
@@ -83,7 +88,7 @@ def test_images_without_a_question_do_not_pile_up(reasoner: ReasonerDeployment) 
 
 
 def test_a_search_that_cannot_be_answered_does_not_fail_the_others(run: FinishedRun) -> None:
-    retriever = RetrieverDeployment(run.config)
+    retriever = RetrieverDeployment(run.config, check_artifacts(run.config))
     searches = [
         SEARCH,
         replace(SEARCH, language="fr"),
@@ -101,9 +106,101 @@ def test_a_search_that_cannot_be_answered_does_not_fail_the_others(run: Finished
 
 
 def test_a_failing_clip_model_is_our_fault_and_not_the_users(run: FinishedRun) -> None:
-    retriever = RetrieverDeployment(run.config)
+    retriever = RetrieverDeployment(run.config, check_artifacts(run.config))
     with torch.no_grad():
         retriever.model._encoder._model.visual.proj.fill_(float("inf"))
     with pytest.raises(NotFinite, match="infinite numbers") as raised:
         asyncio.run(retriever.retrieve(SEARCH))
     assert api_error(raised.value).status_code == 500
+    for _ in range(FAILURES_UNHEALTHY):
+        with pytest.raises(NotFinite):
+            asyncio.run(retriever.retrieve(SEARCH))
+    with pytest.raises(RuntimeError, match="checks of the model failed"):
+        retriever.check_health()
+
+
+async def gather(*calls: Any) -> list[Any]:
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+def test_a_question_that_fails_the_model_fails_alone(reasoner: ReasonerDeployment) -> None:
+    """Memory of another width, which no check at the door sees: the model raises for the whole batch."""
+    wide = np.zeros((1, 4, 3), np.int16)
+    valid = [ReasonerRequest(f"{QUESTION} {n}", png(n), "none", 4) for n in range(3)]
+    poison = ReasonerRequest(QUESTION, png(9), "memory", 4, memory=wide)
+    first, failed, *others = asyncio.run(gather(*map(reasoner.answer, [valid[0], poison, *valid[1:]])))
+    assert isinstance(failed, Exception)
+    assert [first, *others] == [asyncio.run(reasoner.answer(request)) for request in valid]
+    for _ in range(2 * FAILURES_UNHEALTHY):
+        asyncio.run(gather(reasoner.answer(poison)))
+    reasoner.check_health()
+
+
+def test_a_stream_in_a_failing_batch_gets_each_piece_once(reasoner: ReasonerDeployment) -> None:
+    """The batch fails in the middle of decoding, when pieces have been sent already."""
+    request = ReasonerRequest(QUESTION, png(1), "none", 6)
+    generate, calls = reasoner.model.backbone.model.generate, []
+
+    def fail_once(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 1:
+            put, tokens = kwargs["streamer"].put, []
+
+            def put_some(value: Any) -> None:
+                put(value)
+                tokens.append(value)
+                if len(tokens) == 4:
+                    raise ZeroDivisionError
+
+            kwargs["streamer"].put = put_some
+        return generate(*args, **kwargs)
+
+    reasoner.model.backbone.model.generate = fail_once
+
+    async def stream(request: ReasonerRequest) -> list[Any]:
+        return [piece async for piece in reasoner.stream(request)]
+
+    async def main() -> list[Any]:
+        return await gather(stream(request), reasoner.answer(replace(request, question="And this?")))
+
+    (*pieces, whole), other = asyncio.run(main())
+    assert len(calls) >= 2
+    assert isinstance(other, ReasonerReply)
+    assert "".join(pieces) == whole.answer == asyncio.run(reasoner.answer(request)).answer
+
+
+@pytest.mark.parametrize(
+    ("error", "type", "status"),
+    [
+        (ArtifactError("memory/part-0.safetensors is damaged"), "artifact_damaged", 500),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory", 500),
+    ],
+)
+def test_what_only_a_person_can_mend_is_a_refusal(
+    run: FinishedRun, error: Exception, type: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    retriever = RetrieverDeployment(run.config, check_artifacts(run.config))
+
+    def fail(*_: Any) -> None:
+        raise error
+
+    retriever.model.retrieve, works = fail, retriever.model.retrieve
+    reply = asyncio.run(retriever.retrieve(SEARCH))
+    assert isinstance(reply, Refusal)
+    assert (reply.type, reply.status) == (type, status)
+    assert "Traceback" not in caplog.text or type == "out_of_memory"
+    retriever.model.retrieve = works
+    assert isinstance(asyncio.run(retriever.retrieve(SEARCH)), list)
+
+
+def test_an_image_that_fails_the_memory_encoder_fails_alone(run: FinishedRun) -> None:
+    encoder = MemoryEncoderDeployment(run.config, {})
+    calls = [encoder.encode([("text", data)]) for data in (png(1), b"not an image", png(2))]
+
+    async def main() -> list[Any]:
+        return await gather(*calls)
+
+    first, broken, last = asyncio.run(main())
+    assert isinstance(broken, ImageError)
+    assert first.shape == last.shape == (1, *first.shape[1:])
+    encoder.check_health()

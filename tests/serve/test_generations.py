@@ -15,7 +15,7 @@ from support.tiny_run import write_memory_stage, write_run
 from comem_ray.artifacts import ArtifactError
 from comem_ray.client import Client
 from comem_ray.config import Config
-from serve.generations import STAGES, current_generations
+from serve.start import STAGES, check_artifacts
 
 
 def copied(run: FinishedRun, folder: Path) -> Config:
@@ -24,7 +24,7 @@ def copied(run: FinishedRun, folder: Path) -> Config:
 
 
 def test_the_generations_are_those_of_the_manifests(run: FinishedRun) -> None:
-    generations = current_generations(run.config)
+    generations = check_artifacts(run.config)
     assert generations.keys() == STAGES.keys()
     assert all(len(generation) == 12 for generation in generations.values())
 
@@ -36,13 +36,13 @@ def test_a_stage_that_is_missing_or_made_from_other_items_is_refused(
     config = copied(run, tmp_path / "run")
     (config.folder(stage) / "manifest.json").unlink()
     with pytest.raises(ArtifactError, match=f"run the stage '{STAGES[stage]}' to its end first"):
-        current_generations(config)
+        check_artifacts(config)
     other = config.model_copy(update={"root": str(tmp_path / "other")})
     write_run(other, [4])
     write_memory_stage(other)
     shutil.copy(other.folder(stage) / "manifest.json", config.folder(stage))
     with pytest.raises(ArtifactError, match="do not belong together"):
-        current_generations(config)
+        check_artifacts(config)
 
 
 def test_a_rerun_under_a_running_service_changes_no_answer(run: FinishedRun, tmp_path: Path) -> None:
@@ -65,10 +65,10 @@ def test_a_rerun_under_a_running_service_changes_no_answer(run: FinishedRun, tmp
 
         before = texts(), answer(), client.retrieve(row(4)["image"], k=ITEMS)
         generations = served.http.get("/readyz").json()["generations"]
-        assert generations == current_generations(config)
+        assert generations == check_artifacts(config)
         write_items(config.folder("items"), [7, 5], first=[900])
         run_stages(config)
-        now = current_generations(config)
+        now = check_artifacts(config)
         assert all(now[name] != generations[name] for name in STAGES)
         (victim,) = served.replicas("Retriever")
         victim.kill()

@@ -179,39 +179,47 @@ def _command(process: psutil.Process) -> list[str]:
 
 
 @contextmanager
-def serving(run: FinishedRun, folder: Path) -> Iterator[Served]:
-    """`serve run` with serve/config.yaml and serve/ray.env; arguments, port, queues and periods are the test's."""
+def serve_process(run: FinishedRun, folder: Path, *overrides: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """`serve run` with serve/config.yaml and serve/ray.env, and its URL; its output is in `folder`/serve.log.
+
+    Arguments, port, queues and periods are the test's.
+    """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
     settings = yaml.safe_load((ROOT / "serve/config.yaml").read_text())
     settings["http_options"]["port"] = port
-    settings["applications"][0]["args"] = {"config": str(run.path)}
+    settings["applications"][0]["args"] = {"config": str(run.path), "overrides": list(overrides)}
     for deployment in settings["applications"][0]["deployments"]:
         deployment["health_check_period_s"] = 1
         if deployment["name"] == "Reasoner":
             deployment |= {"max_ongoing_requests": 8, "max_queued_requests": 8}
     (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
-    log, serve = folder / "serve.log", Path(sys.executable).parent / "serve"
+    serve = Path(sys.executable).parent / "serve"
     command = [str(serve), "run", str(folder / "serve.yaml"), "--working-dir", str(ROOT), "--address", "local"]
     lines = (ROOT / "serve/ray.env").read_text().splitlines()
     environment = {**os.environ, **dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))}
-    with open(log, "wb") as f:
+    with open(folder / "serve.log", "wb") as f:
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=f, stderr=subprocess.STDOUT, start_new_session=True
         )
-    url = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(base_url=url, timeout=60) as http:
-            served = Served(url, process, log, http)
-            wait_until(served.is_ready, 180, served)
-            yield served
+        yield process, f"http://127.0.0.1:{port}"
     finally:
         process.send_signal(signal.SIGINT)
         try:
             process.wait(30)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@contextmanager
+def serving(run: FinishedRun, folder: Path) -> Iterator[Served]:
+    """The application of a run, ready."""
+    with serve_process(run, folder) as (process, url), httpx.Client(base_url=url, timeout=60) as http:
+        served = Served(url, process, folder / "serve.log", http)
+        wait_until(served.is_ready, 180, served)
+        yield served
 
 
 def wait_until(condition: Any, seconds: float, served: Served) -> None:

@@ -27,7 +27,7 @@ def write_run(config: Config, sizes: list[int], first: Sequence[int] = ()) -> li
     actor = BuildIndex(config, stage)
     for unit in ["items", *kinds]:
         actor({"unit": [unit], "inputs": [""]})
-    stage.close(["items", *kinds], {"kinds": kinds}, {"items": items, "embeddings": embeddings})
+    stage.close(["items", *kinds], {"kinds": kinds, "probed": True}, {"items": items, "embeddings": embeddings})
     return ids
 
 
