@@ -16,17 +16,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from comem_ray.config import BackboneConfig, ConfigError
-from comem_ray.model.checkpoint import checkpoint_folder
+from comem_ray.model.checkpoint import checkpoint_config, checkpoint_folder, unusable, weight_files
+from comem_ray.model.module_names import current_name
 from comem_ray.model.patch_embedding import use_linear_patch_embedding
+from comem_ray.model.processors import load_image_processor, load_tokenizer
 from comem_ray.model.sequences import Batch, Sequencer
 from comem_ray.model.window_attention import group_attention_windows
+from comem_ray.weights import Shapes, brief, require_finite, require_fit, tensor_shapes
 
 log = logging.getLogger(__name__)
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl")
+_ADVICE = "Want the weights that config.json describes, all of them: copy or download the checkpoint again"
 
 
 @dataclass
@@ -96,27 +99,69 @@ class Backbone:
 def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
     """Loads the checkpoint (safetensors), frozen and in evaluation mode.
 
-    Raises ConfigError if `config.model` is neither a folder nor a name on the hub, or is of another family.
+    Of its generation_config.json, only the stop ids are kept: decoding is what the configuration says.
+
+    Raises ConfigError if `config.model` is neither a folder nor a name on the hub, is of another family, or lacks a
+    file. Raises ArtifactError if a file is damaged, or the weights do not fit the model or are not finite.
     """
     folder = checkpoint_folder(config.model)
-    family = AutoConfig.from_pretrained(folder).model_type
-    if family not in FAMILIES:
-        raise ConfigError(f"backbone.model {config.model} is of type '{family}', wanted {' or '.join(FAMILIES)}")
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder,
-        dtype=_dtype(config.precision, device),
-        attn_implementation=config.attention,
-        use_safetensors=True,
-        device_map=device,
-    )
+    settings = checkpoint_config(folder)
+    rows = _refuse_other_shapes(folder, settings)
+    tokenizer = load_tokenizer(folder, rows, settings.image_token_id)
+    processor = load_image_processor(folder, settings.vision_config)
+    model = _load_model(folder, config, device)
     model.eval().requires_grad_(False)
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     group_attention_windows(model)
     use_linear_patch_embedding(model)
-    tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
-    log.info("backbone %s: %s, %.1f M parameters, %s", config.model, family, model.num_parameters() / 1e6, device)
+    parameters = model.num_parameters() / 1e6
+    log.info("backbone %s: %s, %.1f M parameters, %s", config.model, settings.model_type, parameters, device)
     limits = {"item": config.item_pixels, "question": config.question_pixels}
-    sequencer = Sequencer(tokenizer, processor, model.config.image_token_id, limits)
+    sequencer = Sequencer(tokenizer, processor, settings.image_token_id, limits)
     return Backbone(model, sequencer, torch.device(device))
+
+
+def _refuse_other_shapes(folder: Path, settings: Any) -> int:
+    """Rows of the token embedding. Raises ArtifactError where a tensor has another shape than config.json says.
+
+    Reads the headers alone: a wrong config.json could otherwise ask for any amount of memory.
+    """
+    try:
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(settings)
+    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+        raise unusable(folder, error) from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    present: Shapes = {}
+    for path in weight_files(folder):
+        present |= {current_name(name): shape for name, shape in tensor_shapes(path).items()}
+    common = wanted.keys() & present.keys()
+    require_fit(folder, {n: present[n] for n in common}, {n: wanted[n] for n in common}, _ADVICE)
+    return model.get_input_embeddings().weight.shape[0]
+
+
+def _load_model(folder: Path, config: BackboneConfig, device: str) -> Any:
+    try:
+        model, loaded = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=_dtype(config.precision, device),
+            attn_implementation=config.attention,
+            use_safetensors=True,
+            device_map=device,
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise ConfigError(
+            f"backbone.attention: {config.attention!r} cannot be used here ({brief(error)}): set it to 'sdpa'"
+        ) from error
+    present: Shapes = dict.fromkeys(model.state_dict(), ())  # the shapes were compared before
+    wanted: Shapes = dict(present)
+    for name in loaded["missing_keys"]:
+        present.pop(name, None)
+        wanted[name] = ()
+    require_fit(folder, present | dict.fromkeys(loaded["unexpected_keys"], ()), wanted, _ADVICE)
+    require_finite(folder, model.named_parameters(), "backbone.precision")
+    return model
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:
