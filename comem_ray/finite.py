@@ -39,3 +39,8 @@ def right_precision(dtype: torch.dtype, field: str) -> str:
     if dtype == torch.bfloat16:
         return f"try {field}: float32; if they stay, the weights or the input are damaged"
     return "no precision is wider, so the weights or the input are damaged: copy or download the weights again"
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name of a precision as the configuration has it: `bfloat16`."""
+    return str(dtype).removeprefix("torch.")

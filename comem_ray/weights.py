@@ -11,12 +11,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from comem_ray.artifacts import ArtifactError
-from comem_ray.finite import is_finite, right_precision
+from comem_ray.finite import dtype_name, is_finite, right_precision
 
 Shapes = dict[str, tuple[int, ...]]
 NAMES_SHOWN = 3
@@ -66,12 +65,12 @@ def require_fit(source: Path, present: Shapes, wanted: Shapes, advice: str) -> N
     shaped = [name for name in sorted(wanted.keys() & present.keys()) if wanted[name] != present[name]]
     faults = []
     if missing:
-        faults.append(f"{len(missing)} of {len(wanted)} tensors are missing ({first_names(missing)})")
+        faults.append(f"missing: {len(missing)} of {len(wanted)} tensors ({first_names(missing)})")
     if unexpected:
-        faults.append(f"{len(unexpected)} of {len(present)} are unexpected ({first_names(unexpected)})")
+        faults.append(f"unexpected: {len(unexpected)} of {len(present)} ({first_names(unexpected)})")
     if shaped:
         shapes = [f"{n} is {list(present[n])}, want {list(wanted[n])}" for n in shaped]
-        faults.append(f"{len(shaped)} have another shape ({first_names(shapes)})")
+        faults.append(f"of another shape: {len(shaped)} ({first_names(shapes)})")
     if faults:
         raise ArtifactError(f"{source} does not fit: {'; '.join(faults)}. {advice}")
 
@@ -82,11 +81,11 @@ def require_finite(source: Path, tensors: Mapping[str, Tensor] | Iterable[tuple[
     `field` is that of the configuration which chose their precision.
     """
     pairs = tensors.items() if isinstance(tensors, Mapping) else tensors
-    names: dict[str, torch.dtype] = {name: tensor.dtype for name, tensor in pairs if not is_finite(tensor)}
-    if names:
-        dtype = next(iter(names.values()))
+    dtypes = {name: tensor.dtype for name, tensor in pairs if not is_finite(tensor)}
+    if dtypes:
+        dtype, names = next(iter(dtypes.values())), first_names(list(dtypes))
         raise ArtifactError(
-            f"{source}: {len(names)} tensors hold NaN or infinity in {_name(dtype)} ({first_names(list(names))}): "
+            f"{source} holds NaN or infinity in {dtype_name(dtype)}, tensors: {len(dtypes)} ({names}): "
             f"{right_precision(dtype, field)}"
         )
 
@@ -99,7 +98,9 @@ def first_names(names: list[str]) -> str:
 
 def brief(error: BaseException, limit: int = 200) -> str:
     """The message of another library's exception in one line, cut at `limit` characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    if isinstance(error, LookupError) or not text:  # a KeyError holds the key alone
+        text = f"{type(error).__name__} {text}".strip()
     return text if len(text) <= limit else text[:limit] + " ..."
 
 
@@ -121,7 +122,3 @@ def _require_contents(path: Path) -> None:
 
 def _damaged(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path} is not a whole safetensors file ({brief(error)}): copy or download it again")
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -20,7 +20,7 @@ from comem_ray.config import AdapterConfig, Config, ConfigError
 from comem_ray.home import home_hint, resolve
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
-from comem_ray.model.lora import add_lora, load_lora, lora_sizes
+from comem_ray.model.lora import add_lora, load_lora, lora_settings, lora_sizes
 from comem_ray.model.qformer import QFormer
 from comem_ray.prompts import MAX_TEXT_CHARS, item_turn
 from comem_ray.weights import load_tensors, read_settings, require_finite, require_fit, tensor_shapes
@@ -121,15 +121,13 @@ def _refuse_another_backbone(folder: Path, stored: dict[str, Any], present: str)
 
 def _refuse_other_lora_sizes(folder: Path, stored: dict[str, Any] | None) -> None:
     """Adapters of version 0.1 do not state these sizes; `stored` is None then, and nothing is compared."""
-    if stored is None:
-        return
-    settings = read_settings(folder / "lora" / "adapter_config.json")
+    settings = lora_settings(folder / "lora" / "adapter_config.json")
     present = {
         "rank": settings.get("r"),
         "alpha": settings.get("lora_alpha"),
         "use_rslora": bool(settings.get("use_rslora")),
     }
-    if present != stored:
+    if stored is not None and present != stored:
         raise ArtifactError(
             f"{folder}: lora/adapter_config.json says {present}, adapter.json says {stored}: "
             "the LoRA is of another training, copy the adapter's folder again"

@@ -19,7 +19,14 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from comem_ray.config import BackboneConfig, ConfigError
-from comem_ray.model.checkpoint import checkpoint_config, checkpoint_folder, unusable, weight_files
+from comem_ray.model.checkpoint import (
+    UNUSABLE,
+    checkpoint_config,
+    checkpoint_folder,
+    named_stop_ids,
+    unusable,
+    weight_files,
+)
 from comem_ray.model.module_names import current_name
 from comem_ray.model.patch_embedding import use_linear_patch_embedding
 from comem_ray.model.processors import load_image_processor, load_tokenizer
@@ -106,12 +113,14 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
     """
     folder = checkpoint_folder(config.model)
     settings = checkpoint_config(folder)
-    rows = _refuse_other_shapes(folder, settings)
+    present: Shapes = {}
+    for path in weight_files(folder):
+        present |= tensor_shapes(path)
+    rows = _refuse_other_shapes(folder, settings, present)
     tokenizer = load_tokenizer(folder, rows, settings.image_token_id)
     processor = load_image_processor(folder, settings.vision_config)
-    model = _load_model(folder, config, device)
+    model = _load_model(folder, config, device, present)
     model.eval().requires_grad_(False)
-    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     group_attention_windows(model)
     use_linear_patch_embedding(model)
     parameters = model.num_parameters() / 1e6
@@ -121,31 +130,31 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
     return Backbone(model, sequencer, torch.device(device))
 
 
-def _refuse_other_shapes(folder: Path, settings: Any) -> int:
+def _refuse_other_shapes(folder: Path, settings: Any, present: Shapes) -> int:
     """Rows of the token embedding. Raises ArtifactError where a tensor has another shape than config.json says.
 
-    Reads the headers alone: a wrong config.json could otherwise ask for any amount of memory.
+    Comes before any weight is loaded: a wrong config.json could otherwise ask for any amount of memory.
     """
     try:
         with torch.device("meta"):
             model = AutoModelForImageTextToText.from_config(settings)
-    except (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError) as error:
+    except (*UNUSABLE, RuntimeError) as error:
         raise unusable(folder, error) from error
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    present: Shapes = {}
-    for path in weight_files(folder):
-        present |= {current_name(name): shape for name, shape in tensor_shapes(path).items()}
-    common = wanted.keys() & present.keys()
-    require_fit(folder, {n: present[n] for n in common}, {n: wanted[n] for n in common}, _ADVICE)
+    common = {current: shape for name, shape in present.items() if (current := current_name(name)) in wanted}
+    require_fit(folder, common, {name: wanted[name] for name in common}, _ADVICE)
     return model.get_input_embeddings().weight.shape[0]
 
 
-def _load_model(folder: Path, config: BackboneConfig, device: str) -> Any:
+def _load_model(folder: Path, config: BackboneConfig, device: str, present: Shapes) -> Any:
+    """The model, of whose weights each is in the files: `present`. Raises ArtifactError where they are not all used."""
+    stops = named_stop_ids(folder)
     try:
         model, loaded = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=_dtype(config.precision, device),
             attn_implementation=config.attention,
+            generation_config=GenerationConfig(eos_token_id=stops or None),
             use_safetensors=True,
             device_map=device,
             output_loading_info=True,
@@ -154,12 +163,12 @@ def _load_model(folder: Path, config: BackboneConfig, device: str) -> Any:
         raise ConfigError(
             f"backbone.attention: {config.attention!r} cannot be used here ({brief(error)}): set it to 'sdpa'"
         ) from error
-    present: Shapes = dict.fromkeys(model.state_dict(), ())  # the shapes were compared before
-    wanted: Shapes = dict(present)
-    for name in loaded["missing_keys"]:
-        present.pop(name, None)
-        wanted[name] = ()
-    require_fit(folder, present | dict.fromkeys(loaded["unexpected_keys"], ()), wanted, _ADVICE)
+    names = set(model.state_dict())
+    unexpected: list[str] = []
+    if loaded["unexpected_keys"]:  # by the names of the files, where they can be told
+        unexpected = [n for n in present if current_name(n) not in names] or list(loaded["unexpected_keys"])
+    landed = dict.fromkeys(names - set(loaded["missing_keys"]), ())
+    require_fit(folder, {**landed, **dict.fromkeys(unexpected, ())}, dict.fromkeys(names, ()), _ADVICE)
     require_finite(folder, model.named_parameters(), "backbone.precision")
     return model
 

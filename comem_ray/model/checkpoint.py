@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from comem_ray.config import ConfigError
 from comem_ray.home import home_hint, resolve
 from comem_ray.weights import brief, first_names, read_settings, tensor_shapes
 
+log = logging.getLogger(__name__)
+
+UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)  # what wrong fields lead to
 FAMILIES = ("qwen2_5_vl", "qwen2_vl")
-INDEX = "model.safetensors.index.json"
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PIECE = 1 << 20
 _PIECES = 64
 
@@ -56,9 +60,34 @@ def checkpoint_config(folder: Path) -> Any:
     if family not in FAMILIES:
         raise ConfigError(f"backbone.model {folder} is of type {family!r}, wanted {' or '.join(FAMILIES)}")
     try:
-        return AutoConfig.from_pretrained(folder)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, StrictDataclassError) as error:
+        settings = AutoConfig.from_pretrained(folder)
+        text = settings.text_config
+        width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+        section = (text.rope_parameters or {}).get("mrope_section")
+        if section is not None and 2 * sum(section) != width:
+            raise ValueError(f"mrope_section {section} is not half of the heads' width, {width}")
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        StrictDataclassError,
+    ) as error:
         raise unusable(folder, error) from error
+    return settings
+
+
+def named_stop_ids(folder: Path) -> list[int]:
+    """The ids that generation_config.json names as ends of an answer; none where it is missing or damaged."""
+    path = folder / "generation_config.json"
+    try:
+        ids = read_settings(path).get("eos_token_id") if path.is_file() else None
+    except ArtifactError as error:
+        log.warning("%s; its stop tokens are not used", error)
+        return []
+    return [i for i in (ids if isinstance(ids, list) else [ids]) if type(i) is int]
 
 
 def unusable(folder: Path, error: Exception) -> ArtifactError:
@@ -76,19 +105,25 @@ def weight_files(folder: Path) -> list[Path]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ConfigError(f"{folder} holds no .safetensors file: name a checkpoint with weights in that format")
-    index = folder / INDEX
-    if index.is_file() and not (folder / "model.safetensors").is_file():
-        shards = read_settings(index).get("weight_map")
-        if not isinstance(shards, dict):
-            raise ArtifactError(f"{index} has no weight_map: copy or download it again")
-        if missing := sorted({str(shard) for shard in shards.values()} - {path.name for path in files}):
-            raise ArtifactError(
-                f"{index} names {len(missing)} shards that are not there ({first_names(missing)}): "
-                "copy or download them too"
-            )
+    if not (folder / SINGLE).exists():
+        _check_index(folder / INDEX, {path.name for path in files})
     for path in files:
         tensor_shapes(path)
     return files
+
+
+def _check_index(index: Path, files: set[str]) -> None:
+    if not index.is_file():
+        raise ConfigError(f"{index.parent} has shards, but no {INDEX}: copy or download it too")
+    settings = read_settings(index)
+    shards = settings.get("weight_map")
+    if not shards or not isinstance(shards, dict) or not isinstance(settings.get("metadata"), dict):
+        raise ArtifactError(f"{index} lacks a weight_map or its metadata: copy or download it again")
+    if missing := sorted({str(shard) for shard in shards.values()} - files):
+        raise ArtifactError(
+            f"{index} names shards that are not there ({len(missing)}: {first_names(missing)}): "
+            "copy or download them too"
+        )
 
 
 def checkpoint_fingerprint(folder: Path) -> str:

@@ -73,7 +73,7 @@ def load_lora(model: PreTrainedModel, folder: Path, trainable: bool = False) -> 
     weights = folder / "adapter_model.safetensors"
     if not weights.exists():
         raise ArtifactError(f"{folder} has no adapter_model.safetensors; an adapter in a pickle (.bin) is not loaded")
-    settings, linears = _lora_settings(folder / "adapter_config.json"), _linears(model)
+    settings, linears = lora_settings(folder / "adapter_config.json"), _linears(model)
     modules = _target_modules(linears, folder / "adapter_config.json", settings)
     tensors = _lora_tensors(weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
@@ -129,7 +129,7 @@ def _advice(rank: int) -> str:
     )
 
 
-def _lora_settings(path: Path) -> dict[str, Any]:
+def lora_settings(path: Path) -> dict[str, Any]:
     """The fields of adapter_config.json. Raises ArtifactError unless they describe plain LoRA, with rank and alpha."""
     settings = read_settings(path)
     if settings.get("peft_type") != "LORA":

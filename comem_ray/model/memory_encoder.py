@@ -13,7 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from comem_ray.config import Config
-from comem_ray.finite import NotFinite, finite_rows, right_precision
+from comem_ray.finite import NotFinite, dtype_name, finite_rows, right_precision
 from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
 from comem_ray.model.lora import adapter_enabled
@@ -60,7 +60,7 @@ class MemoryEncoder:
             dtype = self.backbone.dtype
             raise NotFinite(
                 f"the memory of {len(failed)} of {len(sequences)} items is NaN or infinite in "
-                f"{str(dtype).removeprefix('torch.')}: {right_precision(dtype, 'backbone.precision')}",
+                f"{dtype_name(dtype)}: {right_precision(dtype, 'backbone.precision')}",
                 failed,
             )
         return memory

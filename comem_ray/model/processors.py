@@ -14,6 +14,11 @@ from comem_ray.weights import brief, first_names, read_settings
 
 TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 PROCESSOR_FILES = (("preprocessor_config.json",), ("processor_config.json",))
+PATCH_FIELDS = {  # of the image processor: of the vision tower
+    "patch_size": "patch_size",
+    "merge_size": "spatial_merge_size",
+    "temporal_patch_size": "temporal_patch_size",
+}
 
 
 def load_tokenizer(folder: Path, rows: int, image_token_id: int) -> PreTrainedTokenizerBase:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from comem_ray.config import Config
-from comem_ray.finite import NotFinite, right_precision
+from comem_ray.finite import NotFinite, dtype_name, right_precision
 from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
 from comem_ray.model.decoding import Decoder, FiniteRows, OnText, PromptRepetitionPenalty, RowLimits, stop_ids
@@ -195,7 +195,7 @@ class Reasoner:
     def _not_finite(self, positions: Sequence[int]) -> NotFinite:
         dtype = self.backbone.dtype
         return NotFinite(
-            f"the reasoner's numbers are NaN or infinite in {str(dtype).removeprefix('torch.')}: "
+            f"the reasoner's numbers are NaN or infinite in {dtype_name(dtype)}: "
             f"{right_precision(dtype, 'backbone.precision')}",
             positions,
         )
