@@ -105,6 +105,11 @@ def with_nan(tensors):
     return tensors
 
 
+def with_dora(tensors):
+    names = [n for n in tensors if "lora_A" in n]
+    return tensors | {n.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(3) for n in names}
+
+
 DAMAGED_TENSORS = {
     "half of them": (LORA, half, r"missing: \d+ of \d+ tensors \(model\."),
     "none of the vision tower": (LORA, without_vision, r"missing: \d+ of \d+ tensors \(model\.visual"),
