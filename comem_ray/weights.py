@@ -32,7 +32,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(data, dict):
-        raise ArtifactError(f"{path} holds a {type(data).__name__}, want a JSON object: copy or download it again")
+        kind = type(data).__name__
+        raise ArtifactError(f"{path} holds a {kind}, it lacks the fields of a JSON object: copy or download it again")
     return data
 
 

@@ -206,7 +206,7 @@ class ReasonerDeployment(_ModelDeployment):
         return self.module.make_prompt(request.question, image, request.mode, items, memory, request.max_new_tokens)
 
     def _replies(self, jobs: Sequence[tuple[Any, _AnswerJob]]) -> list[ReasonerReply | Refusal]:
-        """Replies to (prompt, job). A prompt that is too long is refused, the others are answered."""
+        """Replies to (prompt, job). A prompt that is too long, or not finite, is refused; the others are answered."""
         if not jobs:
             return []
         listeners = {i: job.on_text for i, (_, job) in enumerate(jobs) if job.on_text is not None}
@@ -222,6 +222,8 @@ class ReasonerDeployment(_ModelDeployment):
     def _reply(self, outcome: Any) -> ReasonerReply | Refusal:
         if isinstance(outcome, self.module.PromptTooLong):
             return Refusal("prompt_too_long", str(outcome), "question")
+        if isinstance(outcome, self.module.NotFinite):
+            return Refusal("not_finite", str(outcome), "question")
         return ReasonerReply(outcome.text, outcome.prompt_tokens, outcome.memory_vectors, outcome.completion_tokens)
 
 

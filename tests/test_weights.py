@@ -70,7 +70,7 @@ def test_whole_weights_are_read(tmp_path):
         ("", "is empty"),
         ("{", "is not JSON"),
         (LFS.decode(), "is a Git LFS pointer"),
-        ("[1, 2]", "holds a list, want a JSON object"),
+        ("[1, 2]", "holds a list, it lacks the fields of a JSON object"),
         ("null", "holds a NoneType"),
         ("[" * 100_000, "is not JSON"),
     ],

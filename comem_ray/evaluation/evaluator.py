@@ -18,8 +18,9 @@ from comem_ray.config import Config, EvaluationConfig
 from comem_ray.evaluation.arms import Arm, arms
 from comem_ray.evaluation.knowledge_subsets import KnowledgeSubsets
 from comem_ray.evaluation.official import score_alone
+from comem_ray.finite import NotFinite
 from comem_ray.knowledge.images import open_image
-from comem_ray.model.reasoner import Completion, Prompt, PromptTooLong
+from comem_ray.model.reasoner import Completion, Outcome, Prompt, PromptTooLong
 from comem_ray.pipeline import Pipeline
 from comem_ray.retrieval.retriever import Query
 from comem_ray.tasks.example import Example
@@ -27,7 +28,7 @@ from comem_ray.tasks.rules.own import import_rules
 
 Retrieved = dict[int | str, dict[str, list[str]]]
 """Knowledge size -> data_id -> ids of the best items, best first."""
-TOO_LONG = "prompt_too_long"
+TOO_LONG, NOT_FINITE = "prompt_too_long", "not_finite"
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,12 @@ class Evaluator:
         return rows
 
     def _time(self, prompt: Prompt) -> tuple[float, float] | None:
-        """Milliseconds to the first token and to the end; None where the prompt is too long."""
+        """Milliseconds to the first token and to the end; None where there is no answer."""
         first = list[float]()
         start = time.perf_counter()
         try:
             self._pipeline.reasoner.answer([prompt], on_text=lambda *_: first.append(time.perf_counter()))
-        except PromptTooLong:
+        except (PromptTooLong, NotFinite):
             return None
         end = time.perf_counter()
         return 1e3 * ((first[0] if first else end) - start), 1e3 * (end - start)
@@ -129,12 +130,11 @@ class Evaluator:
     def _image(self, question: Example) -> Image | None:
         return None if question.image is None else open_image(question.image, self._config.ingest.images.max_pixels)
 
-    def _row(
-        self, arm: Arm, case: _Case, completion: Completion | PromptTooLong | None, retrieved: Retrieved
-    ) -> dict[str, Any]:
+    def _row(self, arm: Arm, case: _Case, completion: Outcome | None, retrieved: Retrieved) -> dict[str, Any]:
         """The row of an answer, or of the fault that there is instead."""
         question, answer = case.question, completion if isinstance(completion, Completion) else None
-        fault = TOO_LONG if isinstance(completion, PromptTooLong) else question.fault
+        faults = {PromptTooLong: TOO_LONG, NotFinite: NOT_FINITE}
+        fault = faults.get(type(completion), question.fault)  # type: ignore[arg-type]
         knowledge = self._knowledge.subset(arm.knowledge, self._language(question)).count
         return {
             "data_id": question.data_id,

@@ -150,7 +150,7 @@ def _load_model(folder: Path, config: BackboneConfig, device: str, present: Shap
     """The model, of whose weights each is in the files: `present`. Raises ArtifactError where they are not all used."""
     stops = named_stop_ids(folder)
     try:
-        model, loaded = AutoModelForImageTextToText.from_pretrained(
+        pair: Any = AutoModelForImageTextToText.from_pretrained(
             folder,
             dtype=_dtype(config.precision, device),
             attn_implementation=config.attention,
@@ -163,6 +163,7 @@ def _load_model(folder: Path, config: BackboneConfig, device: str, present: Shap
         raise ConfigError(
             f"backbone.attention: {config.attention!r} cannot be used here ({brief(error)}): set it to 'sdpa'"
         ) from error
+    model, loaded = pair
     names = set(model.state_dict())
     unexpected: list[str] = []
     if loaded["unexpected_keys"]:  # by the names of the files, where they can be told

@@ -154,7 +154,8 @@ def _target_modules(linears: dict[str, nn.Linear], path: Path, settings: dict[st
     if settings.get("target_modules") == "all-linear":
         return linears
     try:
-        selection = LoraConfig(**{field: settings.get(field) for field in _SELECTION})
+        fields: dict[str, Any] = {field: settings.get(field) for field in _SELECTION}
+        selection = LoraConfig(**fields)
         chosen = {
             name: module
             for name, module in linears.items()

@@ -11,8 +11,8 @@ import torch
 from support.serving import FinishedRun, row
 from support.tiny import image, png
 
+from comem_ray.finite import NotFinite
 from comem_ray.model.reasoner import Prompt, Reasoner
-from comem_ray.retrieval.clip import NotFinite
 from serve import deployments
 from serve.deployments import IMAGES_AHEAD, ReasonerDeployment, RetrieverDeployment
 from serve.errors import api_error

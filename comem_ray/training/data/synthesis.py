@@ -5,8 +5,8 @@ kept learns to answer the same with the items as memory. The question of a sampl
 instruction included, and its image is the one the backbone got. Every question has one outcome: a row of
 TRAINING_SCHEMA, or a RejectedSample with one of
 
-    image_... (images.py), image_missing, no_image, nothing_retrieved, prompt_too_long, cut_short, empty_answer,
-    no_box, wrong_answer
+    image_... (images.py), image_missing, no_image, nothing_retrieved, prompt_too_long, not_finite, cut_short,
+    empty_answer, no_box, wrong_answer
 
 Knows nothing of files of questions, shards or Ray.
 Source: the paper, section on training data (arXiv 2505.17670).
@@ -25,6 +25,7 @@ from PIL.Image import Image
 
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import Config, SynthesisConfig
+from comem_ray.finite import NotFinite
 from comem_ray.knowledge.images import ImageError, normalize_image, open_image
 from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
@@ -172,6 +173,8 @@ class Synthesizer:
         for case, completion in zip(cases, completions, strict=True):
             if isinstance(completion, PromptTooLong):
                 case.reject("prompt_too_long", str(completion))
+            elif isinstance(completion, NotFinite):
+                case.reject("not_finite", str(completion))
             else:
                 self._keep_or_reject(case, completion)
 
