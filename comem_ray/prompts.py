@@ -76,6 +76,10 @@ class ImagePart:
 
 PromptPart = ControlText | PlainText | ImagePart
 
+TURN_END, IMAGE_TOKEN = "<|im_end|>", "<|image_pad|>"
+CONTROL_TOKENS = ("<|im_start|>", TURN_END, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN)
+"""The control tokens that a tokenizer must have, each as one token."""
+
 USER = ControlText("<|im_start|>user\n")
 ASSISTANT = ControlText("<|im_end|>\n<|im_start|>assistant\n")
 END = ControlText("<|im_end|>\n")

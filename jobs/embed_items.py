@@ -25,10 +25,11 @@ import torch
 from comem_ray.artifacts import StageFolder, write_parquet
 from comem_ray.artifacts.manifest import damage
 from comem_ray.artifacts.reuse import parquet_ids
-from comem_ray.config import Config
+from comem_ray.config import Config, ConfigError
+from comem_ray.finite import NotFinite
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.schema import content_digest, embedding_schema, item_contents, stored_column
-from comem_ray.retrieval.clip import ClipEncoder, NotFinite, locate
+from comem_ray.retrieval.clip import ClipEncoder, locate
 from comem_ray.retrieval.embeddings import STAGE
 from jobs.common import Summary, main
 from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, open_items, run_item_shards
@@ -128,7 +129,7 @@ class EmbedShard:
             alone = [self._encode(batch, [row], pixels[n : n + 1]) for n, row in enumerate(rows)]
             tables, rejected = zip(*alone, strict=True)
             if not any(map(len, tables)):
-                raise  # not an item's fault: the model gives infinite numbers for all
+                raise ConfigError(f"clip.precision: no item of {len(rows)} is finite: {error}") from error
             return pa.concat_tables(tables), [r for some in rejected for r in some]
 
     def _table(self, batch: _Batch, rows: list[int], pixels: torch.Tensor) -> pa.Table:

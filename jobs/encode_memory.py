@@ -22,6 +22,7 @@ from torch import Tensor
 from comem_ray.artifacts import StageFolder
 from comem_ray.artifacts.manifest import damage
 from comem_ray.config import Config, ConfigError
+from comem_ray.finite import finite_rows, right_precision
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.schema import content_digest, current_columns, stored_column
 from comem_ray.memory_store import STAGE, earlier_memory, memory_ids, write_memory
@@ -32,7 +33,6 @@ from jobs.common import Summary, main
 from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, open_items, run_item_shards
 
 _Chunk = tuple[list[str], list[TokenSequence], list[RejectedItem]]
-NOT_FINITE = "the model gives infinite numbers; bfloat16 or float32 may have room for them"
 CHUNK_ITEMS = 256  # prepared at once: at 64 image tokens per item, some 300 MB of patches
 
 
@@ -96,14 +96,15 @@ class EncodeShard:
         Raises ConfigError where not one of several is finite: then it is the model's fault.
         """
         memory, rejected = dict[str, Tensor](), list[RejectedItem]()
+        reason = right_precision(self.encoder.backbone.dtype, "backbone.precision")
         for item_ids, sequences, refused in self._chunks(table):
-            encoded = self.encoder.encode_sequences(sequences)
-            finite = torch.isfinite(encoded).all(dim=(1, 2)).tolist()
-            memory.update({i: row for i, row, whole in zip(item_ids, encoded, finite, strict=True) if whole})
-            not_finite = [i for i, whole in zip(item_ids, finite, strict=True) if not whole]
-            rejected += [*refused, *(RejectedItem(i, "not_finite", NOT_FINITE) for i in not_finite)]
+            encoded = self.encoder.encode_unchecked(sequences)
+            outcomes = list(zip(item_ids, encoded, finite_rows(encoded).tolist(), strict=True))
+            memory.update({item_id: row for item_id, row, is_finite in outcomes if is_finite})
+            not_finite = [RejectedItem(i, "not_finite", reason) for i, _, is_finite in outcomes if not is_finite]
+            rejected += [*refused, *not_finite]
             if len(not_finite) > 1 and not memory:
-                raise ConfigError(f"backbone.precision: {NOT_FINITE}, for all of {len(not_finite)} items")
+                raise ConfigError(f"the memory of all {len(not_finite)} items is NaN or infinite: {reason}")
         return memory, rejected
 
     def _chunks(self, table: pa.Table) -> Iterator[_Chunk]:

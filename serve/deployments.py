@@ -251,7 +251,7 @@ class ReasonerDeployment(_ModelDeployment):
         return self.module.make_prompt(request.question, image, request.mode, items, memory, request.max_new_tokens)
 
     def _replies(self, jobs: Sequence[tuple[Any, _AnswerJob]]) -> list[ReasonerReply | Refusal | Exception]:
-        """Replies to (prompt, job). A prompt that is too long is refused, the others are answered."""
+        """Replies to (prompt, job). A prompt that is too long, or not finite, is refused; others are answered."""
         if not jobs:
             return []
         listeners = {i: job.pieces for i, (_, job) in enumerate(jobs) if job.pieces is not None}
@@ -269,6 +269,8 @@ class ReasonerDeployment(_ModelDeployment):
     def _reply_of(self, outcome: Any) -> ReasonerReply | Refusal | Exception:
         if isinstance(outcome, self.module.PromptTooLong):
             return Refusal("prompt_too_long", str(outcome), "question")
+        if isinstance(outcome, self.module.NotFinite):
+            return Refusal("not_finite", str(outcome), "question")
         if isinstance(outcome, Exception):
             return outcome
         return ReasonerReply(outcome.text, outcome.prompt_tokens, outcome.memory_vectors, outcome.completion_tokens)

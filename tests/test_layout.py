@@ -25,8 +25,9 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 350, 60
 
 # The parts of comem_ray from the bottom to the top. A part imports only from lower lines, never from its own line.
 LAYERS = [
-    {"home", "clock", "language"},
+    {"home", "clock", "finite", "language"},
     {"artifacts", "prompts"},
+    {"weights"},
     {"config"},
     {"knowledge"},
     {"answers", "retrieval", "model", "tasks"},

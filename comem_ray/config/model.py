@@ -101,5 +101,12 @@ class ReasonerConfig(Section):
         1, gt=0, le=1, description="share of probability that is sampled from, if temperature > 0; the paper: 0.001"
     )
     repetition_penalty: float = Field(
-        1, gt=0, description="factor against repeated tokens; 1 is none; the paper's evaluation: 1.05"
+        1,
+        gt=0,
+        description="factor against tokens that the prompt or the answer holds already; 1 is none; the paper: 1.05",
+    )
+    batch_invariant: bool = Field(
+        False,
+        description="true decodes each question alone, so that an answer never depends on its batch; it costs the "
+        "speed of batches",
     )

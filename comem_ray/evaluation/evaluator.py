@@ -31,7 +31,7 @@ from comem_ray.tasks.rules.own import import_rules
 
 Retrieved = dict[int | str, dict[str, list[str]]]
 """Knowledge size -> data_id -> ids of the best items, best first."""
-TOO_LONG = "prompt_too_long"
+TOO_LONG, NOT_FINITE = "prompt_too_long", "not_finite"
 
 
 @dataclass(frozen=True)

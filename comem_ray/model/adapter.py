@@ -1,28 +1,29 @@
 """The adapter, which is the trained part: its folder, and the fingerprint of an encoder (a backbone with an adapter).
 
 An adapter folder holds `lora/` (a PEFT folder, which `PeftModel.from_pretrained` loads), `qformer.safetensors` and
-`adapter.json` (sizes, and the fingerprint of the backbone that it was trained on). No file is a pickle.
+`adapter.json` (sizes, and the fingerprint of the backbone that it was trained on). No file is a pickle. A folder is
+loaded only if every tensor lands and is finite.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from comem_ray.artifacts import ArtifactError, file_sha256, fingerprint, write_json
 from comem_ray.config import AdapterConfig, Config, ConfigError
 from comem_ray.home import home_hint, resolve
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
-from comem_ray.model.lora import add_lora, load_lora
+from comem_ray.model.lora import add_lora, load_lora, lora_settings, lora_sizes
 from comem_ray.model.qformer import QFormer
 from comem_ray.prompts import MAX_TEXT_CHARS, item_turn
+from comem_ray.weights import load_tensors, read_settings, require_finite, require_fit, tensor_shapes
 
 ADAPTER_FILES = ("adapter.json", "qformer.safetensors", "lora/adapter_config.json", "lora/adapter_model.safetensors")
 
@@ -61,16 +62,21 @@ def _adapter_identity(config: AdapterConfig) -> dict[str, Any]:
 
 
 def adapter_files(folder: Path) -> dict[str, str]:
-    """Digests of an adapter folder's files. Raises ConfigError if one is missing."""
+    """Digests of an adapter folder's files. Raises ConfigError if one is missing, ArtifactError if one is damaged."""
+    if folder.is_file():
+        raise ConfigError(f"adapter.path: {folder} is a file: name the folder of the adapter, {folder.parent}")
     if missing := [n for n in ADAPTER_FILES if not (folder / n).is_file()]:
         raise ConfigError(f"{folder} is not an adapter folder: it lacks {', '.join(missing)}{home_hint(folder)}")
+    for name in ADAPTER_FILES:
+        (read_settings if name.endswith(".json") else tensor_shapes)(folder / name)
     return {name: file_sha256(folder / name) for name in ADAPTER_FILES}
 
 
 def attach_adapter(config: AdapterConfig, backbone: Backbone, trainable: bool = False) -> Adapter:
     """Adds the adapter to `backbone`: trained weights from `config.path`, or seeded random ones if it is null.
 
-    Raises ArtifactError if the adapter was trained on another backbone.
+    Raises ConfigError if a file is missing. Raises ArtifactError if the adapter was trained on another backbone, if a
+    file is damaged, or if a tensor is missing, unexpected, of another shape or not finite.
     """
     if config.path is None:
         with torch.random.fork_rng():
@@ -90,20 +96,62 @@ def save_adapter(folder: Path, adapter: Adapter, backbone_fingerprint: str) -> N
     adapter.lora.save_pretrained(str(folder / "lora"), safe_serialization=True)
     weights = {k: v.detach().contiguous().cpu() for k, v in adapter.qformer.state_dict().items()}
     save_file(weights, folder / "qformer.safetensors")
-    write_json(folder / "adapter.json", {"backbone": backbone_fingerprint, "qformer": adapter.qformer.sizes})
+    facts = {"qformer": adapter.qformer.sizes, "lora": lora_sizes(adapter.lora)}
+    write_json(folder / "adapter.json", {"backbone": backbone_fingerprint, **facts})
 
 
 def _load(folder: Path, backbone: Backbone, trainable: bool) -> Adapter:
-    stored = json.loads((folder / "adapter.json").read_text(encoding="utf-8"))
-    present = checkpoint_fingerprint(Path(backbone.model.name_or_path))
-    if stored["backbone"] != present:
+    stored = read_settings(folder / "adapter.json")
+    _refuse_another_backbone(folder, stored, checkpoint_fingerprint(Path(backbone.model.name_or_path)))
+    qformer = _load_qformer(folder, stored.get("qformer"), backbone)
+    _refuse_other_lora_sizes(folder, stored.get("lora"))
+    return Adapter(load_lora(backbone.model, folder / "lora", trainable), qformer)
+
+
+def _refuse_another_backbone(folder: Path, stored: dict[str, Any], present: str) -> None:
+    trained_on = stored.get("backbone")
+    if not isinstance(trained_on, str):
+        raise ArtifactError(f"{folder / 'adapter.json'} names no backbone: copy the adapter's folder again")
+    if trained_on != present:
         raise ArtifactError(
-            f"{folder} was trained on backbone {stored['backbone'][:12]}, this one is {present[:12]}: "
+            f"{folder} was trained on backbone {trained_on[:12]}, this one is {present[:12]}: "
             "name the backbone it was trained on, or train an adapter for this one"
         )
-    qformer = QFormer(backbone.width, **stored["qformer"])
-    qformer.load_state_dict(load_file(folder / "qformer.safetensors"))
-    return Adapter(load_lora(backbone.model, folder / "lora", trainable), qformer)
+
+
+def _refuse_other_lora_sizes(folder: Path, stored: dict[str, Any] | None) -> None:
+    """Adapters of version 0.1 do not state these sizes; `stored` is None then, and nothing is compared."""
+    settings = lora_settings(folder / "lora" / "adapter_config.json")
+    present = {
+        "rank": settings.get("r"),
+        "alpha": settings.get("lora_alpha"),
+        "use_rslora": bool(settings.get("use_rslora")),
+    }
+    if stored is not None and present != stored:
+        raise ArtifactError(
+            f"{folder}: lora/adapter_config.json says {present}, adapter.json says {stored}: "
+            "the LoRA is of another training, copy the adapter's folder again"
+        )
+
+
+def _load_qformer(folder: Path, sizes: Any, backbone: Backbone) -> QFormer:
+    names = ("queries", "layers", "heads", "head_width")
+    whole = isinstance(sizes, dict) and sizes.keys() == set(names)
+    if not whole or any(type(sizes[name]) is not int or sizes[name] < 1 for name in names):
+        raise ArtifactError(
+            f"{folder / 'adapter.json'}: the sizes of the Q-Former are {sizes!r}, want {', '.join(names)} as numbers "
+            "from 1: copy the adapter's folder again"
+        )
+    with torch.device("meta"):
+        qformer = QFormer(backbone.width, **sizes)
+    path = folder / "qformer.safetensors"
+    wanted = {name: tuple(tensor.shape) for name, tensor in qformer.state_dict().items()}
+    advice = f"Want a Q-Former of the sizes in adapter.json and of width {backbone.width}, that of the backbone"
+    require_fit(path, tensor_shapes(path), wanted, advice)
+    tensors = {name: tensor.to(backbone.dtype) for name, tensor in load_tensors(path).items()}
+    require_finite(path, tensors, "backbone.precision")
+    qformer.load_state_dict(tensors, assign=True)
+    return qformer
 
 
 def _sizes(config: AdapterConfig) -> dict[str, Any]:

@@ -16,17 +16,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoTokenizer
+from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from comem_ray.config import BackboneConfig, ConfigError
-from comem_ray.model.checkpoint import checkpoint_folder
+from comem_ray.model.checkpoint import (
+    UNUSABLE,
+    checkpoint_config,
+    checkpoint_folder,
+    named_stop_ids,
+    unusable,
+    weight_files,
+)
+from comem_ray.model.module_names import current_name
 from comem_ray.model.patch_embedding import use_linear_patch_embedding
+from comem_ray.model.processors import load_image_processor, load_tokenizer
 from comem_ray.model.sequences import Batch, Sequencer
 from comem_ray.model.window_attention import group_attention_windows
+from comem_ray.weights import Shapes, brief, require_finite, require_fit, tensor_shapes
 
 log = logging.getLogger(__name__)
 
-FAMILIES = ("qwen2_5_vl", "qwen2_vl")
+_ADVICE = "Want the weights that config.json describes, all of them: copy or download the checkpoint again"
 
 
 @dataclass
@@ -96,27 +106,72 @@ class Backbone:
 def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
     """Loads the checkpoint (safetensors), frozen and in evaluation mode.
 
-    Raises ConfigError if `config.model` is neither a folder nor a name on the hub, or is of another family.
+    Of its generation_config.json, only the stop ids are kept: decoding is what the configuration says.
+
+    Raises ConfigError if `config.model` is neither a folder nor a name on the hub, is of another family, or lacks a
+    file. Raises ArtifactError if a file is damaged, or the weights do not fit the model or are not finite.
     """
     folder = checkpoint_folder(config.model)
-    family = AutoConfig.from_pretrained(folder).model_type
-    if family not in FAMILIES:
-        raise ConfigError(f"backbone.model {config.model} is of type '{family}', wanted {' or '.join(FAMILIES)}")
-    model = AutoModelForImageTextToText.from_pretrained(
-        folder,
-        dtype=_dtype(config.precision, device),
-        attn_implementation=config.attention,
-        use_safetensors=True,
-        device_map=device,
-    )
+    settings = checkpoint_config(folder)
+    present: Shapes = {}
+    for path in weight_files(folder):
+        present |= tensor_shapes(path)
+    rows = _refuse_other_shapes(folder, settings, present)
+    tokenizer = load_tokenizer(folder, rows, settings.image_token_id)
+    processor = load_image_processor(folder, settings.vision_config)
+    model = _load_model(folder, config, device, present)
     model.eval().requires_grad_(False)
     group_attention_windows(model)
     use_linear_patch_embedding(model)
-    tokenizer, processor = AutoTokenizer.from_pretrained(folder), AutoImageProcessor.from_pretrained(folder)
-    log.info("backbone %s: %s, %.1f M parameters, %s", config.model, family, model.num_parameters() / 1e6, device)
+    parameters = model.num_parameters() / 1e6
+    log.info("backbone %s: %s, %.1f M parameters, %s", config.model, settings.model_type, parameters, device)
     limits = {"item": config.item_pixels, "question": config.question_pixels}
-    sequencer = Sequencer(tokenizer, processor, model.config.image_token_id, limits)
+    sequencer = Sequencer(tokenizer, processor, settings.image_token_id, limits)
     return Backbone(model, sequencer, torch.device(device))
+
+
+def _refuse_other_shapes(folder: Path, settings: Any, present: Shapes) -> int:
+    """Rows of the token embedding. Raises ArtifactError where a tensor has another shape than config.json says.
+
+    Comes before any weight is loaded: a wrong config.json could otherwise ask for any amount of memory.
+    """
+    try:
+        with torch.device("meta"):
+            model = AutoModelForImageTextToText.from_config(settings)
+    except (*UNUSABLE, RuntimeError) as error:
+        raise unusable(folder, error) from error
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    common = {current: shape for name, shape in present.items() if (current := current_name(name)) in wanted}
+    require_fit(folder, common, {name: wanted[name] for name in common}, _ADVICE)
+    return model.get_input_embeddings().weight.shape[0]
+
+
+def _load_model(folder: Path, config: BackboneConfig, device: str, present: Shapes) -> Any:
+    """The model, of whose weights each is in the files: `present`. Raises ArtifactError where they are not all used."""
+    stops = named_stop_ids(folder)
+    try:
+        pair: Any = AutoModelForImageTextToText.from_pretrained(
+            folder,
+            dtype=_dtype(config.precision, device),
+            attn_implementation=config.attention,
+            generation_config=GenerationConfig(eos_token_id=stops or None),
+            use_safetensors=True,
+            device_map=device,
+            output_loading_info=True,
+        )
+    except ImportError as error:
+        raise ConfigError(
+            f"backbone.attention: {config.attention!r} cannot be used here ({brief(error)}): set it to 'sdpa'"
+        ) from error
+    model, loaded = pair
+    names = set(model.state_dict())
+    unexpected: list[str] = []
+    if loaded["unexpected_keys"]:  # by the names of the files, where they can be told
+        unexpected = [n for n in present if current_name(n) not in names] or list(loaded["unexpected_keys"])
+    landed = dict.fromkeys(names - set(loaded["missing_keys"]), ())
+    require_fit(folder, {**landed, **dict.fromkeys(unexpected, ())}, dict.fromkeys(names, ()), _ADVICE)
+    require_finite(folder, model.named_parameters(), "backbone.precision")
+    return model
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:

@@ -1,12 +1,16 @@
-"""LoRA on the backbone: its target modules, how it is added, and when it is active.
+"""LoRA on the backbone: its target modules, how it is added or loaded, and when it is active.
 
 The encoder is the backbone with the adapter on, the reasoner is the same backbone with it off: one copy of the weights.
 CoMEM (arXiv 2505.17670) puts LoRA on every Linear of the language model and of the vision tower (its merger included),
 but not on the patch embedding (a convolution), the token embedding or lm_head. The library is PEFT.
+
+PEFT leaves a matrix at its initial value where the file has none of its name, and drops those it does not know. Here a
+LoRA folder is loaded only if every tensor lands.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,13 +18,34 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.tuners_utils import check_target_module_exists
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from comem_ray.artifacts import ArtifactError
 from comem_ray.config import AdapterConfig
+from comem_ray.model.module_names import current_lora_name, earlier_names
+from comem_ray.weights import Shapes, brief, load_tensors, read_settings, require_finite, require_fit
 
 _NAMES = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj|fc1|fc2|mlp\\.0|mlp\\.2"
 TARGETS = rf"model\.(language_model\.layers\.\d+|visual\.blocks\.\d+|visual\.merger)\.(.+\.)?({_NAMES})"
 """Matches whole module names of Qwen2-VL and Qwen2.5-VL."""
+
+# Fields of adapter_config.json that choose the modules or the scale, and those that change no number.
+_USED = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora"}
+_SELECTION = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+_IGNORED = {
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "inference_mode",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "task_type",
+}
+_PLAIN_VALUES = {"bias": ("none",), "init_lora_weights": (True, False, "gaussian", "orthogonal")}
 
 
 def add_lora(model: PreTrainedModel, sizes: AdapterConfig) -> PeftModel:
@@ -39,12 +64,40 @@ def add_lora(model: PreTrainedModel, sizes: AdapterConfig) -> PeftModel:
 
 
 def load_lora(model: PreTrainedModel, folder: Path, trainable: bool = False) -> PeftModel:
-    """Adds the LoRA layers of a PEFT folder (safetensors only) to `model` in place, disabled."""
-    # PEFT would fall back to a pickle if the safetensors file is missing.
-    if not (folder / "adapter_model.safetensors").exists():
-        raise ValueError(f"{folder} has no adapter_model.safetensors; an adapter in a pickle (.bin) is not loaded")
-    lora = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable, autocast_adapter_dtype=False)
+    """Adds the LoRA layers of a PEFT folder (safetensors only) to `model` in place, disabled.
+
+    Key names from before transformers 4.52 are known. Raises ArtifactError, and leaves `model` as it was, where the
+    folder is damaged, is more than LoRA on the Linears of TARGETS, or a tensor is missing, unexpected, of another
+    shape or not finite.
+    """
+    weights = folder / "adapter_model.safetensors"
+    if not weights.exists():
+        raise ArtifactError(f"{folder} has no adapter_model.safetensors; an adapter in a pickle (.bin) is not loaded")
+    settings, linears = lora_settings(folder / "adapter_config.json"), _linears(model)
+    modules = _target_modules(linears, folder / "adapter_config.json", settings)
+    tensors = _lora_tensors(weights)
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    require_fit(weights, shapes, _shapes(modules, settings["r"]), _advice(settings["r"]))
+    require_finite(weights, {n: t.to(model.dtype) for n, t in tensors.items()}, "backbone.precision")
+    config = LoraConfig(
+        r=settings["r"],
+        lora_alpha=settings["lora_alpha"],
+        lora_dropout=settings.get("lora_dropout", 0.0),
+        use_rslora=bool(settings.get("use_rslora")),
+        bias="none",
+        target_modules=TARGETS if modules.keys() == linears.keys() else sorted(modules),
+        inference_mode=not trainable,
+    )
+    with torch.random.fork_rng():
+        lora = PeftModel(model, config, autocast_adapter_dtype=False)
+    _copy_into(lora, tensors)
     return _disabled(lora)
+
+
+def lora_sizes(lora: PeftModel) -> dict[str, Any]:
+    """What the scale of a LoRA's output depends on: rank, alpha, and whether it is alpha / sqrt(rank)."""
+    config = lora.peft_config["default"]
+    return {"rank": config.r, "alpha": config.lora_alpha, "use_rslora": config.use_rslora}  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -62,3 +115,84 @@ def _disabled(lora: PeftModel) -> PeftModel:
     tuner: Any = lora.base_model
     tuner.disable_adapter_layers()
     return lora
+
+
+def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The modules that may carry LoRA, by name."""
+    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(TARGETS, n)}
+
+
+def _advice(rank: int) -> str:
+    return (
+        f"Want LoRA of rank {rank} (as adapter_config.json says) on every module that its target_modules match: "
+        "take the folder that training wrote, whole, and its own backbone"
+    )
+
+
+def lora_settings(path: Path) -> dict[str, Any]:
+    """The fields of adapter_config.json. Raises ArtifactError unless they describe plain LoRA, with rank and alpha."""
+    settings = read_settings(path)
+    if settings.get("peft_type") != "LORA":
+        raise ArtifactError(f"{path} is of type {settings.get('peft_type')!r}, want an adapter of PEFT's type 'LORA'")
+    for field, types in (("r", int), ("lora_alpha", (int, float))):
+        value = settings.get(field)
+        if isinstance(value, bool) or not isinstance(value, types) or value <= 0:  # type: ignore[arg-type]
+            raise ArtifactError(f"{path}: {field} is {value!r}, want a number above 0, that of its training")
+    known = _USED | _IGNORED | set(_SELECTION)
+    for field, value in settings.items():
+        plain = value in _PLAIN_VALUES[field] if field in _PLAIN_VALUES else not value
+        if field not in known and not plain:
+            raise ArtifactError(
+                f"{path}: {field} is {value!r}, which is more than LoRA on the backbone's Linears: "
+                f"train an adapter without {field}"
+            )
+    return settings
+
+
+def _target_modules(linears: dict[str, nn.Linear], path: Path, settings: dict[str, Any]) -> dict[str, nn.Linear]:
+    """Those of `linears` that adapter_config.json selects, by today's or by an earlier name."""
+    if settings.get("target_modules") == "all-linear":
+        return linears
+    try:
+        fields: dict[str, Any] = {field: settings.get(field) for field in _SELECTION}
+        selection = LoraConfig(**fields)
+        chosen = {
+            name: module
+            for name, module in linears.items()
+            if any(check_target_module_exists(selection, key) for key in (name, *earlier_names(name)))
+        }
+    except (ValueError, TypeError, re.error) as error:
+        raise ArtifactError(f"{path}: target_modules cannot be used ({brief(error)})") from error
+    if not chosen:
+        raise ArtifactError(
+            f"{path}: target_modules {settings.get('target_modules')!r} match no Linear of the backbone: "
+            "name the backbone that the adapter was trained on"
+        )
+    return chosen
+
+
+def _lora_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of adapter_model.safetensors by today's names. Raises ArtifactError where two become one."""
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in load_tensors(path).items():
+        current = current_lora_name(name)
+        if current in tensors:
+            raise ArtifactError(f"{path} holds {current} twice, under different names: save the adapter again")
+        tensors[current] = tensor
+    return tensors
+
+
+def _shapes(modules: dict[str, nn.Linear], rank: int) -> Shapes:
+    shapes: Shapes = {}
+    for name, module in modules.items():
+        shapes[f"{name}.lora_A.weight"] = (rank, module.in_features)
+        shapes[f"{name}.lora_B.weight"] = (module.out_features, rank)
+    return shapes
+
+
+@torch.no_grad()
+def _copy_into(lora: PeftModel, tensors: dict[str, Tensor]) -> None:
+    parameters = {current_lora_name(n): p for n, p in lora.named_parameters() if ".lora_" in n}
+    assert parameters.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        parameters[name].copy_(tensor)

@@ -13,6 +13,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from comem_ray.config import Config
+from comem_ray.finite import NotFinite, dtype_name, finite_rows, right_precision
 from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
 from comem_ray.model.lora import adapter_enabled
@@ -46,16 +47,34 @@ class MemoryEncoder:
         return self.adapter.qformer(hidden, batch.attention_mask.bool().to(hidden.device))
 
     @torch.inference_mode()
-    def encode_sequences(self, sequences: Sequence[TokenSequence]) -> Tensor:
-        """Memory (items, Q, D), bfloat16 on the CPU, in the order of `sequences`; batches hold similar lengths."""
+    def encode_unchecked(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """As `encode_sequences`, but what is not finite is left to the caller, who loses no other item by it."""
         queries, width = self.adapter.qformer.queries.shape
         memory = torch.empty(len(sequences), queries, width, dtype=torch.bfloat16)
         for group in length_buckets([len(s) for s in sequences], self.batch_tokens):
             memory[group] = self.forward([sequences[i] for i in group]).to("cpu", torch.bfloat16)
         return memory
 
+    def encode_sequences(self, sequences: Sequence[TokenSequence]) -> Tensor:
+        """Memory (items, Q, D), bfloat16 on the CPU, in the order of `sequences`; batches hold similar lengths.
+
+        Raises NotFinite, with the positions in `sequences`, where the memory of items is NaN or infinite.
+        """
+        memory = self.encode_unchecked(sequences)
+        if failed := (~finite_rows(memory)).nonzero().flatten().tolist():
+            dtype = self.backbone.dtype
+            raise NotFinite(
+                f"the memory of {len(failed)} of {len(sequences)} items is NaN or infinite in {dtype_name(dtype)}: "
+                f"{right_precision(dtype, 'backbone.precision')}",
+                failed,
+            )
+        return memory
+
     def encode(self, items: Sequence[tuple[str, Image]]) -> Tensor:
-        """Memory (items, Q, D), bfloat16 on the CPU, of items given as (text, image)."""
+        """Memory (items, Q, D), bfloat16 on the CPU, of items given as (text, image).
+
+        Raises NotFinite, with the positions in `items`, where the memory of items is NaN or infinite.
+        """
         return self.encode_sequences([self.sequence(text, image) for text, image in items])
 
 

@@ -9,25 +9,23 @@ Shapes: B questions, K items, Q memory vectors per item, L prompt tokens, D widt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
-from transformers.generation.streamers import BaseStreamer
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from comem_ray.config import Config
+from comem_ray.finite import NotFinite, dtype_name, right_precision
 from comem_ray.model.adapter import Adapter, attach_adapter
 from comem_ray.model.backbone import Backbone, load_backbone
+from comem_ray.model.decoding import Decoder, FiniteRows, OnText, PromptRepetitionPenalty, RowLimits, stop_ids
 from comem_ray.model.lora import adapter_enabled
 from comem_ray.model.sequences import Batch, ImageFeatures, TokenSequence
 from comem_ray.prompts import MODES, ImagePart, Mode, question_prompt
-
-OnText = Callable[[int, str], None]
-"""Called with the index of a question and the next piece of its answer."""
 
 
 class PromptTooLong(ValueError):
@@ -58,6 +56,10 @@ class Completion:
     memory_vectors: int
     completion_tokens: int
     finish_reason: Literal["stop", "length"]
+
+
+Outcome = Completion | PromptTooLong | NotFinite
+"""What became of a Prompt: its answer, or why there is none."""
 
 
 class Reasoner:
@@ -105,10 +107,13 @@ class Reasoner:
         return batch, self.backbone.embed(batch, images, torch.cat(memory) if memory else None)
 
     def _features(self, batch: Batch) -> Tensor | None:
-        if self.vision_lora is None:
-            return self.backbone.image_features(batch)
-        with adapter_enabled(self.vision_lora):
-            return self.backbone.image_features(batch)
+        tower: Any = self.backbone.model.model.visual
+        # A frozen tower gives no gradient. With gradients enabled, gradient checkpointing would run it again for none.
+        with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in tower.parameters())):
+            if self.vision_lora is None:
+                return self.backbone.image_features(batch)
+            with adapter_enabled(self.vision_lora):
+                return self.backbone.image_features(batch)
 
     @torch.inference_mode()
     def encode_image(self, image: Image) -> ImageFeatures:
@@ -121,13 +126,16 @@ class Reasoner:
     def answer(self, prompts: Sequence[Prompt], on_text: OnText | None = None) -> list[Completion]:
         """Answers a batch. `on_text(i, piece)` is called with each piece of text of prompt i as it is decoded.
 
-        Raises PromptTooLong where one of them is.
+        Raises PromptTooLong where one of them is, NotFinite where the model's numbers are not finite for some.
         """
-        return self._decode(prompts, [self.sequence(prompt) for prompt in prompts], on_text)
+        outcomes = self._decode(prompts, [self.sequence(prompt) for prompt in prompts], on_text)
+        if failed := [i for i, outcome in enumerate(outcomes) if isinstance(outcome, NotFinite)]:
+            raise self._not_finite(failed)
+        return [outcome for outcome in outcomes if isinstance(outcome, Completion)]
 
-    def answer_each(self, prompts: Sequence[Prompt], on_text: OnText | None = None) -> list[Completion | PromptTooLong]:
-        """As `answer`, with the error in the place of a prompt that is too long; the others are answered together."""
-        outcomes: dict[int, Completion | PromptTooLong] = {}
+    def answer_each(self, prompts: Sequence[Prompt], on_text: OnText | None = None) -> list[Outcome]:
+        """As `answer`, with the error in the place of a prompt that has one; the others are answered together."""
+        outcomes: dict[int, Outcome] = {}
         sequences: dict[int, TokenSequence] = {}
         for i, prompt in enumerate(prompts):
             try:
@@ -141,28 +149,56 @@ class Reasoner:
             outcomes |= dict(zip(numbers, completions, strict=True))
         return [outcomes[i] for i in range(len(prompts))]
 
-    @torch.inference_mode()
     def _decode(
-        self, questions: Sequence[Prompt], sequences: Sequence[TokenSequence], on_text: OnText | None
-    ) -> list[Completion]:
-        batch, embeds = self.inputs(questions, sequences)
-        limits = [q.max_new_tokens or self.config.max_new_tokens for q in questions]
-        stop_ids = _stop_ids(self.backbone.model.generation_config)
-        decoder = _Decoder(self.backbone.sequencer.tokenizer, stop_ids, limits, on_text)
-        self.backbone.model.generate(
+        self, prompts: Sequence[Prompt], sequences: Sequence[TokenSequence], on_text: OnText | None
+    ) -> list[Completion | NotFinite]:
+        if not self.config.batch_invariant:
+            return self._decode_together(prompts, sequences, on_text)
+        outcomes: list[Completion | NotFinite] = []
+        for n, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True)):
+            listener = None if on_text is None else lambda _, text, n=n: on_text(n, text)
+            outcomes += self._decode_together([prompt], [sequence], listener)
+        return outcomes
+
+    @torch.inference_mode()
+    def _decode_together(
+        self, prompts: Sequence[Prompt], sequences: Sequence[TokenSequence], on_text: OnText | None
+    ) -> list[Completion | NotFinite]:
+        batch, embeds = self.inputs(prompts, sequences)
+        limits = [prompt.max_new_tokens or self.config.max_new_tokens for prompt in prompts]
+        sequencer, model = self.backbone.sequencer, self.backbone.model
+        stops = stop_ids(model.generation_config, sequencer.tokenizer, sequencer.turn_end_id)
+        finite = FiniteRows(len(prompts), embeds.device)
+        decoder = Decoder(sequencer.tokenizer, stops, limits, finite, on_text)
+        processors: list[LogitsProcessor] = [finite]
+        if self.config.repetition_penalty != 1:
+            processors.append(PromptRepetitionPenalty(self.config.repetition_penalty, [s.ids for s in sequences]))
+        model.generate(
             inputs_embeds=embeds,
             attention_mask=batch.attention_mask.to(embeds.device),
             position_ids=self.backbone.positions(batch),
             max_new_tokens=max(limits),
-            stopping_criteria=StoppingCriteriaList([_NewTokenLimits(limits)]),
+            logits_processor=LogitsProcessorList(processors),
+            stopping_criteria=StoppingCriteriaList([RowLimits(limits, finite)]),
             streamer=decoder,
-            pad_token_id=self.backbone.sequencer.pad_id,
+            eos_token_id=stops,
+            pad_token_id=sequencer.pad_id,
             **self._sampling(),
         )
         return [
-            Completion(decoder.text(i), len(s.ids), s.memory, len(decoder.ids[i]), decoder.reason(i))
-            for i, s in enumerate(sequences)
+            self._not_finite([0])
+            if failed
+            else Completion(decoder.text(i), len(s.ids), s.memory, len(decoder.ids[i]), decoder.reason(i))
+            for i, (s, failed) in enumerate(zip(sequences, finite.failed.tolist(), strict=True))
         ]
+
+    def _not_finite(self, positions: Sequence[int]) -> NotFinite:
+        dtype = self.backbone.dtype
+        return NotFinite(
+            f"the reasoner's numbers are NaN or infinite in {dtype_name(dtype)}: "
+            f"{right_precision(dtype, 'backbone.precision')}",
+            positions,
+        )
 
     def _sampling(self) -> dict[str, Any]:
         # Always all of them: the checkpoint's generation_config would fill in any that is left out.
@@ -172,7 +208,7 @@ class Reasoner:
             "temperature": self.config.temperature if sample else None,
             "top_p": self.config.top_p if sample else None,
             "top_k": None,
-            "repetition_penalty": self.config.repetition_penalty,
+            "repetition_penalty": None,  # PromptRepetitionPenalty counts the prompt too
         }
 
 
@@ -193,56 +229,3 @@ def make_prompt(
     if mode == "memory" and memory is not None and len(memory):
         return Prompt(text, image, "memory", memory=memory, max_new_tokens=max_new_tokens)
     return Prompt(text, image, max_new_tokens=max_new_tokens)
-
-
-class _Decoder(BaseStreamer):
-    """Collects the tokens of a batch as `generate` makes them, and passes text on in whole characters."""
-
-    def __init__(self, tokenizer: Any, stop_ids: set[int], limits: Sequence[int], on_text: OnText | None):
-        self.tokenizer, self.stop_ids, self.limits, self.on_text = tokenizer, stop_ids, limits, on_text
-        self.ids: list[list[int]] = [[] for _ in limits]
-        self.done = [False for _ in limits]
-        self.stopped = [False for _ in limits]
-        self._passed_on = [0 for _ in limits]
-
-    def put(self, value: Tensor) -> None:
-        if value.ndim != 1:  # the prompt, which is empty because it went in as embeddings
-            return
-        for i, token in enumerate(value.tolist()):
-            if not self.done[i]:
-                self._take(i, token)
-
-    def _take(self, i: int, token: int) -> None:
-        self.ids[i].append(token)
-        self.stopped[i] = token in self.stop_ids
-        self.done[i] = self.stopped[i] or len(self.ids[i]) >= self.limits[i]
-        if self.on_text is not None:
-            text = self.text(i)
-            # A character may take several tokens; an incomplete one decodes as U+FFFD.
-            if (self.done[i] or not text.endswith("\ufffd")) and len(text) > self._passed_on[i]:
-                self.on_text(i, text[self._passed_on[i] :])
-                self._passed_on[i] = len(text)
-
-    def end(self) -> None:
-        pass
-
-    def text(self, i: int) -> str:
-        return self.tokenizer.decode(self.ids[i], skip_special_tokens=True)
-
-    def reason(self, i: int) -> Literal["stop", "length"]:
-        return "stop" if self.stopped[i] else "length"
-
-
-class _NewTokenLimits(StoppingCriteria):
-    """Ends each answer of a batch at its own limit. `input_ids` has new tokens only: the prompt is embeddings."""
-
-    def __init__(self, limits: Sequence[int]):
-        self.limits = torch.tensor(limits)
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:  # type: ignore[override]
-        return (self.limits <= input_ids.shape[1]).to(input_ids.device)
-
-
-def _stop_ids(generation_config: Any) -> set[int]:
-    eos = generation_config.eos_token_id
-    return set(eos) if isinstance(eos, list) else {eos}

@@ -20,7 +20,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from comem_ray.config import PixelLimitsConfig
-from comem_ray.prompts import ControlText, ImagePart, PlainText, PromptPart
+from comem_ray.prompts import TURN_END, ControlText, ImagePart, PlainText, PromptPart
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,9 @@ class Sequencer:
         self.limits = limits  # "item" and "question"
         backend = json.loads(tokenizer.backend_tokenizer.to_str())
         self._plain = Tokenizer.from_str(json.dumps(backend | {"added_tokens": []}))
+        (self.turn_end_id,) = self.control_ids(TURN_END)
         # Any text token will do: its embedding is replaced, its position is that of text.
-        self.placeholder_id = self.pad_id = int(tokenizer.eos_token_id)  # type: ignore[arg-type]
+        self.placeholder_id = self.pad_id = self.turn_end_id
 
     def plain_ids(self, text: str) -> list[int]:
         """Token ids of the text of an item or a question; control tokens never occur among them."""

@@ -5,14 +5,13 @@ Source: the released configurations. Qwen2-VL-7B has the language model of Qwen2
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2VLConfig
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLConfig, Qwen2VLConfig
 
 from comem_ray.home import resolve
-from comem_ray.model.checkpoint import checkpoint_folder
+from comem_ray.model.checkpoint import checkpoint_config, checkpoint_folder
 
 _TEXT_7B: dict[str, Any] = {
     "hidden_size": 3584,
@@ -49,8 +48,10 @@ def empty_backbone(name: str) -> Any:
 
 
 def backbone_config(name: str) -> Any:
-    """A checkpoint's configuration: of its folder, this table or the hub. Raises ConfigError if there is none."""
+    """A checkpoint's configuration: of its folder, this table or the hub. Raises ConfigError if there is none,
+    ArtifactError if it is damaged.
+    """
     if resolve(name).is_dir() or name not in TEXT:
-        return AutoConfig.from_pretrained(Path(checkpoint_folder(name)))
+        return checkpoint_config(checkpoint_folder(name))
     config_class = Qwen2_5_VLConfig if "2.5" in name else Qwen2VLConfig
     return config_class(text_config=TEXT[name], vision_config=VISION[name], tie_word_embeddings=False)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,17 +26,21 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor
 
-from comem_ray.artifacts import file_sha256, fingerprint
+from comem_ray.artifacts import ArtifactError, file_sha256, fingerprint
 from comem_ray.config import ClipConfig, ConfigError
+from comem_ray.finite import NotFinite, dtype_name, right_precision
 from comem_ray.home import home_hint, resolve
+from comem_ray.weights import brief, read_settings, require_finite, require_fit, tensor_shapes
 
 RANDOM_SEED = 0
+UNUSABLE = (
+    RuntimeError, TypeError, ValueError, LookupError, AttributeError, AssertionError, ArithmeticError, OSError,
+    SafetensorError,
+)  # fmt: skip
+"""What open_clip raises where fields or weights are another model's."""
 CHARS_PER_TOKEN = 16  # text beyond this many characters per token of the context is not tokenised
+ARCHITECTURE_FIELDS = {"embed_dim": int, "vision_cfg": dict, "text_cfg": dict}
 CACHED_WORDS = 200_000  # beyond them the tokenizer's cache is emptied: it would remember every word of Wikipedia
-
-
-class NotFinite(RuntimeError):
-    """The model's numbers overflow. No fault of the image or text: another `clip.precision` is needed."""
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,22 @@ def _named_source(config: ClipConfig) -> ClipSource:
 
 def _local_source(config: ClipConfig) -> ClipSource:
     path = resolve(config.model)
+    if not path.is_file():
+        reason = "it is a folder: name the .json file in it" if path.is_dir() else "No such file or directory"
+        raise ConfigError(f"clip.model: cannot read {path}: {reason}{home_hint(path)}")
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"clip.model: cannot read {path}: {error.strerror}{home_hint(path)}") from error
-    except ValueError as error:
-        raise ConfigError(f"clip.model: {path} is not JSON: {error}") from error
+        data = read_settings(path)
+    except ArtifactError as error:
+        raise ConfigError(f"clip.model: {error}") from error
     # Two forms are in use: the architecture alone, or (open_clip_config.json) architecture and preprocessing.
-    architecture = data.get("model_cfg", data) if isinstance(data, dict) else {}
-    if missing := {"embed_dim", "vision_cfg", "text_cfg"} - architecture.keys():
-        raise ConfigError(f"clip.model: {path} is not an open_clip model configuration: it lacks {sorted(missing)}")
-    preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), data.get("preprocess_cfg", {}))
+    architecture, preprocessing = data.get("model_cfg", data), data.get("preprocess_cfg") or {}
+    architecture = architecture if isinstance(architecture, dict) else {}
+    if missing := [n for n, kind in ARCHITECTURE_FIELDS.items() if not isinstance(architecture.get(n), kind)]:
+        raise ConfigError(f"clip.model: {path} is not an open_clip model configuration: it lacks {', '.join(missing)}")
+    try:
+        preprocessing = merge_preprocess_dict(asdict(PreprocessCfg()), preprocessing)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"clip.model: preprocess_cfg of {path} cannot be used: {brief(error)}") from error
     return ClipSource(path.stem, architecture, preprocessing, _local_weights(config.pretrained, []), path.parent)
 
 
@@ -104,6 +113,8 @@ def _local_weights(pretrained: str | None, tags: list[str]) -> Path | None:
     if pretrained is None:
         return None
     path = resolve(pretrained)
+    if path.is_dir():
+        raise ConfigError(f"clip.pretrained: {path} is a folder: name the .safetensors file in it")
     if not path.is_file():
         known = f"a tag of the model ({', '.join(tags)})" if tags else "a tag (this model has none)"
         raise ConfigError(
@@ -111,20 +122,28 @@ def _local_weights(pretrained: str | None, tags: list[str]) -> Path | None:
         )
     if path.suffix != ".safetensors":
         raise ConfigError(f"clip.pretrained: {path} must be a .safetensors file; others may run code when loaded")
+    try:
+        tensor_shapes(path)
+    except ArtifactError as error:
+        raise ConfigError(f"clip.pretrained: {path} does not make a model: {error}") from error
     return path
 
 
 class ClipEncoder:
     """Images and texts to L2-normalised vectors, computed in `precision` on a GPU and in float32 on the CPU.
 
-    Raises ConfigError if the model cannot be located, or its weights do not fit it.
+    Raises ConfigError if the model cannot be located, or its weights do not fit it; ArtifactError if the weights hold
+    NaN or infinity.
     """
 
     def __init__(self, config: ClipConfig, device: str = "cpu"):
         self._source, self._batch_size, self._device = locate(config), config.batch_size, torch.device(device)
         self._dtype = torch.float32 if self._device.type == "cpu" else getattr(torch, config.precision)
         self._model = _build(self._source).to(self._device, self._dtype).eval()
-        self._transform = image_transform_v2(PreprocessCfg(**self._model.visual.preprocess_cfg), is_train=False)
+        require_finite(
+            self._source.weights or Path(self._source.name), self._model.named_parameters(), "clip.precision"
+        )
+        self._transform = _transform(self._model, self._source)
         self._tokenizer = _tokenizer(self._source)
         self.width: int = self._source.architecture["embed_dim"]
 
@@ -146,27 +165,40 @@ class ClipEncoder:
         return tokens
 
     def encode_images(self, pixels: Tensor) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised, of `pixels` (n, 3, H, W). Raises if not finite."""
-        return self._encode(self._model.encode_image, pixels.to(self._device, self._dtype))
+        """Vectors (n, C) float32, L2-normalised, of `pixels` (n, 3, H, W). Raises NotFinite, with positions."""
+        return self._finite(self._encode_images(pixels))
 
     def encode_texts(self, tokens: Tensor) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises if not finite."""
-        return self._encode(self._model.encode_text, tokens.to(self._device))
+        """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises NotFinite, with positions."""
+        return self._finite(self._encode_texts(tokens))
 
     def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised."""
+        """Vectors (n, C) float32, L2-normalised. Raises NotFinite, with positions."""
         batches = (torch.stack([self.preprocess(p) for p in batch]) for batch in self._batches(images))
-        return self._stack([self.encode_images(pixels) for pixels in batches])
+        return self._finite(self._stack([self._encode_images(pixels) for pixels in batches]))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised."""
-        return self._stack([self.encode_texts(self.tokenize(batch)) for batch in self._batches(texts)])
+        """Vectors (n, C) float32, L2-normalised. Raises NotFinite, with positions."""
+        return self._finite(self._stack([self._encode_texts(self.tokenize(batch)) for batch in self._batches(texts)]))
+
+    def _encode_images(self, pixels: Tensor) -> np.ndarray:
+        return self._encode(self._model.encode_image, pixels.to(self._device, self._dtype))
+
+    def _encode_texts(self, tokens: Tensor) -> np.ndarray:
+        return self._encode(self._model.encode_text, tokens.to(self._device))
 
     def _encode(self, encode: Callable[[Tensor], Tensor], inputs: Tensor) -> np.ndarray:
         with torch.inference_mode():
-            vectors = torch.nn.functional.normalize(encode(inputs).float(), dim=-1).cpu().numpy()
-        if not np.isfinite(vectors).all():
-            raise NotFinite(f"the CLIP model gives infinite numbers in {self._dtype}: set clip.precision to bfloat16")
+            return torch.nn.functional.normalize(encode(inputs).float(), dim=-1).cpu().numpy()
+
+    def _finite(self, vectors: np.ndarray) -> np.ndarray:
+        failed = np.flatnonzero(~np.isfinite(vectors).all(axis=1)).tolist()
+        if failed:
+            raise NotFinite(
+                f"the CLIP model gives infinite numbers in {dtype_name(self._dtype)} for {len(failed)} of "
+                f"{len(vectors)} inputs: {right_precision(self._dtype, 'clip.precision')}",
+                failed,
+            )
         return vectors
 
     def _batches(self, values: Sequence[Any]) -> Iterator[Sequence[Any]]:
@@ -187,11 +219,45 @@ def _build(source: ClipSource) -> Any:
             Path(folder, "open_clip_model.safetensors" if safe else "model.bin").symlink_to(source.weights)
         try:
             return open_clip.create_model(f"local-dir:{folder}")
-        except (RuntimeError, TypeError, SafetensorError) as error:
-            raise ConfigError(f"clip: {source.weights or source.name} does not make a model: {error}") from error
+        except UNUSABLE as error:
+            raise _refusal(source, error) from error
+
+
+def _refusal(source: ClipSource, error: Exception) -> ConfigError:
+    """Why no model came of architecture and weights: names and counts where the weights do not fit."""
+    if source.weights is None or source.weights.suffix != ".safetensors":
+        return ConfigError(f"clip.model: {source.weights or source.name} does not make a model: {brief(error)}")
+    try:
+        bare = _build(replace(source, weights=None))
+    except ConfigError as of_architecture:
+        return of_architecture
+    shapes = {name: tuple(tensor.shape) for name, tensor in bare.state_dict().items()}
+    try:
+        require_fit(source.weights, tensor_shapes(source.weights), shapes, "Want the weights of clip.model")
+    except ArtifactError as difference:
+        return ConfigError(f"clip.pretrained: {source.weights} does not make a model: {difference}")
+    return ConfigError(f"clip.pretrained: {source.weights} does not make a model: {brief(error)}")
+
+
+def _transform(model: Any, source: ClipSource) -> Callable[[Image.Image], Tensor]:
+    try:
+        transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+        transform(Image.new("RGB", (8, 8)))
+    except UNUSABLE as error:
+        raise ConfigError(f"clip.model: preprocess_cfg of {source.name} cannot be used: {brief(error)}") from error
+    return transform
 
 
 def _tokenizer(source: ClipSource) -> Any:
+    try:
+        return _load_tokenizer(source)
+    except Exception as error:  # the tokenizers library raises plain Exception
+        name = source.architecture["text_cfg"].get("hf_tokenizer_name", source.name)
+        where = "" if source.folder is None else f" in {source.folder}, or on the hub"
+        raise ConfigError(f"clip.model: the tokenizer {name!r} cannot be loaded{where}: {brief(error)}") from error
+
+
+def _load_tokenizer(source: ClipSource) -> Any:
     text = source.architecture["text_cfg"]
     if source.folder is None:
         tokenizer = open_clip.get_tokenizer(source.name)

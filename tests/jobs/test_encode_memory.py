@@ -91,22 +91,24 @@ def test_a_bad_item_costs_itself_and_a_model_that_overflows_is_refused(run_file)
     stage = StageFolder(config.folder("memory"), STAGE, {"encoder": encoder_fingerprint(config)})
     actor = EncodeShard(config, stage)
     text = item_row(6)["text"]
-    real = actor.encoder.encode_sequences
     overflowing = len(actor.encoder.sequence(text, image(6)))
+    real = actor.encoder.forward
 
     def overflow(sequences):
-        """As float16 does: for the item of one length, infinite numbers."""
-        memory = real(sequences).clone()
-        memory[[len(s) == overflowing for s in sequences]] = float("inf")
-        return memory
+        """As float16 does: for items of one length, infinite numbers."""
+        memory = real(sequences)
+        return torch.where(torch.tensor([len(s) == overflowing for s in sequences])[:, None, None], torch.inf, memory)
 
-    actor.encoder.encode_sequences = overflow
+    actor.encoder.forward = overflow
     make_shards(config, stage, actor)
     manifest = load_manifest(stage.path, STAGE)
     assert manifest.counts["rejected.image_refused"] == 1
-    assert manifest.counts["rejected.not_finite"] >= 1
-    actor.encoder.encode_sequences = lambda sequences: real(sequences) * float("nan")
-    with pytest.raises(ConfigError, match=r"backbone\.precision: the model gives infinite numbers.* for all of"):
+    assert 1 <= manifest.counts["rejected.not_finite"] < 9
+    store = MemoryStore(stage.path, encoder_fingerprint(config))
+    assert item_row(6)["item_id"] not in store
+    assert len(store) == manifest.counts["items"] == 10 - manifest.counts["rejected"]
+    actor.encoder.forward = lambda sequences: real(sequences) * torch.nan
+    with pytest.raises(ConfigError, match=r"the memory of all \d items is NaN or infinite: .* weights"):
         make_shards(config, stage, actor)
 
 

@@ -5,6 +5,7 @@ import torch
 from support.tiny import FAMILIES
 from torch import nn
 
+from comem_ray.artifacts import ArtifactError
 from comem_ray.model.backbone import load_backbone
 from comem_ray.model.lora import adapter_enabled, add_lora, load_lora
 
@@ -58,5 +59,5 @@ def test_an_adapter_in_a_pickle_is_not_loaded(config, tmp_path):
     model = load_backbone(config.backbone).model
     add_lora(model, config.adapter).save_pretrained(str(tmp_path))
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
-    with pytest.raises(ValueError, match=r"adapter_model\.safetensors"):
+    with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors"):
         load_lora(load_backbone(config.backbone).model, tmp_path)

@@ -1,10 +1,13 @@
 """Each item is compressed on its own, whatever it is encoded with."""
 
+import dataclasses
+
 import pytest
 import torch
 from support.tiny import FAMILIES, image
 from torch import nn
 
+from comem_ray.finite import NotFinite
 from comem_ray.model.memory_encoder import MemoryEncoder, length_buckets
 
 ITEMS = [(f"Item {i}: " + "some text " * (i % 4), image(i, 40 + 10 * i, 44)) for i in range(7)]
@@ -73,3 +76,31 @@ def test_length_buckets():
     assert all(max(lengths[i] for i in g) * len(g) <= 120 for g in groups if len(g) > 1)
     assert groups[0] == [6]  # too long for any company
     assert list(length_buckets([], 10)) == []
+
+
+def test_memory_that_is_not_finite_is_refused_with_its_positions(make_config):
+    """Items with one image are damaged by its features; the others are named nowhere."""
+    encoder = MemoryEncoder(make_config(memory={"batch_tokens": 300}))
+    sequences = [encoder.sequence(*item) for item in ITEMS]
+    for n in (1, 4):
+        sequences[n] = dataclasses.replace(
+            sequences[n], pixels=[torch.full_like(p, torch.nan) for p in sequences[n].pixels]
+        )
+    with pytest.raises(NotFinite, match="the memory of 2 of 7 items is NaN or infinite in float32") as raised:
+        encoder.encode_sequences(sequences)
+    assert raised.value.positions == [1, 4]
+    assert isinstance(raised.value, ValueError)
+    whole = [s for n, s in enumerate(sequences) if n not in raised.value.positions]
+    assert encoder.encode_sequences(whole).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("precision", "advice"), [("float16", "to bfloat16"), ("bfloat16", "backbone.precision: float32")]
+)
+def test_a_backbone_that_overflows_is_told_the_right_precision(make_config, precision, advice):
+    encoder = MemoryEncoder(make_config(backbone={"precision": precision}))
+    with torch.no_grad():  # float16 ends at 65504, bfloat16 at 3.4e38
+        encoder.adapter.qformer.proj_out.bias.fill_(torch.inf)
+    with pytest.raises(NotFinite, match=f"the memory of 2 of 2 items .* in {precision}: .*{advice}") as raised:
+        encoder.encode(ITEMS[:2])
+    assert raised.value.positions == [0, 1]

@@ -7,6 +7,7 @@ import torch
 from support.tiny import FAMILIES, image
 from torch import nn
 
+from comem_ray.finite import NotFinite
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.reasoner import Prompt, PromptTooLong, Reasoner
 
@@ -174,3 +175,110 @@ def test_sampling_settings_of_the_paper_run(world):
     )
     question = Prompt("What?", image(5), "memory", memory=memory)
     assert reasoner.answer([question]) == reasoner.answer([question])  # top_p 0.001 leaves one token to draw
+
+
+def with_settings(reasoner, config, encoder, **fields) -> Reasoner:
+    settings = config.reasoner.model_copy(update=fields)
+    return Reasoner(
+        config.model_copy(update={"reasoner": settings}), backbone=encoder.backbone, adapter=encoder.adapter
+    )
+
+
+def stock_answer(reasoner, prompt, **options) -> str:
+    """The answer of stock `generate` to token ids and pixels, without memory."""
+    sequencer, model = reasoner.backbone.sequencer, reasoner.backbone.model
+    batch = sequencer.batch([reasoner.sequence(prompt)], padding="left")
+    images = {} if batch.grids is None else {"pixel_values": batch.pixel_values, "image_grid_thw": batch.grids}
+    tokens = model.generate(
+        input_ids=batch.input_ids,
+        attention_mask=batch.attention_mask,
+        mm_token_type_ids=batch.token_types,
+        max_new_tokens=8,
+        eos_token_id=sequencer.turn_end_id,
+        pad_token_id=sequencer.pad_id,
+        **images,
+        **options,
+    )
+    return sequencer.tokenizer.decode(tokens[0, batch.input_ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("penalty", [1.05, 1.3, 2.0])
+def test_the_repetition_penalty_is_that_of_stock_generate(world, penalty):
+    """Alone and in a batch with padding, text-only and with an image."""
+    config, encoder, plain, _ = world
+    reasoner = with_settings(plain, config, encoder, repetition_penalty=penalty)
+    prompts = [Prompt("abc abc"), Prompt("What is this? " * 5), Prompt("And this?", image(5)), Prompt("z")]
+    stock = [stock_answer(plain, p, repetition_penalty=penalty, do_sample=False) for p in prompts]
+    assert [a.text for a in reasoner.answer(prompts)] == stock
+    assert [reasoner.answer([p])[0].text for p in prompts] == stock
+
+
+def test_a_penalty_changes_answers_because_of_the_prompt_alone(world):
+    """One new token: nothing was decoded before it, so only the prompt's ids can have changed it."""
+    config, encoder, plain, _ = world
+    first = plain.answer([Prompt("Question", max_new_tokens=1)])[0].text
+    reasoner = with_settings(plain, config, encoder, repetition_penalty=50.0)
+    asked = Prompt(f"Question {first}", max_new_tokens=1)
+    assert reasoner.answer([asked])[0].text == stock_answer(plain, asked, repetition_penalty=50.0, do_sample=False)[:1]
+
+
+def test_no_penalty_is_greedy_decoding_of_stock_generate(world):
+    _, _, reasoner, _ = world
+    prompts = [Prompt("abc abc"), Prompt("And this?", image(5))]
+    assert [a.text for a in reasoner.answer(prompts)] == [stock_answer(reasoner, p, do_sample=False) for p in prompts]
+
+
+@pytest.mark.parametrize("foreign", [None, 65, [65, 66], [], 10**6])
+def test_the_end_of_our_turn_ends_an_answer_whatever_the_checkpoint_names(world, foreign):
+    """A model that always ends its turn at once, with another's stop ids."""
+    _, _, reasoner, _ = world
+    model, end = reasoner.backbone.model, reasoner.backbone.sequencer.turn_end_id
+    kept, model.generation_config.eos_token_id = model.generation_config.eos_token_id, foreign
+    handle = model.lm_head.register_forward_hook(lambda m, i, out: torch.eye(out.shape[-1])[end].expand_as(out))
+    try:
+        (answer,) = reasoner.answer([Prompt("Question")])
+    finally:
+        handle.remove()
+        model.generation_config.eos_token_id = kept
+    assert (answer.text, answer.completion_tokens, answer.finish_reason) == ("", 1, "stop")
+
+
+def test_logits_that_are_not_finite_fail_their_own_question_alone(world):
+    _, _, reasoner, memory = world
+    prompts = questions(memory)
+    broken = memory[:2].clone()
+    broken[1, 3, 5] = float("nan")
+    mixed = [*prompts[:2], Prompt("What?", image(3), "memory", memory=broken), *prompts[2:]]
+    pieces: list[int] = []
+    outcomes = reasoner.answer_each(mixed, lambda i, _: pieces.append(i))
+    assert isinstance(outcomes[2], NotFinite)
+    assert "the reasoner's numbers are NaN or infinite in float32" in str(outcomes[2])
+    assert [o for n, o in enumerate(outcomes) if n != 2] == reasoner.answer(prompts)
+    assert 2 not in pieces
+    with pytest.raises(NotFinite, match="no precision is wider") as raised:
+        reasoner.answer(mixed)
+    assert raised.value.positions == [2]
+    (alone,) = reasoner.answer_each([mixed[2]])
+    assert isinstance(alone, NotFinite)
+
+
+def test_logits_that_are_not_finite_are_noticed_when_sampling_too(world):
+    config, encoder, plain, memory = world
+    reasoner = with_settings(plain, config, encoder, temperature=0.1, top_p=0.001, repetition_penalty=1.05)
+    first, second = reasoner.answer_each([Prompt("Q", None, "memory", memory=memory[:1] * torch.nan), Prompt("Q")])
+    assert isinstance(first, NotFinite)
+    assert second == reasoner.answer([Prompt("Q")])[0]
+
+
+def test_batch_invariant_answers_each_question_as_alone(world):
+    config, encoder, plain, memory = world
+    reasoner = with_settings(plain, config, encoder, batch_invariant=True)
+    prompts, pieces = questions(memory), list[tuple[int, str]]()
+    answers = reasoner.answer(prompts, lambda i, text: pieces.append((i, text)))
+    assert answers == [plain.answer([p])[0] for p in prompts]
+    assert ["".join(t for j, t in pieces if j == i) for i in range(len(prompts))] == [a.text for a in answers]
+    batches = []
+    handle = encoder.backbone.model.lm_head.register_forward_hook(lambda m, inputs, out: batches.append(len(out)))
+    reasoner.answer_each(prompts)
+    handle.remove()
+    assert set(batches) == {1}

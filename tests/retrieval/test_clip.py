@@ -1,16 +1,21 @@
 """The CLIP encoder against open_clip itself."""
 
+import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support.tiny import image
 from support.tiny_clip import ARCHITECTURE, write_clip
 
+from comem_ray.artifacts import ArtifactError
 from comem_ray.config import ClipConfig, ConfigError
+from comem_ray.finite import NotFinite
 from comem_ray.retrieval.clip import ClipEncoder, locate
 
 
@@ -179,3 +184,120 @@ def test_broken_local_files_are_refused(local, tmp_path):
     other, _ = local("wide", architecture={**ARCHITECTURE, "embed_dim": 32})
     with pytest.raises(ConfigError, match="does not make a model"):
         ClipEncoder(config.model_copy(update={"pretrained": other.pretrained}))
+
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+DAMAGES = {
+    "a pointer": (lambda data: LFS, "is a Git LFS pointer"),
+    "empty": (lambda data: b"", "is empty"),
+    "cut short": (lambda data: data[:-5], "is not a whole safetensors file"),
+    "a page of HTML": (lambda data: b"<html>" * 9, "is not a whole safetensors file"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_weights_are_named_where_they_are_located(local, damage):
+    config, _ = local()
+    path, (change, message) = Path(config.pretrained), DAMAGES[damage]
+    path.write_bytes(change(path.read_bytes()))
+    for call in (locate, ClipEncoder):
+        with pytest.raises(ConfigError, match=message) as raised:
+            call(config)
+        assert str(path) in str(raised.value)
+        assert "\n" not in str(raised.value)
+
+
+def rewrite(config, change):
+    tensors = {n: t.contiguous() for n, t in change(load_file(config.pretrained)).items()}
+    save_file(tensors, config.pretrained)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: dict(list(t.items())[::2]), r"missing: \d+ of \d+ tensors \("),
+        (lambda t: t | {"visual.more": torch.ones(2)}, r"unexpected: 1 of \d+ \(visual\.more\)"),
+        (lambda t: {f"module.{n}": x for n, x in t.items() if "ln" in n}, "missing: .*unexpected: "),
+        (lambda t: t | {"text_projection": torch.ones(3, 3)}, r"of another shape: 1 \(text_projection is \[3, 3\]"),
+    ],
+)
+def test_weights_that_do_not_all_land_are_counted_and_named(local, change, message):
+    config, _ = local()
+    rewrite(config, change)
+    with pytest.raises(ConfigError, match=f"does not make a model: .*{message}") as raised:
+        ClipEncoder(config)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_named(local, value):
+    config, _ = local()
+    rewrite(config, lambda t: t | {"text_projection": t["text_projection"] * value})
+    with pytest.raises(ArtifactError, match=r"small\.safetensors holds NaN or infinity .*\(text_projection\)"):
+        ClipEncoder(config)
+
+
+def test_images_whose_numbers_are_not_finite_are_told_apart(local):
+    config, _ = local()
+    encoder = ClipEncoder(config.model_copy(update={"batch_size": 2}))
+    pixels = torch.stack([encoder.preprocess(image(i)) for i in range(3)])
+    pixels[1] = torch.nan
+    with pytest.raises(NotFinite, match=r"infinite numbers in float32 for 1 of 3 inputs") as raised:
+        encoder.encode_images(pixels)
+    assert raised.value.positions == [1]
+    with torch.no_grad():
+        encoder._model.visual.proj.fill_(torch.inf)
+    with pytest.raises(NotFinite) as raised:
+        encoder.embed_images([image(i) for i in range(5)])
+    assert raised.value.positions == [0, 1, 2, 3, 4]  # of all, not of a batch
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"embed_dim": "24"}, "it lacks embed_dim"),
+        ({"vision_cfg": None}, "it lacks vision_cfg"),
+        ({"text_cfg": []}, "it lacks text_cfg"),
+        ({"vision_cfg": {"layers": "many"}}, "does not make a model"),
+        ({"text_cfg": {"width": 30, "heads": 4, "layers": 1}}, "does not make a model"),
+        (
+            {"text_cfg": {"hf_tokenizer_name": "no/such-tokenizer"}},
+            "the tokenizer 'no/such-tokenizer' cannot be loaded",
+        ),
+    ],
+)
+def test_fields_that_make_no_model_are_a_wrong_configuration(local, fields, message):
+    config, _ = local()
+    path = Path(config.model)
+    path.write_text(json.dumps(ARCHITECTURE | fields))
+    with pytest.raises(ConfigError, match=message) as raised:
+        ClipEncoder(config.model_copy(update={"pretrained": None}))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("preprocessing", ["text", {"mean": "x"}, {"resize_mode": "other"}])
+def test_a_preprocessing_that_cannot_be_used_is_a_wrong_configuration(local, preprocessing):
+    config, _ = local()
+    Path(config.model).write_text(json.dumps({"model_cfg": ARCHITECTURE, "preprocess_cfg": preprocessing}))
+    with pytest.raises(ConfigError, match=r"preprocess_cfg|does not make a model"):
+        ClipEncoder(config)
+
+
+def test_a_folder_in_place_of_a_file_is_a_wrong_configuration(local, tmp_path):
+    config, _ = local()
+    with pytest.raises(ConfigError, match=r"is a folder: name the \.safetensors file in it"):
+        locate(config.model_copy(update={"pretrained": str(tmp_path)}))
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(ConfigError, match=r"it is a folder: name the \.json file in it"):
+        locate(config.model_copy(update={"model": str(tmp_path / "folder.json")}))
+
+
+def test_a_broken_tokenizer_folder_is_named(local, tmp_path):
+    config, _ = local()
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer" / "tokenizer.json").write_bytes(LFS)
+    text = ARCHITECTURE["text_cfg"] | {"hf_tokenizer_name": "tokenizer"}
+    path = tmp_path / Path(config.model).name
+    path.write_text(json.dumps(ARCHITECTURE | {"text_cfg": text}))
+    with pytest.raises(ConfigError, match="the tokenizer 'tokenizer' cannot be loaded"):
+        ClipEncoder(config.model_copy(update={"model": str(path)}))

@@ -13,9 +13,9 @@ from support.serving import FinishedRun, row
 from support.tiny import image, png
 
 from comem_ray.artifacts import ArtifactError
+from comem_ray.finite import NotFinite
 from comem_ray.knowledge.images import ImageError
 from comem_ray.model.reasoner import Prompt, Reasoner
-from comem_ray.retrieval.clip import NotFinite
 from serve import deployments
 from serve.batching import FAILURES_UNHEALTHY
 from serve.deployments import IMAGES_AHEAD, MemoryEncoderDeployment, ReasonerDeployment, RetrieverDeployment

@@ -112,6 +112,40 @@ def test_gradient_checkpointing_changes_nothing(objective):
     close(gradients(objective), plain)
 
 
+def test_gradient_checkpointing_runs_the_frozen_pass_over_a_questions_image_once(objective):
+    """Without items, all that the vision tower does is for the question's image."""
+    model = objective.encoder.backbone.model
+    memory = torch.randn(1, 8, objective.encoder.backbone.width, requires_grad=True)
+    parts = {"vision": model.model.visual.blocks[0].norm1, "text": model.model.language_model.layers[0].input_layernorm}
+    calls: list[str] = []
+    hooks = [part.register_forward_pre_hook(lambda *_, name=name: calls.append(name)) for name, part in parts.items()]
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        loss = objective._reason([dataclasses.replace(SAMPLES[0], items=SAMPLES[0].items[:1])], [memory])[0]
+        loss.backward()
+    finally:
+        model.gradient_checkpointing_disable()
+        for hook in hooks:
+            hook.remove()
+    assert calls.count("vision") == 1
+    assert calls.count("text") == 2  # the memory's gradient goes through the language model, which is recomputed
+    assert memory.grad is not None
+
+
+def test_an_items_image_is_recomputed_with_the_adapter_on(objective):
+    """Its gradient is the adapter's: checkpointing recomputes it, the question's image it does not."""
+    model, calls = objective.encoder.backbone.model, []
+    hook = model.model.visual.blocks[0].norm1.register_forward_pre_hook(lambda *_: calls.append(1))
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    try:
+        objective.backward([SAMPLES[1]], 1.0)
+    finally:
+        model.gradient_checkpointing_disable()
+        hook.remove()
+    gradients(objective)
+    assert len(calls) == 1 + 2  # the question's image once, the item's twice
+
+
 def test_the_reasoner_has_none_of_the_adapter(objective):
     """Other LoRA weights, same memory: the reasoner's loss and gradient do not move. And LoRA gets no gradient."""
     memory = torch.randn(2, 8, objective.encoder.backbone.width, requires_grad=True)

@@ -6,8 +6,8 @@ instruction included, and its image is the one the backbone got. Every question 
 TRAINING_SCHEMA, or a RejectedSample with one of
 
     image_... (images.py), image_missing, no_image, retrieval_failed, nothing_retrieved, item_image_... (of an item),
-    prompt_failed, prompt_too_long, answer_failed, out_of_memory, cut_short, empty_answer, no_box, scoring_failed,
-    wrong_answer
+    prompt_failed, prompt_too_long, not_finite, answer_failed, out_of_memory, cut_short, empty_answer, no_box,
+    scoring_failed, wrong_answer
 
 Knows nothing of files of questions, shards or Ray.
 Source: the paper, section on training data (arXiv 2505.17670).
