@@ -15,13 +15,23 @@ import pyarrow.parquet as pq
 from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError, Shard, check_shard
 from comem_ray.knowledge.images import StoredImage
 from comem_ray.knowledge.schema import stored_column
+from comem_ray.knowledge.sources.chunks import RULES
 from comem_ray.knowledge.sources.rows import RowFault
 
+_KEY = b"comem.rules"
 REJECTED = "rejected"  # the folder of rejected rows
 
 
+def made_by_rules(schema: pa.Schema) -> pa.Schema:
+    """`schema` with the version of the reading rules, which a shard keeps as metadata."""
+    return schema.with_metadata({_KEY: str(RULES).encode()})
+
+
 class EarlierItems:
-    """The rows of `shards` of the items stage in `folder`. A shard that is damaged or not readable has none."""
+    """The rows of `shards` of the items stage in `folder`.
+
+    None are of a shard that is damaged, or that other rules made: what they made of an image may be what was mended.
+    """
 
     def __init__(self, folder: Path, stage: str, shards: Sequence[Shard]):
         self._images: dict[str, tuple[_ImageShard, int]] = {}
@@ -29,6 +39,8 @@ class EarlierItems:
         for shard in shards:
             try:
                 path = check_shard(folder, shard, stage)
+                if (pq.read_schema(path).metadata or {}).get(_KEY) != str(RULES).encode():
+                    continue
                 if Path(shard.name).parent.name == REJECTED:
                     self._final.update(_final_faults(path))
                 else:

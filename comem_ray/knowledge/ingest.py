@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from comem_ray.artifacts import ROW_GROUP_ROWS, ArtifactError, Shard, StageFolder, write_atomic, write_parquet
 from comem_ray.config import IngestConfig
-from comem_ray.knowledge.earlier import REJECTED, EarlierItems
+from comem_ray.knowledge.earlier import REJECTED, EarlierItems, made_by_rules
 from comem_ray.knowledge.fetch import Fetcher
 from comem_ray.knowledge.images import ImageError, StoredImage, normalize_image
 from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
@@ -101,7 +101,7 @@ def ingest_unit(
             items = writer.rows
 
     write_atomic(stage.path / item_file(unit.name), write)
-    write_parquet(stage.path / rejected_file(unit.name), pa.Table.from_pylist(rejected, REJECTED_SCHEMA))
+    write_parquet(stage.path / rejected_file(unit.name), pa.Table.from_pylist(rejected, made_by_rules(REJECTED_SCHEMA)))
     files = {item_file(unit.name): items, rejected_file(unit.name): len(rejected)}
     stage.commit(unit.name, unit.inputs, files, _counts(len(rows), items, rejected, len(unit.repeats)))
     return earlier.count
@@ -179,7 +179,7 @@ class _ItemWriter:
     """Writes items in row groups of ROW_GROUP_ROWS, with at most one group in memory."""
 
     def __init__(self, path: Path):
-        self._writer = pq.ParquetWriter(path, ITEM_SCHEMA, compression="zstd")
+        self._writer = pq.ParquetWriter(path, made_by_rules(ITEM_SCHEMA), compression="zstd")
         self._group: list[dict[str, Any]] = []
         self.rows = 0
 
@@ -198,7 +198,7 @@ class _ItemWriter:
 
     def _flush(self) -> None:
         if self._group:
-            self._writer.write_table(pa.Table.from_pylist(self._group, ITEM_SCHEMA))
+            self._writer.write_table(pa.Table.from_pylist(self._group, made_by_rules(ITEM_SCHEMA)))
         self._group = []
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from support.tiny import item_row, shard_paths, write_items
 
 from comem_ray.artifacts import Shard, StageFolder, load_manifest, write_parquet
-from comem_ray.knowledge.earlier import EarlierItems
+from comem_ray.knowledge.earlier import EarlierItems, made_by_rules
 from comem_ray.knowledge.images import StoredImage
 from comem_ray.knowledge.schema import REJECTED_SCHEMA
 from comem_ray.knowledge.sources.rows import RowFault
@@ -41,12 +42,24 @@ def test_final_rejections_stand_and_the_others_are_tried_again(tmp_path: Path) -
         rejected_row(None, "no_text", False),
     ]
     stage = StageFolder(tmp_path, "ingest", {})
-    write_parquet(tmp_path / "rejected" / "u.parquet", pa.Table.from_pylist(rows, REJECTED_SCHEMA))
+    write_parquet(tmp_path / "rejected" / "u.parquet", pa.Table.from_pylist(rows, made_by_rules(REJECTED_SCHEMA)))
     stage.commit("u", "", {"rejected/u.parquet": 3}, {})
     stage.close(["u"])
     earlier = EarlierItems(tmp_path, "ingest", shards(tmp_path))
     assert earlier.outcome("a" * 24) == RowFault("fetch_http_404", "it was fetch_http_404")
     assert earlier.outcome("b" * 24) is None
+
+
+def test_what_other_rules_made_is_made_again(tmp_path: Path) -> None:
+    """An image that version 0.2 stored black, a 403 that it took for final: they must not live on."""
+    write_items(tmp_path, [5])
+    (path,) = shard_paths(tmp_path)
+    for metadata in (None, {b"comem.rules": b"1"}):
+        table = pq.read_table(path).replace_schema_metadata(metadata)
+        stage = StageFolder(tmp_path / str(metadata is None), "ingest", {})
+        write_parquet(stage.path / "u.parquet", table)
+        stage.commit("u", "", {"u.parquet": 5}, {})
+        assert EarlierItems(stage.path, "ingest", stage.earlier()).outcome(item_row(0)["item_id"]) is None
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from support.tiny import png, rename_to_old_columns, shard_paths
+from support.tiny import png, shard_paths
 from support.website import Site, running
 
 from comem_ray.artifacts import ArtifactError, Record, StageFolder, load_manifest
@@ -149,16 +149,6 @@ def test_shards_without_their_record_are_taken_over(site, tmp_path):
         (tmp_path / "items" / name).unlink()
     assert make(tmp_path, rows) == [first]
     assert site.counts.total() == 40
-
-
-def test_the_items_of_a_shard_of_version_0_1_are_taken_over(site, tmp_path):
-    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(40)]
-    (first,) = make(tmp_path, rows)
-    rename_to_old_columns(tmp_path / "items")
-    (second,) = make(tmp_path, rows)
-    assert (second.inputs, second.counts) == (first.inputs, first.counts)
-    assert site.counts.total() == 40
-    assert len(items(tmp_path)) == 40
 
 
 def test_a_row_in_front_and_another_size_of_shard_cost_one_fetch(site, tmp_path):

@@ -13,6 +13,7 @@ from PIL import Image
 
 from comem_ray.artifacts import StageFolder, fingerprint, write_parquet
 from comem_ray.artifacts.manifest import read_manifest
+from comem_ray.knowledge.earlier import made_by_rules
 from comem_ray.knowledge.schema import ITEM_SCHEMA
 
 FAMILIES = ["qwen2_5_vl", "qwen2_vl"]
@@ -62,7 +63,7 @@ def write_items(
     for number, size in enumerate(sizes):
         rows = [{**item_row(i), **({"image": images[i]} if i in (images or {}) else {})} for i in islice(numbers, size)]
         unit = f"part-0000-{number:06d}"
-        write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(rows, ITEM_SCHEMA))
+        write_parquet(folder / f"{unit}.parquet", pa.Table.from_pylist(rows, made_by_rules(ITEM_SCHEMA)))
         stage.commit(unit, "", {f"{unit}.parquet": size}, {"rows": size, "items": size})
         units.append(unit)
         ids += [r["item_id"] for r in rows]
