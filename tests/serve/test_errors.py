@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
-from support.serving import UNITS, FinishedRun, Served, check_error, wait_until
+from support.serving import FinishedRun, Served, check_error, wait_until
+from support.tiny import shard_paths
+
+from serve.errors import api_error, refused
+from serve.messages import Refusal
 
 
 @pytest.mark.parametrize(
@@ -30,17 +36,34 @@ def test_unknown_paths_and_methods(served: Served) -> None:
     assert response.headers["allow"] == "POST"
 
 
-def test_a_fault_of_ours_shows_nothing_and_is_in_the_log(served: Served, run: FinishedRun) -> None:
-    shard = run.config.folder("items") / f"{UNITS[1]}.parquet"
+def test_a_damaged_artifact_is_named_and_logged_in_one_line(served: Served, run: FinishedRun) -> None:
+    shard = shard_paths(run.config.folder("items"))[-1]
     moved = shard.rename(shard.with_suffix(".away"))
     headers = {"X-Request-ID": "fault-1"}
     try:
         response = served.http.get(f"/v1/items/{run.ids[-1]}", headers=headers)
     finally:
         moved.rename(shard)
-    message = check_error(response, 500, "internal", None)
-    assert shard.name not in message
+    message = check_error(response, 500, "artifact_damaged", None)
+    assert shard.name in message
     assert response.headers["x-request-id"] == "fault-1"
-    wait_until(lambda: "fault-1 -- request failed" in served.log.read_text(), 10, served)
-    wait_until(lambda: "FileNotFoundError" in served.log.read_text(), 10, served)
+    wait_until(lambda: "fault-1 -- artifact: " in served.log.read_text(), 10, served)
+    assert "Traceback" not in served.log.read_text()
     assert served.http.get(f"/v1/items/{run.ids[-1]}").status_code == 200
+
+
+def test_a_fault_of_ours_shows_nothing_and_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("ray.serve").addHandler(caplog.handler)
+    try:
+        error = api_error(FileNotFoundError("/secret/place"))
+    finally:
+        logging.getLogger("ray.serve").removeHandler(caplog.handler)
+    assert (error.status_code, error.type) == (500, "internal")
+    assert "secret" not in error.message
+    assert "FileNotFoundError: /secret/place" in caplog.text
+
+
+@pytest.mark.parametrize(("status", "type"), [(422, "prompt_too_long"), (500, "out_of_memory"), (503, "interrupted")])
+def test_a_refusal_keeps_its_status(status: int, type: str) -> None:
+    error = refused(Refusal(type, "a sentence", None, status))
+    assert (error.status_code, error.body()["error"]["type"]) == (status, type)
