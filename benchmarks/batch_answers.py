@@ -4,6 +4,7 @@
 
 Asks the demo's model (`python -m examples.countries.prepare` makes it below $COMEM_HOME) about countries, in each mode,
 with the country's own item: once in batches, once with `reasoner.batch_invariant`. Prints one line of JSON per mode.
+For times, set OMP_NUM_THREADS=1.
 
 `--float32-products` is for a CPU without bfloat16 instructions, which would take a minute per question: a Linear then
 computes in float32 and rounds its result, as bfloat16 hardware does with its float32 sums.
@@ -53,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         alone, single = answers(config, encoder, prompts, options.batch, True)
         differing = [i for i, pair in enumerate(zip(together, alone, strict=True)) if pair[0] != pair[1]]
         figures = {"mode": mode, "precision": options.precision, "batch": options.batch, "questions": len(prompts)}
-        figures |= {"differing": len(differing), "seconds_in_batches": round(batched, 1)}
-        print(json.dumps(figures | {"seconds_alone": round(single, 1)}), flush=True)
+        figures |= {"differing": len(differing), "cpu_seconds_in_batches": round(batched, 1)}
+        print(json.dumps(figures | {"cpu_seconds_alone": round(single, 1)}), flush=True)
         for i in differing[:3]:
             print("   ", json.dumps([prompts[i].text, together[i].text, alone[i].text], ensure_ascii=False), flush=True)
 
@@ -83,13 +84,13 @@ def questions(mode: Mode, encoder: MemoryEncoder) -> Iterator[Prompt]:
 def answers(
     config: Config, encoder: MemoryEncoder, prompts: Sequence[Prompt], batch: int, invariant: bool
 ) -> tuple[list[Completion], float]:
-    """The completions, and the seconds that they took."""
+    """The completions, and the processor's seconds that they took: a busy machine does not change these."""
     settings = config.reasoner.model_copy(update={"batch_invariant": invariant})
     reasoner = Reasoner(config.model_copy(update={"reasoner": settings}), backbone=encoder.backbone)
-    start, completions = time.perf_counter(), list[Completion]()
+    start, completions = time.process_time(), list[Completion]()
     for first in range(0, len(prompts), batch):
         completions += reasoner.answer(prompts[first : first + batch])
-    return completions, time.perf_counter() - start
+    return completions, time.process_time() - start
 
 
 if __name__ == "__main__":

@@ -70,6 +70,8 @@ def _language(language: str | None) -> str:
 def _decoding(config: Config) -> str:
     settings = config.reasoner
     method = f"temperature {settings.temperature}, top_p {settings.top_p}" if settings.temperature else "greedy"
+    if settings.repetition_penalty != 1:
+        method += f", repetition_penalty {settings.repetition_penalty}"
     return f"{method}, at most {settings.max_new_tokens} tokens"
 
 
