@@ -118,7 +118,7 @@ class Client:
     def ready(self) -> bool:
         """Whether the service is up and every part of it answers."""
         try:
-            return self._get("/readyz").json() == {"status": "ready"}
+            return bool(self._get("/readyz").json().get("status") == "ready")
         except ServiceError:
             return False
 

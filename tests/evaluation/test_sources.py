@@ -143,7 +143,7 @@ def test_faults_of_a_configuration_are_named(settings, tmp_path):
 
     assert "there is no file" in refused("infoseek", paths=["none.jsonl"])
     assert "there are es, string or time, val_unseen_entity, " in refused("infoseek-es", split="test")
-    assert "want folders, zips, or parquet files" in refused("infoseek", images=settings["infoseek"].paths)
+    assert "want a folder, a zip, or parquet files" in refused("infoseek", images=settings["infoseek"].paths)
     assert "not JSON" in refused("okvqa", references=settings["infoseek"].paths)
     assert "holds no 'annotations'" in refused("okvqa", references=[])
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress(b'{"data_id": 1}\n')[:-9])

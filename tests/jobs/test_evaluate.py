@@ -15,9 +15,8 @@ import yaml
 from support.published import GOLD, write_published
 from support.tiny import png
 from support.tiny_clip import write_clip
-from support.tiny_run import work, write_run
+from support.tiny_run import write_memory_stage, write_run
 
-from comem_ray.artifacts import StageFolder
 from comem_ray.config import Config, ConfigError, EvaluationConfig, EvaluationSourceConfig, load_config
 from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.evaluator import Evaluator
@@ -25,14 +24,12 @@ from comem_ray.evaluation.figures import EvaluationFigures
 from comem_ray.evaluation.predictions import PREDICTION_SCHEMA, TIMES_SCHEMA
 from comem_ray.evaluation.questions import read_questions, with_image, write_questions
 from comem_ray.evaluation.sources import read_source
-from comem_ray.model.adapter import encoder_fingerprint
 from comem_ray.report.evaluation import write_report
 from comem_ray.report.markdown import markdown
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.images import ImageReader
 from comem_ray.tasks.scorecard import scorecard
 from comem_ray.tasks.task import TaskFiles
-from jobs.encode_memory import STAGE, EncodeShard
 from jobs.evaluate import finished_evaluation, section
 
 COUNT = 9
@@ -56,10 +53,7 @@ def world(make_config, tmp_path_factory) -> Config:
     reasoner = {"max_new_tokens": 5}
     config = make_config(root=str(home / "run"), clip=clip, evaluation=evaluation, reasoner=reasoner)
     ids = write_run(config, [9, 5])
-    memory = StageFolder(config.folder("memory"), STAGE, {"encoder": encoder_fingerprint(config)})
-    units = ["part-0000-000000", "part-0000-000001"]
-    work(memory, EncodeShard(config, memory), units)
-    memory.close(units)
+    write_memory_stage(config)
     questions = [question(i, ids[i], ["nothing"]) for i in range(COUNT)] + published(home)
     answers = {r["data_id"]: r["prediction"] for r in in_units(config, questions) if r["arm"] == "memory, k=1"}
     ours = [question(i, ids[i], [answers[f"q{i}"]] if i % 2 else ["nothing"]) for i in range(COUNT)]
