@@ -14,9 +14,9 @@ from support.tiny import image, png
 from comem_ray.finite import NotFinite
 from comem_ray.model.reasoner import Prompt, Reasoner
 from serve import deployments
-from serve.deployments import IMAGES_AHEAD, ReasonerDeployment, RetrieverDeployment
+from serve.deployments import IMAGES_AHEAD, ReasonerDeployment, RetrieverDeployment, _AnswerJob
 from serve.errors import api_error
-from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search
+from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory
 
 QUESTION = "Which country is this?"
 SEARCH = Search(row(7)["image"], "Title 7", 3, "image", None, None)
@@ -107,3 +107,12 @@ def test_a_failing_clip_model_is_our_fault_and_not_the_users(run: FinishedRun) -
     with pytest.raises(NotFinite, match="infinite numbers") as raised:
         asyncio.run(retriever.retrieve(SEARCH))
     assert api_error(raised.value).status_code == 500
+
+
+def test_a_question_whose_numbers_are_not_finite_is_refused_alone(reasoner: ReasonerDeployment) -> None:
+    whole = ReasonerRequest(QUESTION, None, "none", 2)
+    broken = replace(whole, mode="memory", memory=pack_memory(torch.full((1, 8, 64), torch.nan, dtype=torch.bfloat16)))
+    first, second = reasoner._answer([_AnswerJob(broken), _AnswerJob(whole)])
+    assert isinstance(first, Refusal)
+    assert (first.type, first.field) == ("not_finite", "question")
+    assert not isinstance(second, Refusal)
