@@ -17,6 +17,7 @@ from support.tiny import png
 from support.tiny_clip import write_clip
 from support.tiny_run import write_memory_stage, write_run
 
+from comem_ray.artifacts import load_manifest
 from comem_ray.config import Config, ConfigError, EvaluationConfig, EvaluationSourceConfig, load_config
 from comem_ray.evaluation.aggregation import compute_figures
 from comem_ray.evaluation.evaluator import Evaluator
@@ -138,8 +139,9 @@ def test_every_arm_is_asked_and_scored(world, uninterrupted):
             )
     assert EvaluationFigures.from_json(report).to_json() == report
     assert "memory, k=1, %" in output
-    assert pq.read_schema(folder / "part-000000.parquet").equals(PREDICTION_SCHEMA)
-    assert pq.read_schema(folder / "times.parquet").equals(TIMES_SCHEMA)
+    shards = {shard.logical_name: folder / shard.name for shard in load_manifest(folder, "evaluate").shards()}
+    assert pq.read_schema(shards["part-000000.parquet"]).equals(PREDICTION_SCHEMA)
+    assert pq.read_schema(shards["times.parquet"]).equals(TIMES_SCHEMA)
     lines = (folder.parent / "predictions" / "memory-k-1.jsonl").read_text().splitlines()
     wanted = [{"data_id": r["data_id"], "prediction": r["prediction"]} for r in rows if r["arm"] == "memory, k=1"]
     assert [json.loads(line) for line in lines] == wanted

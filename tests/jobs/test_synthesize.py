@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,10 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def rows_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
-    return [row for path in sorted(folder.glob(pattern)) for row in pq.read_table(path).to_pylist()]
+    """The rows of the shards whose logical name has this pattern."""
+    shards = load_manifest(folder, "synthesize").shards()
+    names = sorted((s.logical_name, s.name) for s in shards if fnmatch(s.logical_name, pattern))
+    return [row for _, name in names for row in pq.read_table(folder / name).to_pylist()]
 
 
 @pytest.fixture(scope="module")

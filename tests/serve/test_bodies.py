@@ -32,6 +32,7 @@ def test_openapi_document_is_valid_and_whole(served: Served) -> None:
         "AnswerRequest",
         "RetrieveRequest",
         "AnswerReply",
+        "ReadyReply",
         "RetrieveReply",
         "ItemReply",
         "StatusReply",

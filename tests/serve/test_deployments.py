@@ -18,9 +18,15 @@ from comem_ray.knowledge.images import ImageError
 from comem_ray.model.reasoner import Prompt, Reasoner
 from serve import deployments
 from serve.batching import FAILURES_UNHEALTHY
-from serve.deployments import IMAGES_AHEAD, MemoryEncoderDeployment, ReasonerDeployment, RetrieverDeployment
+from serve.deployments import (
+    IMAGES_AHEAD,
+    MemoryEncoderDeployment,
+    ReasonerDeployment,
+    RetrieverDeployment,
+    _AnswerJob,
+)
 from serve.errors import api_error
-from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search
+from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory
 from serve.start import check_artifacts
 
 QUESTION = "Which country is this?"
@@ -204,3 +210,12 @@ def test_an_image_that_fails_the_memory_encoder_fails_alone(run: FinishedRun) ->
     assert isinstance(broken, ImageError)
     assert first.shape == last.shape == (1, *first.shape[1:])
     encoder.check_health()
+
+
+def test_a_question_whose_numbers_are_not_finite_is_refused_alone(reasoner: ReasonerDeployment) -> None:
+    whole = ReasonerRequest(QUESTION, None, "none", 2)
+    broken = replace(whole, mode="memory", memory=pack_memory(torch.full((1, 8, 64), torch.nan, dtype=torch.bfloat16)))
+    first, second = reasoner._answer([_AnswerJob(broken), _AnswerJob(whole)])
+    assert isinstance(first, Refusal)
+    assert (first.type, first.field) == ("not_finite", "question")
+    assert not isinstance(second, Refusal)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
-from support.serving import ITEMS, FinishedRun, row, run_stages, serving, wait_until
+from support.serving import FinishedRun, row, run_stages, serving, wait_until
 from support.tiny import write_items
 from support.tiny_run import write_memory_stage, write_run
 
@@ -63,7 +63,7 @@ def test_a_rerun_under_a_running_service_changes_no_answer(run: FinishedRun, tmp
             reply = client.answer("What is shown?", row(4)["image"], k=3)
             return reply.text, [source.item_id for source in reply.sources]
 
-        before = texts(), answer(), client.retrieve(row(4)["image"], k=ITEMS)
+        before = texts(), answer(), client.retrieve(row(4)["image"], k=20)
         generations = served.http.get("/readyz").json()["generations"]
         assert generations == check_artifacts(config)
         write_items(config.folder("items"), [7, 5], first=[900])
@@ -73,5 +73,5 @@ def test_a_rerun_under_a_running_service_changes_no_answer(run: FinishedRun, tmp
         (victim,) = served.replicas("Retriever")
         victim.kill()
         wait_until(is_back, 90, served)
-        assert (texts(), answer(), client.retrieve(row(4)["image"], k=ITEMS)) == before
+        assert (texts(), answer(), client.retrieve(row(4)["image"], k=20)) == before
         assert served.http.get("/readyz").json()["generations"] == generations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from support.tiny import png
 from support.tiny_clip import write_clip
 from support.tiny_run import write_run
@@ -95,6 +96,16 @@ def test_questions_without_images_are_asked_by_text(config, tmp_path):
     assert set(reasons[:2]) <= {"cut_short", "no_box"}
     assert reasons[2:] == ["image_unreadable", "prompt_too_long", "image_missing"]
     assert outcomes[0].answer
+
+
+def test_an_answer_that_is_not_finite_is_a_rejected_question(config):
+    synthesizer = Synthesizer(config, settings())
+    with torch.no_grad():
+        synthesizer._pipeline.reasoner.backbone.model.lm_head.weight.fill_(torch.inf)
+    (outcome,) = synthesizer.outcomes([question()])
+    assert isinstance(outcome, RejectedSample)
+    assert outcome.reason == "not_finite"
+    assert "backbone.precision" in outcome.detail or "damaged" in outcome.detail
 
 
 def test_the_identity_says_what_an_outcome_depends_on(config):
