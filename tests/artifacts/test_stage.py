@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import pickle
 import re
 import signal
@@ -13,39 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from support.small_stage import IDENTITY, INPUTS, begin, rows_of, tree, work
 
-from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, fingerprint, load_manifest, write_parquet
-
-IDENTITY = {"model": "tiny", "width": 4}
-
-
-def rows_of(unit: str, inputs: str) -> pa.Table:
-    """What this little stage makes of a unit: a function of the unit and its inputs, as in every real stage."""
-    return pa.table({"unit": [unit] * 3, "digest": [fingerprint([unit, inputs, i]) for i in range(3)]})
-
-
-def work(stage: StageFolder, inputs: Mapping[str, str]) -> list[str]:
-    """Does every unit that is not finished, as a job does. Returns the units it did."""
-    todo = [unit for unit in inputs if unit not in stage.finished(inputs)]
-    for unit in todo:
-        table = rows_of(unit, inputs[unit])
-        write_parquet(stage.path / f"{unit}.parquet", table)
-        stage.commit(unit, inputs[unit], {f"{unit}.parquet": table.num_rows}, {"items": table.num_rows})
-    return todo
-
-
-def begin(path: Path, identity: Mapping[str, Any] = IDENTITY) -> StageFolder:
-    return StageFolder(path, "items", identity)
-
-
-def tree(path: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
-
-
-INPUTS = {f"part-0000-{i:06d}": f"digest{i}" for i in range(4)}
+from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, load_manifest, write_parquet
 
 
 @pytest.fixture
@@ -103,7 +74,7 @@ import os, signal, sys
 from pathlib import Path
 from comem_ray.artifacts import files
 sys.path.insert(0, sys.argv[2])
-from test_stage import INPUTS, begin, work
+from support.small_stage import INPUTS, begin, work
 
 real, calls = os.replace, 0
 def replace(source, target):
@@ -125,7 +96,7 @@ def test_killed_before_any_file_or_record_is_in_place_it_ends_with_the_same_byte
     tmp_path: Path, uninterrupted: dict[str, bytes], moved: int
 ) -> None:
     """14 moves in a run: stage.json, 4 shards (into place, then to the name with a digest), 4 records, the manifest."""
-    tests = Path(__file__).parent
+    tests = Path(__file__).parents[1]
     folder = tmp_path / "killed"
     child = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(tests), str(moved)], check=False)
     assert child.returncode == -signal.SIGKILL
@@ -142,85 +113,6 @@ def test_a_file_without_its_record_is_not_a_finished_unit(tmp_path: Path) -> Non
     unit = next(iter(INPUTS))
     write_parquet(tmp_path / f"{unit}.parquet", rows_of(unit, INPUTS[unit]))
     assert stage.finished(INPUTS) == {}
-
-
-def harm(path: Path, how: str) -> None:
-    """Damages a file: cut short, away, or one bit flipped in its middle, with the same size and times."""
-    if how == "cut":
-        os.truncate(path, path.stat().st_size - 1)
-    elif how == "gone":
-        path.unlink()
-    else:
-        times, data = path.stat(), bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-
-
-@pytest.mark.parametrize("how", ["cut", "gone", "flipped"])
-def test_a_unit_whose_file_is_cut_gone_or_changed_is_done_again(
-    tmp_path: Path, uninterrupted: dict[str, bytes], how: str
-) -> None:
-    stage = begin(tmp_path / "harmed")
-    work(stage, INPUTS)
-    stage.close(INPUTS)
-    unit = list(INPUTS)[2]
-    file = stage.find(f"{unit}.parquet")
-    assert file is not None
-    harm(file, how)
-    assert set(stage.damaged(stage.records())) == {unit}
-    assert work(stage, INPUTS) == [unit]
-    stage.close(INPUTS)
-    assert tree(stage.path) == uninterrupted
-
-
-@pytest.mark.parametrize("how", ["cut", "gone"])
-def test_a_stage_does_not_close_over_a_file_that_is_cut_or_gone(tmp_path: Path, how: str) -> None:
-    stage = begin(tmp_path)
-    work(stage, INPUTS)
-    unit = list(INPUTS)[2]
-    file = stage.find(f"{unit}.parquet")
-    assert file is not None
-    harm(file, how)
-    with pytest.raises(ArtifactError, match=f"1 of 4 units are unfinished, the first is {unit}"):
-        stage.close(INPUTS)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "[]", "null", "3", '{"unit": "x"}', '{"unit": "x", "inputs": "", "shards": [{}], "counts": {}}', "\0"],
-)
-def test_a_damaged_record_is_a_unit_that_is_not_done(
-    tmp_path: Path, uninterrupted: dict[str, bytes], text: str
-) -> None:
-    stage = begin(tmp_path / "record")
-    work(stage, INPUTS)
-    stage.close(INPUTS)
-    unit = list(INPUTS)[1]
-    (stage.path / "records" / f"{unit}.json").write_text(text, encoding="utf-8")
-    assert work(begin(stage.path), INPUTS) == [unit]
-    stage.close(INPUTS)
-    assert tree(stage.path) == uninterrupted
-
-
-def test_a_record_under_the_name_of_another_unit_is_a_unit_that_is_not_done(tmp_path: Path) -> None:
-    stage = begin(tmp_path)
-    work(stage, INPUTS)
-    first, second, *_ = INPUTS
-    records = tmp_path / "records"
-    (records / f"{second}.json").write_bytes((records / f"{first}.json").read_bytes())
-    assert work(stage, INPUTS) == [second]
-
-
-@pytest.mark.parametrize("text", ["", "[1]", '{"stage": "items"}', "null", '{"stage": "items", "identity": 3}'])
-def test_a_damaged_stage_file_is_named_with_what_to_do(tmp_path: Path, text: str) -> None:
-    stage = begin(tmp_path)
-    work(stage, INPUTS)
-    (tmp_path / "stage.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ArtifactError, match=r"stage\.json is damaged .* delete this file and run again"):
-        begin(tmp_path)
-    (tmp_path / "stage.json").unlink()
-    assert work(begin(tmp_path), INPUTS) == []
 
 
 def test_only_the_unit_whose_inputs_changed_is_done_again(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Checkpoints appear complete, the oldest go, and neither a run nor an adapter of another make is overwritten."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +29,8 @@ def test_a_checkpoint_is_an_adapter_folder_with_the_state(tmp_path, trained):
     folder = Checkpoints(tmp_path, IDENTITY, 2).save(100, *trained)
     assert folder.name == "step-000100"
     assert all((folder / name).is_file() for name in ADAPTER_FILES)
-    assert json.loads((folder / "state.json").read_text()) == {"step": 100, "identity": IDENTITY}
+    state = json.loads((folder / "state.json").read_text())
+    assert (state["step"], state["identity"]) == (100, IDENTITY)
     assert [p.name for p in tmp_path.iterdir()] == ["step-000100"]  # nothing half-written is left
 
 
@@ -55,6 +58,23 @@ def test_restore_gives_back_the_parameters_and_the_step(tmp_path, trained):
         adapter.qformer.proj_in.weight.zero_()
     assert checkpoints.restore(optimizer) == 3
     assert torch.equal(adapter.qformer.proj_in.weight, before)
+
+
+@pytest.mark.parametrize("name", ["optimizer.safetensors", "state.json", *ADAPTER_FILES])
+@pytest.mark.parametrize("how", ["flip", "cut", "empty"])
+def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, trained, name, how):
+    checkpoints = Checkpoints(tmp_path, IDENTITY, 2)
+    checkpoints.save(3, *trained)
+    path = checkpoints.save(6, *trained) / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0x80
+    path.write_bytes({"flip": data, "cut": data[:-2], "empty": b""}[how])
+    with pytest.raises(
+        ArtifactError, match=r"delete .*step-000006 and run again, .* from step-000003"
+    ):
+        checkpoints.restore(trained[1])
+    shutil.rmtree(path.parents[len(Path(name).parts) - 1])
+    assert checkpoints.restore(trained[1]) == 3
 
 
 def test_the_checkpoints_of_another_run_are_refused_with_the_fields_that_differ(tmp_path, trained):
