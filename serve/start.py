@@ -43,7 +43,7 @@ def check_artifacts(config: Config) -> dict[str, str]:
     Returns their generations, by folder: the same in every replica, whatever runs after. A replica that starts again
     after the stages ran anew opens the generation that the others hold, not a mixture.
 
-    The index's files are compared with their digests, which takes 0.6 s per GB, for it is read as a whole anyway. The
+    The index's files are compared with their digests, which takes 0.8 s per GB, for it is read as a whole anyway. The
     others' sizes are: their bytes are compared when a replica first reads them. Raises ArtifactError, and ConfigError
     where a model is missing.
     """

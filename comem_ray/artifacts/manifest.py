@@ -148,7 +148,7 @@ def read_manifest(folder: Path, stage: str = "") -> Manifest:
 def damage(folder: Path, shard: Shard) -> str:
     """What is wrong with a shard's file: "is missing", "has 10 bytes, ...", "has another content ..."; "" if nothing.
 
-    Reads the whole file: 0.6 s per GB where the CPU has SHA instructions, 2.5 s without (BENCHMARKS.md).
+    Reads the whole file: 0.8 s per GB (BENCHMARKS.md).
     """
     path = folder / shard.name
     try:

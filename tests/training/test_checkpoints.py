@@ -69,9 +69,7 @@ def test_a_damaged_checkpoint_is_named_with_what_to_do(tmp_path, trained, name, 
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x80
     path.write_bytes({"flip": data, "cut": data[:-2], "empty": b""}[how])
-    with pytest.raises(
-        ArtifactError, match=r"delete .*step-000006 and run again, .* from step-000003"
-    ):
+    with pytest.raises(ArtifactError, match=r"delete .*step-000006 and run again, .* from step-000003"):
         checkpoints.restore(trained[1])
     shutil.rmtree(path.parents[len(Path(name).parts) - 1])
     assert checkpoints.restore(trained[1]) == 3
