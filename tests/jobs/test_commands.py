@@ -13,7 +13,7 @@ COMMAND = re.compile(r"ray job submit --working-dir \. -- python -m jobs\.(\w+) 
 JOBS = sorted(
     path.stem
     for path in (REPOSITORY / "jobs").glob("*.py")
-    if path.stem not in ("__init__", "common", "console", "refusals")
+    if path.stem not in ("__init__", "common", "console", "item_shards", "refusals")
 )
 NEEDS = {"evaluate": "evaluation", "synthesize": "synthesis", "train": "training"}
 """The section without which a job refuses its configuration."""

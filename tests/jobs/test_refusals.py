@@ -7,11 +7,15 @@ from typing import Any
 import pytest
 import ray.cloudpickle as cloudpickle
 
-from comem_ray.artifacts import ArtifactError
+from comem_ray.artifacts import ArtifactError, StorageError
 from comem_ray.config import ConfigError
-from jobs.refusals import COLUMN, raise_refusal, refusal_of, returns_refusals, to_text
+from jobs.refusals import COLUMN, COUNT, raise_refusal, refusal_of, returns_refusals, to_text
 
-ERRORS = [ConfigError("field a: 'b'\nis not a number"), ArtifactError("items/ has no manifest")]
+ERRORS = [
+    ConfigError("field a: 'b'\nis not a number"),
+    ArtifactError("items/ has no manifest"),
+    StorageError("cannot write x: no room"),
+]
 
 
 def raising(error: Exception) -> Any:
@@ -55,15 +59,17 @@ class Worker:
         if not allowed:
             raise ConfigError("not allowed")
 
-    def __call__(self, batch: dict[str, Any]) -> None:
+    def __call__(self, batch: dict[str, Any]) -> int | None:
         if batch["refuse"]:
             raise ArtifactError("not this one")
+        return batch.get("count")
 
 
 def test_a_worker_answers_with_its_refusal() -> None:
     worker = cloudpickle.loads(cloudpickle.dumps(returns_refusals(Worker)))
     assert worker.__name__ == "Worker"
     allowed, refused = worker(True), worker(False)
-    assert allowed({"refuse": False}) == {COLUMN: [""]}
-    assert allowed({"refuse": True}) == {COLUMN: [to_text(ArtifactError("not this one"))]}
-    assert refused({"refuse": False}) == {COLUMN: [to_text(ConfigError("not allowed"))]}
+    assert allowed({"refuse": False}) == {COLUMN: [""], COUNT: [0]}
+    assert allowed({"refuse": False, "count": 7}) == {COLUMN: [""], COUNT: [7]}
+    assert allowed({"refuse": True}) == {COLUMN: [to_text(ArtifactError("not this one"))], COUNT: [0]}
+    assert refused({"refuse": False}) == {COLUMN: [to_text(ConfigError("not allowed"))], COUNT: [0]}

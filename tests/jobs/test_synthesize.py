@@ -126,7 +126,8 @@ def run_file(world, name: str) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "readers"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 def rows_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
