@@ -12,10 +12,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from safetensors.torch import load_file, save_file
 from support.tiny import image, png
 from support.tiny_clip import write_clip
 from support.tiny_run import write_run
 from support.translating import translating
+from tokenizers import Tokenizer
 
 from comem_ray.artifacts import ArtifactError, load_manifest
 from comem_ray.config import Config, ConfigError, load_config
@@ -49,12 +51,12 @@ def write(path: Path, rows: list[dict[str, Any]]) -> None:
 
 @pytest.fixture(scope="module")
 def backbone(backbones, tmp_path_factory) -> Path:
-    """The tiny backbone, which here stops at every fourth byte: some answers end, some are cut short."""
+    """The tiny backbone, inclined to end its turn: some answers end, some are cut short, some are empty."""
     folder = tmp_path_factory.mktemp("stopping") / "backbone"
     shutil.copytree(backbones["qwen2_5_vl"], folder)
-    path = folder / "generation_config.json"
-    data = json.loads(path.read_text())
-    path.write_text(json.dumps({**data, "eos_token_id": [data["eos_token_id"], *range(0, 256, 4)]}))
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"][Tokenizer.from_file(str(folder / "tokenizer.json")).token_to_id("<|im_end|>")] *= 4
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
