@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from comem_ray.artifacts import ArtifactError, OpenStage, load_manifest, write_atomic
+from comem_ray.artifacts import ArtifactError, Manifest, OpenStage, load_manifest, write_atomic
 from comem_ray.knowledge.schema import DIGEST_BYTES
 
 STAGE = "encode_memory"
@@ -78,6 +78,17 @@ def store_bytes(folder: Path) -> dict[str, float]:
     return {"items": items, "bytes": size, "bytes_per_item": round(size / max(1, items), 1)}
 
 
+def refuse_other_encoder(folder: Path, manifest: Manifest, fingerprint: str) -> None:
+    """Raises ArtifactError where an encoder of another fingerprint made the memory in `folder`."""
+    made_by = manifest.identity["encoder"]
+    if made_by != fingerprint:
+        raise ArtifactError(
+            f"the memory in {folder} was made by encoder {made_by[:12]}, this one is {fingerprint[:12]} "
+            "(another backbone, adapter, pixel limit or prompt): run jobs.encode_memory with this configuration "
+            "into another root, or use the configuration that made it"
+        )
+
+
 class MemoryStore:
     """Memory by `item_id`, of a finished stage `encode_memory`, as it is when it is opened.
 
@@ -88,13 +99,7 @@ class MemoryStore:
     def __init__(self, folder: Path, fingerprint: str, generation: str | None = None):
         self._stage = OpenStage(folder, STAGE, generation)
         self.manifest = self._stage.manifest
-        made_by = self.manifest.identity["encoder"]
-        if made_by != fingerprint:
-            raise ArtifactError(
-                f"the memory in {folder} was made by encoder {made_by[:12]}, this one is {fingerprint[:12]} "
-                "(another backbone, adapter, pixel limit or prompt): run jobs.encode_memory with this configuration "
-                "into another root, or use the configuration that made it"
-            )
+        refuse_other_encoder(folder, self.manifest, fingerprint)
         shards = self.manifest.shards(".safetensors")
         tables = [_read_ids(folder / shard.name) for shard in shards]
         ids = np.concatenate(tables) if tables else np.empty(0, f"S{ID_CHARS}")

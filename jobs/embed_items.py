@@ -76,13 +76,14 @@ class EmbedShard:
     def __call__(self, batch: dict[str, Any]) -> int:
         task = ShardTask.of(batch)
         path = item_shard(self._config, task)
-        contents = item_contents(path)
+        contents = item_contents(path) if task.earlier else {}
         earlier = self._earlier(task, contents)
         computed, rejected = self._embed(path, set(earlier["item_id"].to_pylist()))
-        # In the order of the items, whichever of them were taken over.
         table = pa.concat_tables([earlier, computed])
-        row = {item_id: n for n, item_id in enumerate(table["item_id"].to_pylist())}
-        table = table.take(pa.array([row[i] for i in contents if i in row], pa.int64())).combine_chunks()
+        if len(earlier):  # back into the order of the items
+            row = {item_id: n for n, item_id in enumerate(table["item_id"].to_pylist())}
+            table = table.take(pa.array([row[i] for i in contents if i in row], pa.int64()))
+        table = table.combine_chunks()
         write_parquet(self._stage.path / f"{task.unit}.parquet", table)
         commit(self._stage, task, f"{task.unit}.parquet", len(table), rejected)
         return len(computed)

@@ -139,15 +139,19 @@ class MemoryEncoderDeployment(_ModelDeployment):
     """Items in, their packed memory (K, Q, D) out."""
 
     def __init__(self, config: Config, _: Mapping[str, str]):
-        from comem_ray.model.memory_encoder import MemoryEncoder
+        from comem_ray.model.memory_encoder import MemoryEncoder, NotFinite
 
+        self.not_finite = NotFinite
         with in_one_sentence():
             self.model = MemoryEncoder(config, _device())
         self.max_pixels = config.ingest.images.max_pixels
         self.batcher: Batcher[list[TextAndImage], np.ndarray] = Batcher(self._encode, config.api.max_batch, self._check)
 
     async def encode(self, items: list[TextAndImage]) -> np.ndarray | Refusal:
-        reply: np.ndarray | Refusal = await self._reply(items)
+        try:
+            reply: np.ndarray | Refusal = await self._reply(items)
+        except self.not_finite as error:  # an item that jobs.encode_memory quarantined, for one
+            return Refusal("not_finite", str(error))
         return reply
 
     def _check(self) -> None:

@@ -53,7 +53,7 @@ def check_artifacts(config: Config) -> dict[str, str]:
         _check_sizes(config.folder(name), manifest)
     for shard in manifests["index"].shards():
         check_shard(config.folder("index"), shard, STAGES["index"])
-    _check_models(config, manifests["index"])
+    _check_models(config, manifests["index"], manifests["memory"])
     return {name: manifest.generation for name, manifest in manifests.items()}
 
 
@@ -68,12 +68,12 @@ def _check_sizes(folder: Path, manifest: Manifest) -> None:
             )
 
 
-def _check_models(config: Config, index: Manifest) -> None:
+def _check_models(config: Config, index: Manifest, memory: Manifest) -> None:
     # Imported here, as in the replicas: they load torch.
-    from comem_ray.memory_store import MemoryStore
+    from comem_ray.memory_store import refuse_other_encoder
     from comem_ray.model.adapter import encoder_fingerprint
     from comem_ray.retrieval.clip import locate
     from comem_ray.retrieval.retriever import refuse_other_clip
 
     refuse_other_clip(config.folder("index"), index, locate(config.clip).fingerprint)
-    MemoryStore(config.folder("memory"), encoder_fingerprint(config))
+    refuse_other_encoder(config.folder("memory"), memory, encoder_fingerprint(config))

@@ -85,6 +85,8 @@ class _Lease:
             except OSError:
                 self.path = None
                 break
+        else:
+            self.path = None
         living_readers(folder)  # takes away what dead readers left
 
     def release(self) -> None:
@@ -110,11 +112,11 @@ def _locked_file(path: Path, text: str) -> TextIO:
 def living_readers(folder: Path) -> list[Manifest]:
     """What living readers of `folder` hold. Deletes the leases of dead ones."""
     manifests = []
-    for path in (folder / LEASES).glob("*.json"):
+    for path in (folder / LEASES).glob("*"):  # those too whose process died before they were leases
         with suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as file:
             if _is_dead(file.fileno()):
                 path.unlink(missing_ok=True)
-            else:
+            elif path.suffix == ".json":
                 manifests.append(Manifest.of(json.load(file)))
     with suppress(OSError):
         (folder / LEASES).rmdir()

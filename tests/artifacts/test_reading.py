@@ -51,6 +51,14 @@ def test_files_of_a_reader_in_another_process_stay_until_it_is_killed(tmp_path: 
     assert not (tmp_path / LEASES).exists()
 
 
+def test_what_a_process_left_that_died_before_it_had_a_lease_goes_too(tmp_path: Path) -> None:
+    close_with(tmp_path, "a")
+    (tmp_path / LEASES).mkdir()
+    (tmp_path / LEASES / ".1234.json.tmp").write_text("{", encoding="utf-8")
+    OpenStage(tmp_path, "items").release()
+    assert not (tmp_path / LEASES).exists()
+
+
 def test_a_reader_that_leaves_takes_its_lease_along(tmp_path: Path) -> None:
     name = close_with(tmp_path, "a")
     first, second = OpenStage(tmp_path, "items"), OpenStage(tmp_path, "items")

@@ -19,15 +19,6 @@ from support.small_stage import IDENTITY, INPUTS, begin, rows_of, tree, work
 from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, load_manifest, write_parquet
 
 
-@pytest.fixture
-def uninterrupted(tmp_path: Path) -> dict[str, bytes]:
-    """The folder that a run without accident leaves."""
-    stage = begin(tmp_path / "uninterrupted")
-    work(stage, INPUTS)
-    stage.close(INPUTS)
-    return tree(stage.path)
-
-
 def test_a_stage_lists_its_files_and_adds_up_its_counts(tmp_path: Path) -> None:
     stage = begin(tmp_path)
     assert work(stage, INPUTS) == list(INPUTS)

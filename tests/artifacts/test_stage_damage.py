@@ -11,15 +11,6 @@ from support.small_stage import INPUTS, begin, tree, work
 from comem_ray.artifacts import ArtifactError
 
 
-@pytest.fixture
-def uninterrupted(tmp_path: Path) -> dict[str, bytes]:
-    """The folder that a run without accident leaves."""
-    stage = begin(tmp_path / "uninterrupted")
-    work(stage, INPUTS)
-    stage.close(INPUTS)
-    return tree(stage.path)
-
-
 def harm(path: Path, how: str) -> None:
     """Damages a file: cut short, away, or one bit flipped in its middle, with the same size and times."""
     if how == "cut":

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from support.tiny import stage_bytes
 
 from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, load_manifest, write_parquet
 from comem_ray.config import Config, ConfigError
@@ -76,11 +77,6 @@ def uninterrupted(make_run, cluster):
     return config, run(config)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "readers"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
-
-
 def test_summary_has_recall_and_times(uninterrupted):
     config, summary = uninterrupted
     assert summary["items"] == N
@@ -109,9 +105,9 @@ def test_the_indexes_hold_every_item_with_its_language(uninterrupted, source):
 
 def test_a_rerun_does_nothing(uninterrupted):
     config, summary = uninterrupted
-    before = contents(config.folder("index"))
+    before = stage_bytes(config.folder("index"))
     again = run(config)
-    assert contents(config.folder("index")) == before
+    assert stage_bytes(config.folder("index")) == before
     assert again == summary
 
 
@@ -229,6 +225,6 @@ def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, start_j
     else:
         job.kill_worker("BuildIndex")
     job.finish()
-    assert contents(folder) == contents(uninterrupted[0].folder("index"))
+    assert stage_bytes(folder) == stage_bytes(uninterrupted[0].folder("index"))
     summary = json.loads((config.folder("summaries") / "build_index.json").read_text())
     assert summary["image recall@10"] == uninterrupted[1]["image recall@10"]

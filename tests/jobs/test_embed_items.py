@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
-from support.tiny import item_row, png, rename_to_old_columns, shard_paths, write_items
+from support.tiny import item_row, png, rename_to_old_columns, shard_paths, stage_bytes, write_items
 from support.tiny_clip import write_clip
 
 from comem_ray.artifacts import ArtifactError
@@ -45,11 +45,6 @@ def uninterrupted(make_run, cluster):
     return config, run(config)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "readers"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
-
-
 def test_every_item_has_the_vectors_of_its_image_and_text(uninterrupted):
     config, summary = uninterrupted
     assert (summary["items"], summary["shards"], summary["kept"], summary["width"]) == (sum(SIZES), 8, 0, 24)
@@ -74,9 +69,9 @@ def test_the_files_follow_the_schema_shard_by_shard(uninterrupted):
 
 def test_a_rerun_does_nothing(uninterrupted):
     config, _ = uninterrupted
-    before = contents(config.folder("embeddings"))
+    before = stage_bytes(config.folder("embeddings"))
     assert run(config)["kept"] == len(SIZES)
-    assert contents(config.folder("embeddings")) == before
+    assert stage_bytes(config.folder("embeddings")) == before
 
 
 def test_only_a_changed_shard_is_done_again(make_run, uninterrupted):
@@ -184,7 +179,7 @@ def test_killed_then_rerun_equals_uninterrupted(uninterrupted, make_run, start_j
     else:
         job.kill_worker("EmbedShard")
     job.finish()
-    assert contents(folder) == contents(uninterrupted[0].folder("embeddings"))
+    assert stage_bytes(folder) == stage_bytes(uninterrupted[0].folder("embeddings"))
 
 
 def test_ctrl_c_is_one_line_that_says_how_to_go_on(uninterrupted, make_run, start_job):
@@ -199,4 +194,4 @@ def test_ctrl_c_is_one_line_that_says_how_to_go_on(uninterrupted, make_run, star
     )
     assert "Traceback" not in output
     assert run(config)["kept"] >= 2
-    assert contents(folder) == contents(uninterrupted[0].folder("embeddings"))
+    assert stage_bytes(folder) == stage_bytes(uninterrupted[0].folder("embeddings"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from support.tiny import image, item_row, rename_to_old_columns, shard_paths, write_items
+from support.tiny import image, item_row, rename_to_old_columns, shard_paths, stage_bytes, write_items
 from support.tiny_run import make_shards
 
 from comem_ray.artifacts import ArtifactError, StageFolder, load_manifest
@@ -33,11 +33,6 @@ def run_file(make_config, tmp_path_factory):
         return path
 
     return make
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "readers"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +121,7 @@ def test_killed_then_rerun_equals_uninterrupted(uninterrupted, run_file, start_j
     else:
         job.kill_worker("EncodeShard")
     job.finish()
-    assert contents(memory) == contents(load_config(uninterrupted[0]).folder("memory"))
+    assert stage_bytes(memory) == stage_bytes(load_config(uninterrupted[0]).folder("memory"))
 
 
 def test_a_store_begun_by_another_encoder_is_refused(uninterrupted, start_job):

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
-from support.tiny import image, png
+from support.tiny import image, png, stage_bytes
 from support.tiny_clip import write_clip
 from support.tiny_run import write_run
 from support.translating import translating
@@ -127,11 +127,6 @@ def run_file(world, name: str) -> Path:
     return path
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "readers"]
-    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
-
-
 def rows_of(folder: Path, pattern: str) -> list[dict[str, Any]]:
     """The rows of the shards whose logical name has this pattern."""
     shards = load_manifest(folder, "synthesize").shards()
@@ -221,7 +216,7 @@ def test_killed_twice_then_rerun_equals_uninterrupted(world, uninterrupted, star
     job = start_job("jobs.synthesize", path)
     job.kill_worker("SynthesizeUnit)).submit")
     job.finish()
-    assert contents(folder) == contents(load_config(uninterrupted[0]).folder("training-data"))
+    assert stage_bytes(folder) == stage_bytes(load_config(uninterrupted[0]).folder("training-data"))
     assert {name: (records / name).stat().st_mtime_ns for name in left} == left  # nothing twice
 
 

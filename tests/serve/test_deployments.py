@@ -219,3 +219,26 @@ def test_a_question_whose_numbers_are_not_finite_is_refused_alone(reasoner: Reas
     assert isinstance(first, Refusal)
     assert (first.type, first.field) == ("not_finite", "question")
     assert not isinstance(second, Refusal)
+
+
+def test_memory_that_is_not_finite_is_refused_for_its_request_alone(run: FinishedRun) -> None:
+    encoder = MemoryEncoderDeployment(run.config, {})
+    forward, lengths = encoder.model.forward, []
+
+    def overflow(sequences: Any) -> torch.Tensor:
+        """As float16 does: infinite numbers for the items of one text."""
+        lengths.extend(map(len, sequences))
+        infinite = torch.tensor([len(s) > 100 for s in sequences])[:, None, None]
+        return torch.where(infinite, torch.inf, forward(sequences))
+
+    encoder.model.forward = overflow  # type: ignore[method-assign]
+
+    async def main() -> list[Any]:
+        return await gather(encoder.encode([("short", png(1))]), encoder.encode([("long " * 60, png(2))]))
+
+    memory, refused = asyncio.run(main())
+    assert isinstance(refused, Refusal)
+    assert refused.type == "not_finite"
+    assert memory.shape[0] == 1
+    assert min(lengths) < 100 < max(lengths)
+    encoder.check_health()

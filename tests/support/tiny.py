@@ -88,3 +88,9 @@ def rename_to_old_columns(folder: Path) -> None:
 def shard_paths(folder: Path, suffix: str = ".parquet") -> list[Path]:
     """The files of the finished stage in `folder`, in unit order, without rejected rows."""
     return [folder / shard.name for shard in read_manifest(folder).shards(suffix, folder="")]
+
+
+def stage_bytes(folder: Path) -> dict[str, bytes]:
+    """Every byte that a later stage can see in a stage folder, by name: all but the leases of its readers."""
+    paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.parent.name != "readers"]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in paths}
