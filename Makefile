@@ -1,5 +1,5 @@
 # The two commands to know: `make demo` and `make test`. Both install what they need on a fresh Linux machine with
-# Python 3.11. While you work on the code: `make test-unit` (no Ray, some four minutes) and `make lint`.
+# Python 3.11. While you work on the code: `make test-unit` (no Ray, three to four minutes) and `make lint`.
 PYTHON ?= python3.11
 BIN := .venv/bin
 export COMEM_HOME ?= $(CURDIR)/runs
