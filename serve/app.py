@@ -12,7 +12,10 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 
 from comem_ray.config import load_config
-from serve.deployments import Ingress, MemoryEncoderDeployment, ReasonerDeployment, RetrieverDeployment
+from serve.deployments.ingress import Ingress
+from serve.deployments.memory_encoder import MemoryEncoderDeployment
+from serve.deployments.reasoner import ReasonerDeployment
+from serve.deployments.retriever import RetrieverDeployment
 from serve.start import check_artifacts, in_one_sentence
 
 

@@ -23,9 +23,9 @@ from comem_ray.config import Config
 from comem_ray.knowledge.items import Item, ItemStore, UnknownItem
 from comem_ray.memory_store import MemoryStore, stack_memory
 from comem_ray.model.adapter import encoder_fingerprint
-from serve.bodies import AnswerRequest, RetrieveRequest
-from serve.checks import Checks
-from serve.errors import ApiError, api_error, refused, reply_of, unavailable
+from serve.http.bodies import AnswerRequest, RetrieveRequest
+from serve.http.checks import Checks
+from serve.http.errors import ApiError, api_error, refused, reply_of, unavailable
 from serve.messages import Hits, ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory, unpack_memory
 from serve.start import STAGES
 

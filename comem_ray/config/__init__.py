@@ -5,7 +5,7 @@ folder on a filesystem that all nodes see. So a file means the same on a laptop,
 Knows nothing of Ray, torch or the stages.
 """
 
-from comem_ray.config.api import ApiConfig
+from comem_ray.config.api import ApiConfig, LiveConfig
 from comem_ray.config.base import ImageConfig, Precision, WorkersConfig
 from comem_ray.config.evaluation import EvaluationConfig, EvaluationSourceConfig, GalleryConfig
 from comem_ray.config.ingest import FetchConfig, IngestConfig, SourceConfig
@@ -31,6 +31,7 @@ __all__ = [
     "ImageConfig",
     "IndexConfig",
     "IngestConfig",
+    "LiveConfig",
     "MemoryConfig",
     "PixelLimitsConfig",
     "Precision",

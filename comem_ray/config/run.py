@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from comem_ray.config.api import ApiConfig
+from comem_ray.config.api import ApiConfig, LiveConfig
 from comem_ray.config.base import Section
 from comem_ray.config.evaluation import EvaluationConfig
 from comem_ray.config.ingest import IngestConfig
@@ -38,6 +38,7 @@ class Config(Section):
     evaluation: EvaluationConfig | None = Field(None, description="evaluation; null: jobs.evaluate is off")
     training: TrainingConfig | None = Field(None, description="fine-tune of the adapter; null: jobs.train is off")
     api: ApiConfig = Field(ApiConfig(), description="limits of the HTTP endpoint")
+    live: LiveConfig = Field(LiveConfig(), description="knowledge that is added while the service runs")
     scoring_rules: dict[str, Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]] = Field(
         {}, description="scoring rules of your own: name -> module:function(prediction, gold) -> score in 0..1"
     )

@@ -16,17 +16,14 @@ from comem_ray.artifacts import ArtifactError
 from comem_ray.finite import NotFinite
 from comem_ray.knowledge.images import ImageError
 from comem_ray.model.reasoner import Prompt, Reasoner
-from serve import deployments
-from serve.batching import FAILURES_UNHEALTHY
-from serve.deployments import (
-    IMAGES_AHEAD,
-    MemoryEncoderDeployment,
-    ReasonerDeployment,
-    RetrieverDeployment,
-    _AnswerJob,
-)
-from serve.errors import api_error
+from serve.deployments import memory_encoder, retriever
+from serve.deployments import reasoner as reasoner_module
+from serve.deployments.memory_encoder import MemoryEncoderDeployment
+from serve.deployments.reasoner import IMAGES_AHEAD, ReasonerDeployment, _AnswerJob
+from serve.deployments.retriever import RetrieverDeployment
+from serve.http.errors import api_error
 from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory
+from serve.scheduling.batching import FAILURES_UNHEALTHY
 from serve.start import check_artifacts
 
 QUESTION = "Which country is this?"
@@ -35,7 +32,8 @@ SEARCH = Search(row(7)["image"], "Title 7", 3, "image", None, None)
 
 @pytest.fixture(autouse=True)
 def on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(deployments, "_device", lambda: "cpu")  # asks Ray, which has no replica here
+    for module in (retriever, memory_encoder, reasoner_module):
+        monkeypatch.setattr(module, "device_of_replica", lambda: "cpu")  # asks Ray, which has no replica here
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from serve.pieces import Pieces
+from serve.scheduling.pieces import Pieces
 
 
 def passed_on(*tries: str) -> tuple[list[str], bool]:

@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from comem_ray import __version__
 from comem_ray.config import ApiConfig
-from serve.bodies import (
+from serve.flow import Flow, Json, image_url
+from serve.http.bodies import (
     AnswerReply,
     AnswerRequest,
     ItemReply,
@@ -22,9 +23,8 @@ from serve.bodies import (
     StatusReply,
     error_docs,
 )
-from serve.body_limit import BodyLimit
-from serve.errors import Guard, api_error, overloaded
-from serve.flow import Flow, Json, image_url
+from serve.http.body_limit import BodyLimit
+from serve.http.errors import Guard, api_error, overloaded
 
 _DESCRIPTION = """
 Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.

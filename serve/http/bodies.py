@@ -1,6 +1,6 @@
 """The bodies of the HTTP API: the fields of requests and replies, with the examples of the documentation.
 
-`serve.checks` has the limits that the configuration sets (characters of a question, top_k, ...).
+`serve.http.checks` has the limits that the configuration sets (characters of a question, top_k, ...).
 """
 
 from __future__ import annotations

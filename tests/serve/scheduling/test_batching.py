@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from comem_ray.artifacts import ArtifactError
-from serve.batching import FAILURES_UNHEALTHY, Batcher, is_out_of_memory
+from serve.scheduling.batching import FAILURES_UNHEALTHY, Batcher, is_out_of_memory
 
 
 class Worker:

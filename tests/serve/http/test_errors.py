@@ -8,7 +8,7 @@ import pytest
 from support.serving import FinishedRun, Served, check_error, wait_until
 from support.tiny import shard_paths
 
-from serve.errors import api_error, refused
+from serve.http.errors import api_error, refused
 from serve.messages import Refusal
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from comem_ray.config import Config
 from comem_ray.knowledge.base64_text import decode_base64, decode_data_uri, is_data_uri
 from comem_ray.knowledge.images import ImageError, check_header
-from serve.bodies import AnswerRequest, RetrieveRequest
-from serve.errors import ApiError
+from serve.http.bodies import AnswerRequest, RetrieveRequest
+from serve.http.errors import ApiError
 from serve.messages import By, Refusal, Search
 
 

@@ -1,0 +1,1 @@
+"""How requests of many users share one model."""
