@@ -8,7 +8,7 @@ from pydantic import Field
 
 from comem_ray.config.base import Section
 
-Host = Annotated[str, Field(min_length=1, pattern=r"^[^/:\s]+$")]
+Host = Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")]
 
 
 class ApiConfig(Section):
