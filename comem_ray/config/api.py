@@ -1,4 +1,4 @@
-"""The sections `api` (limits of the HTTP endpoint, and who may call it) and `live` (knowledge that is added over HTTP)."""
+"""The sections `api` (limits of the HTTP endpoint, who may call it) and `live` (knowledge that is added over HTTP)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class ApiConfig(Section):
     max_cache_tokens: int = Field(
         40_000,
         ge=1,
-        description="tokens that the key-value cache of the running answers may hold, padding included (57 KB per token "
-        "at 7B); further questions wait",
+        description="tokens that the key-value cache of the running answers may hold, padding included (57 KB per "
+        "token at 7B); further questions wait",
     )
     max_waiting: int = Field(
         64, ge=1, description="questions that wait for one reasoner; more are answered 429 with Retry-After"

@@ -12,11 +12,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from comem_ray import __version__
 from comem_ray.config import ApiConfig
-from serve.flow import Flow, Json, image_url
+from serve.flow import Flow, Json
 from serve.http.bodies import (
     AnswerReply,
     AnswerRequest,
-    ItemReply,
     ReadyReply,
     RetrieveReply,
     RetrieveRequest,
@@ -25,6 +24,7 @@ from serve.http.bodies import (
 )
 from serve.http.body_limit import BodyLimit
 from serve.http.errors import Guard, api_error, overloaded
+from serve.http.items import caller_of, item_routes
 
 _DESCRIPTION = """
 Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.
@@ -34,18 +34,13 @@ _STREAMED = {
     "description": "The answer; with `stream` as server-sent events: `sources`, `token` ..., `done` (or `error`)",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
-_IMAGE_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'",
-    "Cache-Control": "public, max-age=86400",  # an item's id is a digest of what makes it
-}
 
 
 def build_api(flow: Flow, limits: ApiConfig) -> FastAPI:
     """The API, its guards in front."""
     app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION)
     _questions(app, flow)
-    _items(app, flow)
+    item_routes(app, flow)
     _health(app, flow)
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, _on_error)
@@ -64,7 +59,7 @@ def _questions(app: FastAPI, flow: Flow) -> None:
     @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
     async def answer(body: AnswerRequest, request: Request) -> Response:
         """Answers a question, with an image or (mode `none`) without."""
-        prepared = await flow.prepare(body)
+        prepared = await flow.prepare(flow.checks.question(body), caller_of(request))
         if body.stream:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             return StreamingResponse(_sse(flow.stream(prepared)), media_type="text/event-stream", headers=headers)
@@ -74,24 +69,6 @@ def _questions(app: FastAPI, flow: Flow) -> None:
     async def retrieve(body: RetrieveRequest, request: Request) -> Response:
         """The items nearest to an image, to a text, or to both."""
         return _timed(request, await flow.retrieve(body))
-
-
-def _items(app: FastAPI, flow: Flow) -> None:
-    @app.get("/v1/items/{item_id}", response_model=ItemReply, responses=error_docs(404, 500))
-    async def item(item_id: str) -> Response:
-        """A knowledge item."""
-        i = await flow.item(item_id)
-        fields = ("item_id", "language", "title", "text", "page_url", "width", "height")
-        return JSONResponse({**{f: getattr(i, f) for f in fields}, "image_url": image_url(i)})
-
-    content = {"description": "The image", "content": {"image/jpeg": {}, "image/png": {}}}
-
-    @app.get("/v1/items/{item_id}/image", response_class=Response, responses={200: content, **error_docs(404, 500)})
-    async def image(item_id: str) -> Response:
-        """The image of a knowledge item."""
-        data = (await flow.item(item_id, image=True)).image
-        assert data is not None
-        return Response(data, media_type=_media_type(data), headers=_IMAGE_HEADERS)
 
 
 def _health(app: FastAPI, flow: Flow) -> None:
@@ -106,7 +83,7 @@ def _health(app: FastAPI, flow: Flow) -> None:
         if unready := await flow.unready():
             names = ", ".join(f"{name} ({why})" for name, why in unready.items())
             raise overloaded(f"no answer from {names}")
-        return JSONResponse({"status": "ready", "generations": flow.generations})
+        return JSONResponse({"status": "ready", "generations": flow.knowledge.base.generations.folders})
 
 
 def _timed(request: Request, body: Json) -> Response:
@@ -117,7 +94,3 @@ def _timed(request: Request, body: Json) -> Response:
 async def _sse(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[str]:
     async for name, data in events:
         yield f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def _media_type(data: bytes) -> str:
-    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -43,11 +43,11 @@ Language = Annotated[
 ]
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class AnswerRequest(_Request):
+class AnswerRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -64,9 +64,10 @@ class AnswerRequest(_Request):
     language: Language = None
     max_new_tokens: int | None = Field(None, ge=1, description="tokens of the answer at most")
     stream: bool = Field(False, description="answer as server-sent events: sources, token ..., done (or error)")
+    timeout: float | None = Field(None, gt=0, description="seconds after which the answer is given up")
 
 
-class RetrieveRequest(_Request):
+class RetrieveRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -104,6 +105,7 @@ Timings = Annotated[dict[str, float], Field(description="milliseconds per stage,
 class AnswerReply(BaseModel):
     answer: str
     mode: Mode
+    finish_reason: Literal["stop", "length"] = Field(description="`length`: the answer was cut at its limit of tokens")
     sources: list[SourceBody]
     timings_ms: Timings
     usage: UsageBody
@@ -123,6 +125,7 @@ class ItemReply(BaseModel):
     image_url: str
     width: int
     height: int
+    live: bool = Field(description="added or replaced while the service ran, and not folded into the shards yet")
 
 
 class StatusReply(BaseModel):

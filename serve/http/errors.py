@@ -6,7 +6,7 @@ A message says what to change. What went wrong inside is logged with the request
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -66,6 +66,27 @@ async def reply_of(response: Awaitable[T | Refusal], what: str) -> T:
 def refused(refusal: Refusal) -> ApiError:
     """A refusal of a deployment as an ApiError."""
     return ApiError(refusal.status, refusal.type, refusal.message, refusal.field)
+
+
+def refusal_of(error: Exception, what: str) -> Refusal:
+    """What another deployment failed with, as a refusal of one's own. Raises the error where it is not about that."""
+    refused = unavailable(error, what)
+    if refused is None:
+        raise error
+    return Refusal(refused.type, refused.message, refused.field, refused.status_code)
+
+
+def timed_out() -> ApiError:
+    """504: the request's own time is up."""
+    message = "the answer was not there within its time: ask for a shorter one, or raise `timeout`"
+    return ApiError(504, "timeout", message, "timeout")
+
+
+def knowledge_missing(folders: Mapping[str, str]) -> ApiError:
+    """503: folders of the knowledge base are gone, perhaps for a while."""
+    log.error("the knowledge base cannot be read: %s", "; ".join(folders.values()))
+    names = ", ".join(folders)
+    return overloaded(f"a part of the knowledge base cannot be read now ({names})")
 
 
 def damaged(error: ArtifactError) -> Refusal:

@@ -23,7 +23,7 @@ from serve.deployments.reasoner import IMAGES_AHEAD, ReasonerDeployment, _Answer
 from serve.deployments.retriever import RetrieverDeployment
 from serve.http.errors import api_error
 from serve.messages import ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory
-from serve.scheduling.batching import FAILURES_UNHEALTHY
+from serve.scheduling.health import FAILURES_UNHEALTHY
 from serve.start import check_artifacts
 
 QUESTION = "Which country is this?"
