@@ -10,6 +10,7 @@ and in inference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -72,6 +73,29 @@ class ImagePart:
 
     image: Any
     role: Literal["item", "question"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the tokens of one answer are drawn, and the strings that end it.
+
+    Raises ValueError for a value out of range.
+    """
+
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    seed: int | None = None  # same seed, same draws, whatever else runs; None: from torch's global generator
+    stop: tuple[str, ...] = ()  # not part of the answer
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature is {self.temperature}, want 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, want more than 0, at most 1")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed is {self.seed}, want a number of 64 bits")
+        if "" in self.stop:
+            raise ValueError("a stop string is empty, want at least one character")
 
 
 PromptPart = ControlText | PlainText | ImagePart

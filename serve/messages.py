@@ -6,15 +6,17 @@ Shapes: K items, Q memory vectors per item, D width, C width of CLIP.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from comem_ray.knowledge.live.items import LiveItem
-from comem_ray.knowledge.live.journal import Changes
 from torch import Tensor
 
 from comem_ray.prompts import Mode, Sampling
+
+if TYPE_CHECKING:  # the processes that read them load these
+    from comem_ray.knowledge.live.items import LiveItem
+    from comem_ray.knowledge.live.journal import Changes
 
 By = Literal["image", "text", "both"]
 

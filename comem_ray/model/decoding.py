@@ -7,9 +7,7 @@ Shapes: B rows, V tokens of the vocabulary.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,34 +15,12 @@ from torch import Tensor
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopPLogitsWarper
 
 from comem_ray.finite import finite_rows
+from comem_ray.prompts import Sampling
 
 OnText = Callable[[int, str], None]
 """Called with the index of a prompt and the next piece of its answer."""
 
 COLDEST = 1e-6  # a lower temperature would divide by zero in float32; this one is as good as greedy
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """How the tokens of one answer are drawn, and the strings that end it.
-
-    Raises ValueError for a value out of range.
-    """
-
-    temperature: float = 0.0  # 0: greedy
-    top_p: float = 1.0
-    seed: int | None = None  # same seed, same draws, whatever else runs; None: from torch's global generator
-    stop: tuple[str, ...] = ()  # not part of the answer
-
-    def __post_init__(self) -> None:
-        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
-            raise ValueError(f"temperature is {self.temperature}, want 0 or more")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p is {self.top_p}, want more than 0, at most 1")
-        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
-            raise ValueError(f"seed is {self.seed}, want a number of 64 bits")
-        if "" in self.stop:
-            raise ValueError("a stop string is empty, want at least one character")
 
 
 def stop_ids(generation_config: Any, tokenizer: Any, turn_end: int) -> list[int]:

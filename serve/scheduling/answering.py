@@ -23,6 +23,7 @@ from typing import Any
 from comem_ray.config import ApiConfig
 from comem_ray.finite import NotFinite
 from comem_ray.model.reasoner import Completion, Decoding, Prompt, PromptTooLong, Reasoner, RunningAnswer
+from comem_ray.model.sequences import TokenSequence
 from serve.messages import ReasonerReply, ReasonerRequest, Refusal
 from serve.scheduling.fair_queue import FairQueue
 from serve.scheduling.health import ReplicaHealth, free_memory, is_out_of_memory
@@ -51,6 +52,7 @@ class _Ticket:
     pieces: Pieces | None
     start: float = field(default_factory=time.monotonic)
     prompt: Prompt | None = None
+    sequence: TokenSequence | None = None
     running: RunningAnswer | None = None
     first_token_s: float | None = None
 
@@ -198,57 +200,64 @@ class AnswerScheduler:
     def _admit(self) -> list[_Ticket]:
         """Questions that may join now, in turn. One whose prompt is refused is answered here."""
         admitted: list[_Ticket] = []
-        lengths: list[int] = []
         while len(admitted) < self._joins and len(self._running) + len(admitted) < self._rows:
-            with self._changed:
-                ticket = self._again[0] if self._again else self._waiting.peek()
-            if ticket is None or (length := self._length(ticket)) is None:
-                if ticket is None:
-                    break
+            ticket = self._next()
+            if ticket is None:
+                break
+            if not self._tokenise(ticket):
                 self._take(ticket)
                 continue
-            if (self._running or admitted) and not self._fits([*lengths, length]):
+            if (self._running or admitted) and not self._fit([*admitted, ticket]):
                 break
             self._take(ticket)
             admitted.append(ticket)
-            lengths.append(length)
         return admitted
+
+    def _next(self) -> _Ticket | None:
+        with self._changed:
+            return self._again[0] if self._again else self._waiting.peek()
 
     def _take(self, ticket: _Ticket) -> None:
         with self._changed:
             if self._again and self._again[0] is ticket:
                 self._again.popleft()
-            else:
-                # The turn may have changed since it was looked at.
+            elif self._waiting.peek() is ticket:
+                self._waiting.take()
+            else:  # the turns changed since
                 list(self._waiting.take_where(lambda waiting: waiting is ticket))
 
-    def _length(self, ticket: _Ticket) -> int | None:
-        """Tokens of a ticket's prompt; None where the ticket is answered already, with a refusal."""
+    def _tokenise(self, ticket: _Ticket) -> bool:
+        """Makes the ticket's prompt and its tokens; false where it is answered already, with a refusal."""
         try:
-            if ticket.prompt is None:
+            if ticket.sequence is None:
                 prompt = self._prompt_of(ticket.request)
                 if isinstance(prompt, Refusal):
                     self._finish(ticket, prompt)
-                    return None
-                ticket.prompt = prompt
-            return self._reasoner.length(ticket.prompt)
+                    return False
+                ticket.prompt, ticket.sequence = prompt, self._reasoner.sequence(prompt)
+            return True
         except PromptTooLong as error:
             self._finish(ticket, _refusal_of(error))
         except Exception as error:
             self._fail(ticket, error)
-        return None
+        return False
 
-    def _fits(self, lengths: list[int]) -> bool:
-        """Whether prompts of these lengths may join: the cache holds them, and their prefill keeps no stream waiting
-        for longer than that of one long prompt would."""
-        prefill = len(lengths) * max(lengths)
-        if self._running and len(lengths) > 1 and prefill > self._reasoner.config.max_prompt_tokens:
+    def _fit(self, tickets: list[_Ticket]) -> bool:
+        """Whether tickets may join: the cache has room until their end, and their prefill keeps no stream waiting for
+        longer than that of one long prompt would."""
+        lengths = [len(ticket.sequence) for ticket in tickets if ticket.sequence is not None]
+        if len(lengths) > 1 and len(lengths) * max(lengths) > self._reasoner.config.max_prompt_tokens:
             return False
-        return self._decoding.cells_with(lengths) <= self._limits.max_cache_tokens
+        default = self._reasoner.config.max_new_tokens
+        limits = [ticket.request.max_new_tokens or default for ticket in tickets]
+        cells = self._decoding.cells_with([n + limit for n, limit in zip(lengths, limits, strict=True)])
+        return cells <= self._limits.max_cache_tokens
 
     def _join(self, tickets: list[_Ticket]) -> None:
         try:
-            outcomes = self._decoding.join([t.prompt for t in tickets if t.prompt is not None])
+            prompts = [ticket.prompt for ticket in tickets if ticket.prompt is not None]
+            sequences = [ticket.sequence for ticket in tickets if ticket.sequence is not None]
+            outcomes = self._decoding.join(prompts, sequences)
         except Exception as error:
             self._join_again(tickets, error)
             return
