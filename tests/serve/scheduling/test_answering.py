@@ -163,7 +163,7 @@ def test_a_full_queue_says_when_to_come_again(make_scheduler: Callable[..., Answ
     modest, *greedy = asyncio.run(main())
     assert isinstance(modest, ReasonerReply)  # another caller's long line does not keep it out
     refused = [reply for reply in greedy if isinstance(reply, Refusal)]
-    assert len(refused) in (9, 10)  # one runs, three wait, and one of these left its place
+    assert 8 <= len(refused) <= 10  # one runs or two, three wait, and one of these may have left its place
     assert all(r.status == 429 and r.retry_after_s is not None and r.retry_after_s >= 1 for r in refused)
 
 
