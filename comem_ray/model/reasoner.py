@@ -72,11 +72,15 @@ class Reasoner:
             self.vision_lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
 
     def sequence(self, question: Prompt) -> TokenSequence:
-        """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode or a missing memory."""
+        """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode, a missing memory
+        or one of another width."""
         if question.mode not in MODES:
             raise ValueError(f"mode {question.mode!r} is not one of {', '.join(MODES)}")
         if question.mode == "memory" and question.memory is None:
             raise ValueError("mode 'memory' needs the memory of the items")
+        if question.mode == "memory" and question.memory.shape[-1] != self.backbone.width:  # type: ignore[union-attr]
+            width = question.memory.shape[-1]  # type: ignore[union-attr]
+            raise ValueError(f"the memory has vectors of width {width}, the reasoner's backbone {self.backbone.width}")
         items = self._ordered(list(question.items)) if question.mode == "rag" else []
         memory = question.memory.shape[0] * question.memory.shape[1] if question.mode == "memory" else 0  # type: ignore[union-attr]
         parts = question_prompt(question.text, question.image, items, question.system, question.history)
