@@ -40,8 +40,9 @@ CREATE TABLE pruned (upto INTEGER NOT NULL);
 def open_database(folder: Path) -> sqlite3.Connection:
     """The database in `folder`, made if it is not there. No other process can open it until it is closed.
 
-    Its rows are dicts by column. A new one numbers its changes from the export in `folder` on. Raises LockedError that names the holder, StorageError
-    where the filesystem refuses, ArtifactError for a file that is damaged or of a later version.
+    Its rows are dicts by column. A new one numbers its changes from the export in `folder` on. Raises LockedError that
+    names the holder, StorageError where the filesystem refuses, ArtifactError for a file that is damaged or of a later
+    version.
     """
     path = folder / FILE
     with storage_errors(path):
