@@ -32,7 +32,7 @@ LAYERS = [
     {"knowledge"},
     {"answers", "retrieval", "model", "tasks"},
     {"memory_store"},
-    {"pipeline", "client"},
+    {"pipeline", "client", "http_proxy"},
     {"evaluation", "training"},
     {"report"},
     {"__init__"},
