@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from comem_ray.knowledge.live.items import ItemRefused, LiveContent, LiveItem, Upload, make_item
 from ray.serve.handle import DeploymentHandle
 
 from comem_ray.config import Config
 from comem_ray.knowledge.items import Item
+from comem_ray.knowledge.live.items import ItemRefused, LiveContent, LiveItem, Upload, make_item
 from comem_ray.retrieval.clip import locate
 from serve.http.checks import Checks
 from serve.http.errors import ApiError, reply_of
@@ -36,12 +36,15 @@ class KnowledgeEditor:
         encoder: DeploymentHandle,
     ):
         self.config, self.checks, self.reader = config, Checks(config), reader
-        self._write, self._embed, self._encode = knowledge.write, retriever.embed, encoder.encode
+        self._write, self._repeated = knowledge.write, knowledge.repeated
+        self._embed, self._encode = retriever.embed, encoder.encode
         self._clip = locate(config.clip).fingerprint
         self._making = asyncio.Semaphore(MAKERS)
 
     async def add(self, bodies: Sequence[ItemBody], key: str | None, digest: str) -> dict[str, str]:
         """Adds items, all or none. Returns what became of each by id, in their order. Raises ApiError."""
+        if earlier := await self._earlier(key, digest):
+            return earlier
         limit = self.config.live.max_items_per_request
         if len(bodies) > limit:
             raise ApiError(422, "too_many_items", f"{len(bodies):,} items, the limit is {limit:,} per request", "items")
@@ -52,6 +55,8 @@ class KnowledgeEditor:
 
     async def replace(self, item_id: str, body: ItemBody, key: str | None, digest: str) -> dict[str, str]:
         """Gives an item another content. Raises ApiError, 404 where there is no such item."""
+        if earlier := await self._earlier(key, digest):
+            return earlier
         await self._require(item_id)
         items = await self._complete([await self._make(body, "", item_id)])
         return await self._apply(Write(items, replaces=[item_id], key=key, request=digest))
@@ -60,8 +65,12 @@ class KnowledgeEditor:
         """Deletes an item. Raises ApiError, 404 where there is no such item."""
         return await self._apply(Write(deletes=[item_id], key=key, request=digest))
 
+    async def _earlier(self, key: str | None, digest: str) -> dict[str, str] | None:
+        """What this request was answered when it came before, under the same idempotency key."""
+        return None if key is None else await reply_of(self._repeated.remote(key, digest), "the journal")
+
     async def _apply(self, write: Write) -> dict[str, str]:
-        ids = [*[i.item_id for i in write.puts], *write.deletes]
+        ids = [*[i.content.item.item_id for i in write.puts], *write.deletes]
         in_shards = [i for i in ids if i in self.reader.base.items]
         write = Write(write.puts, write.deletes, write.replaces, in_shards, write.key, write.request)
         return await reply_of(self._write.remote(write), "the journal")
@@ -114,12 +123,11 @@ class KnowledgeList:
         live: list[tuple[int, Item]] = []
         if part == "live":
             live = await reply_of(self._page.remote(position, limit), "the journal")
-        if len(live) == limit:
-            items, following = [(item, True) for _, item in live], f"live:{live[-1][0]}"
-        else:
+        items, following = [(item, True) for _, item in live], f"live:{live[-1][0]}" if live else None
+        if len(live) < limit:
             start = (position or 0) if part == "base" else 0
             shards, following = await self._from_shards(start, limit - len(live), changed)
-            items = [*[(item, True) for _, item in live], *[(item, False) for item in shards]]
+            items += [(item, False) for item in shards]
         base = self.reader.base.items
         total = len(base) - sum(i in base for i in changed) + sum(changed.values())
         return [(i, is_live) for i, is_live in items if language in (None, i.language)], following, total

@@ -292,7 +292,7 @@ class Decoding:
 
 def make_prompt(
     text: str,
-    image: Image | ImageFeatures | None,
+    image: Image | ImageFeatures | Sequence[Image | ImageFeatures] | None,
     mode: Mode,
     items: Sequence[tuple[str, Image]] = (),
     memory: Tensor | None = None,

@@ -15,13 +15,13 @@ from contextlib import suppress
 from dataclasses import asdict
 
 import numpy as np
-from comem_ray.knowledge.live.export import export
-from comem_ray.knowledge.live.journal import Journal, KeyReused
 
-from comem_ray.artifacts import write_json
+from comem_ray.artifacts import StorageError, write_json
 from comem_ray.artifacts.lock import LockedError
 from comem_ray.config import Config
 from comem_ray.knowledge.items import Item
+from comem_ray.knowledge.live.export import export
+from comem_ray.knowledge.live.journal import Journal, KeyReused, Written
 from serve.base import still_there
 from serve.messages import ChangesReply, Generations, Refusal, Write
 from serve.start import StartError, check_artifacts, in_one_sentence
@@ -31,6 +31,9 @@ log = logging.getLogger("ray.serve")
 SERVING = "serving.json"  # of the folder live/: what a compaction has moved the service to
 LOCK_WAIT_S = 60  # a rolling update starts this replica while the one before it is still closing
 
+FULL = Refusal(
+    "journal_full", "too many changes are not folded into shards yet: run jobs.compact, then send this again", None, 507
+)
 READ_ONLY = Refusal("read_only", "this knowledge base cannot be changed over HTTP (live.enabled is false)", None, 403)
 
 
@@ -61,7 +64,8 @@ class KnowledgeDeployment:
 
     async def changes(self, after: int) -> ChangesReply:
         """What has changed since the change number `after`, and which generations are served now."""
-        changes = None if self.journal is None else await asyncio.to_thread(self.journal.changes, after)
+        journal = None if after < self.forgotten else self.journal
+        changes = None if journal is None else await asyncio.to_thread(journal.changes, after)
         return ChangesReply(changes, self.generations, self.forgotten)
 
     async def contents(self, item_ids: Sequence[str]) -> dict[str, Item | None]:
@@ -79,12 +83,16 @@ class KnowledgeDeployment:
         return await asyncio.to_thread(self.journal.page, before, limit, self.generations.live)
 
     async def ids(self, known: int) -> tuple[int, dict[str, bool]] | None:
-        """The last change's number, and the ids of the journal that are not as in the shards, with whether they are
-        there (false: deleted); None where `known` is that number already."""
+        """The last change's number, and the ids that the journal knows, with whether they are there (false: deleted);
+        None where `known` is that number already."""
         if self.journal is None:
             return None if known == 0 else (0, {})
         seq = self.journal.seq
-        return None if known == seq else (seq, await asyncio.to_thread(self.journal.ids, self.generations.live))
+        return None if known == seq else (seq, await asyncio.to_thread(self._ids))
+
+    def _ids(self) -> dict[str, bool]:
+        assert self.journal is not None
+        return {item_id: not deleted for item_id, deleted in self.journal.entries()}
 
     async def counts(self) -> tuple[int, int]:
         """Items added, and items deleted or replaced, that are not in the shards yet."""
@@ -99,24 +107,40 @@ class KnowledgeDeployment:
             return await asyncio.to_thread(self._write, journal, write)
 
     def _write(self, journal: Journal, write: Write) -> dict[str, str] | Refusal:
-        known = journal.contents([*[i.item_id for i in write.puts], *write.deletes])
-        if missing := [i for i in (*write.deletes, *write.replaces) if not _exists(i, known, write)]:
-            return Refusal("unknown_item", f"there is no item {missing[0]!r}", "item_id", 404)
-        puts = [item for item in write.puts if known.get(item.item_id) != item.content.item]
-        new = [i for i in puts if i.item_id in write.replaces or not _exists(i.item_id, known, write)]
-        if sum(journal.counts(self.generations.live)) + len(new) + len(write.deletes) > self.config.live.max_changes:
-            message = "too many changes are not folded into shards yet: run jobs.compact, then send this again"
-            return Refusal("journal_full", message, None, 507)
-        start = time.perf_counter()
         try:
-            written = journal.write(new, write.deletes, write.key, write.request)
+            if write.key and (earlier := journal.repeated(write.key, write.request)):
+                return _statuses(earlier)
+            known = journal.contents([*[i.content.item.item_id for i in write.puts], *write.deletes])
+            if missing := [i for i in (*write.deletes, *write.replaces) if not _exists(i, known, write)]:
+                return Refusal("unknown_item", f"there is no item {missing[0]!r}", "item_id", 404)
+            puts = [i for i in write.puts if _is_news(i.content.item, known, write)]
+            if (
+                sum(journal.counts(self.generations.live)) + len(puts) + len(write.deletes)
+                > self.config.live.max_changes
+            ):
+                return FULL
+            done = "replaced" if write.replaces else "added"
+            statuses = {i.content.item.item_id: done if i in puts else "unchanged" for i in write.puts}
+            statuses |= dict.fromkeys(write.deletes, "deleted")
+            start = time.perf_counter()
+            written = journal.write(puts, write.deletes, write.key, write.request, json.dumps(statuses))
+            log.info("written seq=%d ms=%.1f", written.seq, (time.perf_counter() - start) * 1e3)
+            return _statuses(written)
         except KeyReused as error:
             return Refusal("idempotency_key_reused", str(error), "Idempotency-Key", 409)
-        log.info("written seq=%d ms=%.1f", written.seq, (time.perf_counter() - start) * 1e3)
-        done = "replaced" if write.replaces else "added"
-        changed = {i.item_id for i in (write.puts if written.repeated else new)}
-        statuses = {i.item_id: done if i.item_id in changed else "unchanged" for i in write.puts}
-        return {**statuses, **dict.fromkeys(write.deletes, "deleted")}
+        except StorageError as error:
+            log.error("cannot write the journal: %s", error)
+            return Refusal("storage", "the server cannot write to its disk now: nothing was changed", None, 503, 10)
+
+    async def repeated(self, key: str, request: str) -> dict[str, str] | Refusal | None:
+        """What a request with this idempotency key was answered before; None for a new key."""
+        if self.journal is None:
+            return READ_ONLY
+        try:
+            earlier = await asyncio.to_thread(self.journal.repeated, key, request)
+        except KeyReused as error:
+            return Refusal("idempotency_key_reused", str(error), "Idempotency-Key", 409)
+        return None if earlier is None else _statuses(earlier)
 
     async def export(self) -> int:
         """Writes the live source for jobs.compact; returns the number of the last change in it."""
@@ -159,6 +183,18 @@ def _open(config: Config) -> Journal:
             if time.monotonic() > end:
                 raise StartError(str(error)) from None
             time.sleep(0.2)
+
+
+def _statuses(written: Written) -> dict[str, str]:
+    statuses: dict[str, str] = json.loads(written.reply)
+    return statuses
+
+
+def _is_news(item: Item, known: dict[str, Item | None], write: Write) -> bool:
+    """Whether an item that is put differs from what there is. That of the shards is known by its id alone."""
+    if item.item_id in known:
+        return known[item.item_id] != item
+    return item.item_id in write.replaces or item.item_id not in write.in_shards
 
 
 def _exists(item_id: str, known: dict[str, Item | None], write: Write) -> bool:
