@@ -20,7 +20,7 @@ from comem_ray.knowledge.items import Item
 from comem_ray.knowledge.schema import content_digest
 from comem_ray.model.adapter import encoder_fingerprint
 from serve.base import Base, still_there
-from serve.http.errors import knowledge_missing, log, overloaded, reply_of
+from serve.http.errors import knowledge_missing, log, reply_of, restarting
 from serve.messages import Generations, SearchReply, unpack_memory
 
 T = TypeVar("T")
@@ -94,7 +94,7 @@ class KnowledgeReader:
             await asyncio.shield(self._moving)
         if all(i in self.base.items for i in item_ids):
             return self.base
-        raise overloaded("the knowledge base is just moving to a newer generation")
+        raise restarting("the knowledge base is just moving to a newer generation")
 
     def _follow(self, generations: Generations) -> None:
         """Starts to open newer generations, once the retriever has moved there."""

@@ -6,8 +6,6 @@ import json
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from comem_ray import __version__
@@ -22,39 +20,36 @@ from serve.http.bodies import (
     StatusReply,
     error_docs,
 )
-from serve.http.body_limit import BodyLimit
-from serve.http.errors import Guard, api_error, overloaded
+from serve.http.errors import restarting
 from serve.http.items import caller_of, item_routes
+from serve.http.json_body import JsonRoute
+from serve.http.keys import Keys, load_keys
+from serve.http.layers import add_layers
 
 _DESCRIPTION = """
 Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.
 Every error has the shape `{"error": {"type", "message", "field"}}`.
 """
+_EVERYWHERE = (401, 421, 429, 500)  # error replies of every path but the health checks
 _STREAMED = {
     "description": "The answer; with `stream` as server-sent events: `sources`, `token` ..., `done` (or `error`)",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 
 
-def build_api(flow: Flow, limits: ApiConfig) -> FastAPI:
-    """The API, its guards in front."""
-    app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION)
+def build_api(flow: Flow, limits: ApiConfig, keys: Keys | None = None) -> FastAPI:
+    """The API, its guards in front. `keys`: those of the configuration and the environment (ConfigError)."""
+    app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION, redirect_slashes=False)
+    app.router.route_class = JsonRoute
     _questions(app, flow)
     item_routes(app, flow)
     _health(app, flow)
-    for error in (HTTPException, RequestValidationError):
-        app.add_exception_handler(error, _on_error)
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
-    app.add_middleware(Guard)  # outermost, as the last one added
+    add_layers(app, limits, load_keys(limits) if keys is None else keys)
     return app
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
-    return api_error(error).response()
-
-
 def _questions(app: FastAPI, flow: Flow) -> None:
-    errors = error_docs(400, 413, 415, 422, 500, 503)
+    errors = error_docs(400, 408, 413, 415, 422, 503, *_EVERYWHERE)
 
     @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
     async def answer(body: AnswerRequest, request: Request) -> Response:
@@ -82,7 +77,7 @@ def _health(app: FastAPI, flow: Flow) -> None:
         """Every deployment answers; what they answer from."""
         if unready := await flow.unready():
             names = ", ".join(f"{name} ({why})" for name, why in unready.items())
-            raise overloaded(f"no answer from {names}")
+            raise restarting(f"no answer from {names}")
         return JSONResponse({"status": "ready", "generations": flow.knowledge.base.generations.folders})
 
 
