@@ -52,6 +52,8 @@ def run(config: Config) -> Summary:
     stage = StageFolder(config.folder("items"), STAGE, identity, versions=("rules", "rows_per_shard"))
     cpus = min(1, ingest.workers.cpus)
     scans = scan_files(files, ingest.rows_per_shard, stage.path / "scan", cpus)
+    if live and live.file:
+        refuse_damaged(live.file, scans[-1])
     plan = units(files, scans, live.deleted if live else NONE_DELETED)
     inputs = {unit.name: unit.inputs for of_file in plan for unit in of_file}
     finished = {} if ingest.recheck else stage.finished(inputs)
@@ -68,7 +70,7 @@ def run(config: Config) -> Summary:
 def scan_files(files: list[SourceFile], rows: int, folder: Path, cpus: float = 1) -> list[Scan]:
     """Scans on the cluster the files that have no valid scan in `folder` yet, then reads what the tasks saved there.
 
-    A task reserves `cpus` cores. Raises ArtifactError where the live source is damaged.
+    A task reserves `cpus` cores.
     """
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
@@ -81,11 +83,7 @@ def scan_files(files: list[SourceFile], rows: int, folder: Path, cpus: float = 1
         dataset.set_name("scan")
         drain(dataset, Progress(f"{STAGE}, scan", len(items), "files", lines=1))
     # A file that could not be read to its end has no lasting scan: here it is read once more.
-    scans = [saved_scan(file, rows, folder) or scan(file, rows, folder) for file in files]
-    for file, result in zip(files, scans, strict=True):
-        if file.live:
-            refuse_damaged(file, result)
-    return scans
+    return [saved_scan(file, rows, folder) or scan(file, rows, folder) for file in files]
 
 
 def ingest_files(files: list[SourceFile], todo: list[list[Unit]], stage: StageFolder, ingest: IngestConfig) -> int:

@@ -85,7 +85,9 @@ def ingest_unit(
     rows = parse_batch(file.format, batch)
     if rows_digest(rows) != unit.digest:
         raise ArtifactError(f"{file.path} changed since it was scanned: run again, and do not change it meanwhile")
-    earlier = _Earlier(EarlierItems(stage.path, stage.stage, reuse.shards), reuse.recheck)
+    # A rejected row of the live source is a damaged file, and a copy from a backup may have mended it.
+    shards = [s for s in reuse.shards if not (file.live and Path(s.name).parent.name == REJECTED)]
+    earlier = _Earlier(EarlierItems(stage.path, stage.stage, shards), reuse.recheck)
     rejected: list[dict[str, Any]] = []
     items = 0
 
