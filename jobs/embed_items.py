@@ -9,7 +9,6 @@ with the same bytes. An item that CLIP cannot take is quarantined in embeddings/
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -71,7 +70,7 @@ class EmbedShard:
         self._encoder = ClipEncoder(clip, "cuda" if clip.workers.gpus else "cpu")
         # A preparing thread does its image alone: were each to start threads of its own, they would fight for cores.
         self._threads = ThreadPoolExecutor(clip.decode_threads)
-        torch.set_num_threads(max(1, math.floor(clip.workers.cpus)))
+        torch.set_num_threads(clip.workers.thread_count)
 
     def __call__(self, batch: dict[str, Any]) -> int:
         task = ShardTask.of(batch)
