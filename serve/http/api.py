@@ -25,6 +25,7 @@ from serve.http.bodies import (
 )
 from serve.http.body_limit import BodyLimit
 from serve.http.errors import Guard, api_error, overloaded
+from serve.http.page import page_routes
 
 _DESCRIPTION = """
 Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.
@@ -43,10 +44,11 @@ _IMAGE_HEADERS = {
 
 def build_api(flow: Flow, limits: ApiConfig) -> FastAPI:
     """The API, its guards in front."""
-    app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION)
+    app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
     _questions(app, flow)
     _items(app, flow)
     _health(app, flow)
+    page_routes(app)
     for error in (HTTPException, RequestValidationError):
         app.add_exception_handler(error, _on_error)
     app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
