@@ -25,6 +25,7 @@ from serve.http.items import caller_of, item_routes
 from serve.http.json_body import JsonRoute
 from serve.http.keys import Keys, load_keys
 from serve.http.layers import add_layers
+from serve.http.page import page_routes
 
 _DESCRIPTION = """
 Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.
@@ -39,11 +40,13 @@ _STREAMED = {
 
 def build_api(flow: Flow, limits: ApiConfig, keys: Keys | None = None) -> FastAPI:
     """The API, its guards in front. `keys`: those of the configuration and the environment (ConfigError)."""
-    app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION, redirect_slashes=False)
+    about = {"title": "CoMEM on Ray", "version": __version__, "description": _DESCRIPTION}
+    app = FastAPI(**about, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.router.route_class = JsonRoute
     _questions(app, flow)
     item_routes(app, flow)
     _health(app, flow)
+    page_routes(app)
     add_layers(app, limits, load_keys(limits) if keys is None else keys)
     return app
 
