@@ -30,11 +30,10 @@ Vectors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class _State:
-    """What one search sees: an index, and the changes that are not in it up to the number `seq`."""
+    """What one search sees: an index, and the changes since it was built."""
 
     model: Any
     live: Any
-    seq: int
     generations: Generations
 
 
@@ -42,12 +41,13 @@ class RetrieverDeployment(ModelDeployment):
     """An image or text in, item ids and scores out."""
 
     def __init__(self, config: Config, generations: Generations, knowledge: DeploymentHandle):
-        from comem_ray.retrieval import live, retriever
+        from comem_ray.retrieval import retriever
 
-        self.config, self.module, self._no_changes = config, retriever, live.LiveVectors
+        self.config, self.module = config, retriever
         with in_one_sentence():
             now = still_there(config, generations)
-            self.state = _State(self._load(now), self._no_changes(), now.live, now)
+            model = self._load(now)
+            self.state = _State(model, model.live(now.live), now)
         self._changes, self._sync = knowledge.changes, SharedCall(self._catch_up)
         self._moving: asyncio.Task[None] | None = None
         self.max_pixels, self.max_item_pixels = config.api.max_image_pixels, config.ingest.images.max_pixels
@@ -69,24 +69,24 @@ class RetrieverDeployment(ModelDeployment):
 
     async def _catch_up(self) -> None:
         state = self.state
-        reply: ChangesReply = await self._changes.remote(state.seq)
+        reply: ChangesReply = await self._changes.remote(state.live.seq)
         if reply.generations != state.generations and self._moving is None:
             self._moving = asyncio.create_task(self._move(reply.generations))
-        if state.seq < reply.forgotten:  # what is missing here is in the newer index alone
+        if state.live.seq < reply.forgotten:  # what is missing here is in the newer index alone
             assert self._moving is not None
             await asyncio.shield(self._moving)
-        elif reply.changes is not None and reply.changes.seq > state.seq and self.state is state:
-            self.state = replace(state, live=state.live.apply(reply.changes), seq=reply.changes.seq)
+        elif reply.changes is not None and reply.changes.seq > state.live.seq and self.state is state:
+            self.state = replace(state, live=await asyncio.to_thread(state.live.apply, reply.changes))
 
     async def _move(self, generations: Generations) -> None:
         """Moves to newer generations: loads the index in a thread, while searches go on in the one before."""
         try:
             model = await asyncio.to_thread(self._load, generations, self.state.model)
             reply: ChangesReply = await self._changes.remote(generations.live)
-            live, seq = self._no_changes(), generations.live
+            live = model.live(generations.live)
             if reply.changes is not None:
-                live, seq = live.apply(reply.changes), reply.changes.seq
-            self.state = _State(model, live, seq, generations)
+                live = await asyncio.to_thread(live.apply, reply.changes)
+            self.state = _State(model, live, generations)
             log.info("serving index %s", generations.folders["index"])
         except ArtifactError as error:
             log.error("cannot move to generations %s: %s", generations.folders, error)

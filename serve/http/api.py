@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -40,7 +41,7 @@ _STREAMED = {
 
 def build_api(flow: Flow, limits: ApiConfig, keys: Keys | None = None) -> FastAPI:
     """The API, its guards in front. `keys`: those of the configuration and the environment (ConfigError)."""
-    about = {"title": "CoMEM on Ray", "version": __version__, "description": _DESCRIPTION}
+    about: dict[str, Any] = {"title": "CoMEM on Ray", "version": __version__, "description": _DESCRIPTION}
     app = FastAPI(**about, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.router.route_class = JsonRoute
     _questions(app, flow)
