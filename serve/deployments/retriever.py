@@ -19,7 +19,7 @@ from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
 from serve.base import still_there
 from serve.deployments.model import ModelDeployment, TextAndImage, blank_image, device_of_replica, open_or_refuse
-from serve.http.errors import log, refusal_of
+from serve.http.errors import damaged, log, refusal_of
 from serve.messages import ChangesReply, Generations, ItemHit, Refusal, Search, SearchReply
 from serve.scheduling.batching import Batcher
 from serve.scheduling.shared_call import SharedCall
@@ -50,6 +50,7 @@ class RetrieverDeployment(ModelDeployment):
             self.state = _State(model, model.live(now.live), now)
         self._changes, self._sync = knowledge.changes, SharedCall(self._catch_up)
         self._moving: asyncio.Task[None] | None = None
+        self._refused: Generations | None = None  # newer ones, which cannot be opened
         self.max_pixels, self.max_item_pixels = config.api.max_image_pixels, config.ingest.images.max_pixels
         self.batcher: Batcher[Any, Any] = Batcher(self._work, config.api.max_batch, self._check)
 
@@ -57,6 +58,8 @@ class RetrieverDeployment(ModelDeployment):
         """The hits of one search, in the knowledge as it is when this is called, or later."""
         try:
             await self._sync()
+        except ArtifactError as error:
+            return damaged(error)
         except Exception as error:
             return refusal_of(error, "the journal of the knowledge base")
         reply: SearchReply | Refusal = await self._reply(search)
@@ -68,27 +71,34 @@ class RetrieverDeployment(ModelDeployment):
         return vectors
 
     async def _catch_up(self) -> None:
+        while not await self._try_to_catch_up():
+            pass
+
+    async def _try_to_catch_up(self) -> bool:
+        """Applies what has changed; false where the index was exchanged meanwhile, so that it must be tried again."""
         state = self.state
         reply: ChangesReply = await self._changes.remote(state.live.seq)
-        if reply.generations != state.generations and self._moving is None:
+        if reply.generations not in (state.generations, self._refused) and self._moving is None:
             self._moving = asyncio.create_task(self._move(reply.generations))
         if state.live.seq < reply.forgotten:  # what is missing here is in the newer index alone
-            assert self._moving is not None
+            if self._moving is None:
+                raise ArtifactError(f"the index of generation {reply.generations.folders['index']} cannot be opened")
             await asyncio.shield(self._moving)
-        elif reply.changes is not None and reply.changes.seq > state.live.seq and self.state is state:
-            self.state = replace(state, live=await asyncio.to_thread(state.live.apply, reply.changes))
+            return False
+        if reply.changes is not None and reply.changes.seq > state.live.seq:
+            live = await asyncio.to_thread(state.live.apply, reply.changes)
+            if self.state is state:
+                self.state = replace(state, live=live)
+        return self.state.generations == state.generations
 
     async def _move(self, generations: Generations) -> None:
         """Moves to newer generations: loads the index in a thread, while searches go on in the one before."""
         try:
             model = await asyncio.to_thread(self._load, generations, self.state.model)
-            reply: ChangesReply = await self._changes.remote(generations.live)
-            live = model.live(generations.live)
-            if reply.changes is not None:
-                live = await asyncio.to_thread(live.apply, reply.changes)
-            self.state = _State(model, live, generations)
+            self.state = _State(model, model.live(generations.live), generations)
             log.info("serving index %s", generations.folders["index"])
         except ArtifactError as error:
+            self._refused = generations
             log.error("cannot move to generations %s: %s", generations.folders, error)
         finally:
             self._moving = None
