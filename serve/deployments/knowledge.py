@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -24,6 +25,7 @@ from comem_ray.knowledge.live.export import export
 from comem_ray.knowledge.live.journal import Journal, KeyReused, Written
 from serve.base import still_there
 from serve.messages import ChangesReply, Generations, Refusal, Write
+from serve.metrics import KnowledgeMetrics
 from serve.start import StartError, check_artifacts, in_one_sentence
 
 log = logging.getLogger("ray.serve")
@@ -47,7 +49,7 @@ class KnowledgeDeployment:
             self.generations = still_there(config, self._last_served())
             self.journal = _open(config) if config.live.enabled else None
         self._forget(self.generations.live)
-        self._writing = asyncio.Lock()
+        self._writing, self.metrics = asyncio.Lock(), KnowledgeMetrics()
 
     def _last_served(self) -> Generations:
         """What this deployment served last: a compaction may have moved it on since it was deployed."""
@@ -124,13 +126,23 @@ class KnowledgeDeployment:
             statuses |= dict.fromkeys(write.deletes, "deleted")
             start = time.perf_counter()
             written = journal.write(puts, write.deletes, write.key, write.request, json.dumps(statuses))
-            log.info("written seq=%d ms=%.1f", written.seq, (time.perf_counter() - start) * 1e3)
+            self._note(journal, written, time.perf_counter() - start)
             return _statuses(written)
         except KeyReused as error:
             return Refusal("idempotency_key_reused", str(error), "Idempotency-Key", 409)
         except StorageError as error:
             log.error("cannot write the journal: %s", error)
             return Refusal("storage", "the server cannot write to its disk now: nothing was changed", None, 503, 10)
+
+    def _note(self, journal: Journal, written: Written, seconds: float) -> None:
+        """One line and some metrics about a write; a warning where the changes should be folded."""
+        log.info("written seq=%d ms=%.1f", written.seq, seconds * 1e3)
+        done = Counter(_statuses(written).values())
+        self.metrics.observe_write(seconds, {c: done[c] for c in ("added", "replaced", "deleted")})
+        live, deleted = journal.counts(self.generations.live)
+        self.metrics.set_counts(live, deleted, live + deleted)
+        if live + deleted >= self.config.live.compact_at:
+            log.warning("%d changes are not folded into shards: run jobs.compact", live + deleted)
 
     async def repeated(self, key: str, request: str) -> dict[str, str] | Refusal | None:
         """What a request with this idempotency key was answered before; None for a new key."""

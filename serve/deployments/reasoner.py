@@ -11,7 +11,7 @@ from typing import Any
 
 from comem_ray.config import Config
 from comem_ray.knowledge.images import ImageError, open_image
-from serve.deployments.model import OUT_OF_MEMORY, blank_image, device_of_replica
+from serve.deployments.model import OUT_OF_MEMORY, blank_image, device_of_replica, give_back_memory
 from serve.http.checks import refused_image
 from serve.http.errors import log
 from serve.messages import Generations, ReasonerReply, ReasonerRequest, Refusal, TurnMessage, unpack_memory
@@ -85,6 +85,7 @@ class ReasonerDeployment:
         except ImageError:
             return  # its question is refused when it comes
         self._features[sha256(data).digest()] = self.model.encode_image(image)
+        give_back_memory(image.width * image.height)
         while len(self._features) > IMAGES_AHEAD:
             self._features.popitem(last=False)
 
@@ -108,4 +109,9 @@ class ReasonerDeployment:
 
     def _image(self, data: bytes) -> Any:
         # Taken out: the next question about it is as likely to come to another replica.
-        return self._features.pop(sha256(data).digest(), None) or open_image(data, self.max_pixels)
+        features = self._features.pop(sha256(data).digest(), None)
+        if features is not None:
+            return features
+        image = open_image(data, self.max_pixels)
+        give_back_memory(image.width * image.height)  # what decoding it took besides
+        return image

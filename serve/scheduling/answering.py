@@ -17,7 +17,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from comem_ray.config import ApiConfig
@@ -25,6 +25,7 @@ from comem_ray.finite import NotFinite
 from comem_ray.model.reasoner import Completion, Decoding, Prompt, PromptTooLong, Reasoner, RunningAnswer
 from comem_ray.model.sequences import TokenSequence
 from serve.messages import ReasonerReply, ReasonerRequest, Refusal
+from serve.metrics import Ending, ReasonerMetrics
 from serve.scheduling.fair_queue import FairQueue
 from serve.scheduling.health import ReplicaHealth, free_memory, is_out_of_memory
 from serve.scheduling.pieces import Pieces
@@ -73,7 +74,7 @@ class AnswerScheduler:
         check: Callable[[], object],
     ):
         self._reasoner, self._limits, self._prompt_of = reasoner, limits, prompt_of
-        self.health = ReplicaHealth(check)
+        self.health, self.metrics = ReplicaHealth(check), ReasonerMetrics()
         self._waiting = FairQueue[_Ticket](limits.max_waiting)
         self._again = deque[_Ticket]()  # begun, then lost with a failed batch: admitted first
         self._running: list[_Ticket] = []
@@ -169,6 +170,7 @@ class AnswerScheduler:
                 self.steps += 1
             except Exception as error:
                 self._restart(error)
+        self.metrics.observe_step(len(self._running), len(self._waiting) + len(self._again), self._decoding.cells)
         self._publish()
 
     def _do_chore(self) -> None:
@@ -193,7 +195,7 @@ class AnswerScheduler:
         if dropped:
             self._decoding.drop([t.running for t in dropped if t.running is not None])
         for ticket in [*over, *dropped]:
-            self._finish(ticket, TIMED_OUT)
+            self._finish(ticket, TIMED_OUT, "cancelled" if ticket.reply.done() else "timed_out")
         self._again = deque(ticket for ticket in self._again if ticket not in over)
         self._running = [ticket for ticket in self._running if ticket not in dropped]
 
@@ -234,7 +236,9 @@ class AnswerScheduler:
                 if isinstance(prompt, Refusal):
                     self._finish(ticket, prompt)
                     return False
-                ticket.prompt, ticket.sequence = prompt, self._reasoner.sequence(prompt)
+                ticket.sequence = self._reasoner.sequence(prompt)
+                # The sequence has the patches. A decoded image of 50 megapixels would hold 150 MB while it waits.
+                ticket.prompt = replace(prompt, image=None, items=(), history=())
             return True
         except PromptTooLong as error:
             self._finish(ticket, _refusal_of(error))
@@ -324,9 +328,10 @@ class AnswerScheduler:
             self._finish(ticket, INTERRUPTED)
             return
         tokens = (outcome.prompt_tokens, outcome.memory_vectors, outcome.completion_tokens)
-        self._finish(ticket, ReasonerReply(outcome.text, *tokens, outcome.finish_reason))
+        self._finish(ticket, ReasonerReply(outcome.text, *tokens, outcome.finish_reason), outcome.finish_reason)
 
-    def _finish(self, ticket: _Ticket, reply: ReasonerReply | Refusal) -> None:
+    def _finish(self, ticket: _Ticket, reply: ReasonerReply | Refusal, ending: Ending = "failed") -> None:
+        self.metrics.end_answer(ending)
         _call(ticket.loop, _resolve, ticket.reply, reply)
 
     def _fail(self, ticket: _Ticket, error: Exception) -> None:

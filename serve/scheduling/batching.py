@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from comem_ray.artifacts import ArtifactError
+from serve.metrics import BatchMetrics
 from serve.scheduling.health import ReplicaHealth, free_memory, is_out_of_memory
 
 log = logging.getLogger("ray.serve")  # its records carry the request id
@@ -48,6 +49,7 @@ class Batcher(Generic[Request, Reply]):
         self, run: Callable[[list[Request]], Sequence[Reply | Exception]], max_batch: int, check: Callable[[], object]
     ):
         self._run, self._max_batch, self._health = run, max_batch, ReplicaHealth(check)
+        self._metrics = BatchMetrics()
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[_Waiting[Request, Reply]] = deque()
         self._worker: asyncio.Task[None] | None = None
@@ -87,6 +89,9 @@ class Batcher(Generic[Request, Reply]):
             waiting = self._waiting.popleft()
             if not waiting.reply.done():
                 batch.append(waiting)
+        self._metrics.set_waiting(len(self._waiting))
+        if batch:
+            self._metrics.observe_batch(len(batch))
         return batch
 
     def _outcomes(self, batch: Sequence[_Waiting[Request, Reply]]) -> list[Reply | Exception]:
