@@ -6,13 +6,16 @@ Shapes: K items, Q memory vectors per item, D width.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from comem_ray.prompts import Mode
+
+if TYPE_CHECKING:
+    from comem_ray.model.decoding import Sampling
 
 By = Literal["image", "text", "both"]
 Hits = list[tuple[str, float]]  # item_id and score, best first
@@ -41,6 +44,34 @@ class Search:
     by: By
     language: str | None
     text_weight: float | None
+
+
+@dataclass(frozen=True)
+class TurnMessage:
+    """An earlier turn of a conversation. Its images, encoded, come before its text."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    images: list[bytes]
+
+
+@dataclass(frozen=True)
+class QuestionRequest:
+    """What a request to /v1/answer or /v1/chat/completions asks for, checked.
+
+    `images`, encoded, are those of the question itself. None: the configuration's value (`system`: the prompt's own).
+    """
+
+    question: str
+    images: list[bytes]
+    mode: Mode
+    top_k: int | None
+    language: str | None
+    max_new_tokens: int | None
+    system: str | None = None
+    history: list[TurnMessage] = field(default_factory=list)
+    sampling: Sampling | None = None
+    timeout_s: float | None = None
 
 
 @dataclass(frozen=True)
