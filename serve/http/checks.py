@@ -25,9 +25,10 @@ class Checks:
 
     def image(self, image: str | None, field: str = "image") -> bytes | None:
         """The encoded image of a base64 string or data URI, of a known format and size by its header."""
-        if image is None:
-            return None
-        data = _decoded(image, field)
+        return None if image is None else self.encoded_image(_decoded(image, field), field)
+
+    def encoded_image(self, data: bytes, field: str = "image") -> bytes:
+        """The same bytes, of a known format and size by their header."""
         try:
             check_header(data, self.limits.max_image_pixels)
         except ImageError as error:
