@@ -1,4 +1,4 @@
-"""Outermost ASGI layer: one log line per request, and a 500 in our shape for what no handler caught.
+"""ASGI layer: one log line per request, and a 500 in our shape for what no handler caught.
 
 The line holds method, path, status, caller and times: no query (it may hold words of a search), no body, no key.
 """

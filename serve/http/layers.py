@@ -35,9 +35,9 @@ def add_layers(app: FastAPI, limits: ApiConfig, keys: Keys) -> None:
     app.add_middleware(Cors, origins=limits.cors_origins)
     app.add_middleware(Hosts, names=["*"] if keys else limits.allowed_hosts)
     app.add_middleware(Paths)
-    app.add_middleware(SecurityHeaders)
+    app.add_middleware(Guard)
     app.add_middleware(Lingering)
-    app.add_middleware(Guard)  # outermost
+    app.add_middleware(SecurityHeaders)  # outermost: on the errors of all others too
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
