@@ -144,12 +144,15 @@ class Flow:
                 pieces.cancel()  # the user went away: the reasoner's place is free at its next token
             raise
         except Exception as error:
-            yield "error", (unavailable(error, "the reasoner") or api_error(error)).body()
+            refusal = unavailable(error, "the reasoner") or api_error(error)
+            headers = refusal.headers or {}
+            yield "error", {**refusal.body(), "status": refusal.status_code, "retry_after": headers.get("Retry-After")}
 
-    async def retrieve(self, request: RetrieveRequest) -> Json:
-        """The items nearest to an image, a text, or both. Raises ApiError."""
+    async def retrieve(self, request: RetrieveRequest, fetched: bytes | None = None) -> Json:
+        """The items nearest to an image, a text, or both; `fetched` is the image where that is a URL. Raises ApiError."""
         clock = Clock()
-        reply = await self._search(self.checks.search(request, self.checks.image(request.image)), clock)
+        image = fetched or self.checks.image(request.image)
+        reply = await self._search(self.checks.search(request, image), clock)
         sources = await _as_sources(self._read(reply, False, clock))
         return {"sources": sources, "timings_ms": clock.timings()}
 
@@ -235,7 +238,7 @@ async def _until(deadline: float) -> AsyncIterator[None]:
 async def _as_sources(items: Awaitable[list[tuple[Item, float]]]) -> list[Json]:
     pairs = await items
     sources = make_sources([item for item, _ in pairs], [score for _, score in pairs])
-    fields = ("item_id", "title", "text", "score")
+    fields = ("item_id", "title", "text", "score", "page_url")
     return [
         {**{field: getattr(source, field) for field in fields}, "image_url": image_url(item)}
         for source, (item, _) in zip(sources, pairs, strict=True)

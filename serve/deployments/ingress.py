@@ -35,4 +35,4 @@ class Ingress:
     def __serve_build_asgi_app__(self) -> FastAPI:
         from serve.http.api import build_api
 
-        return build_api(self.flow, self.limits)
+        return build_api(self.flow, self.config)

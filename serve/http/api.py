@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from comem_ray import __version__
-from comem_ray.config import ApiConfig
+from comem_ray.config import Config
 from serve.flow import Flow, Json
 from serve.http.bodies import (
     AnswerReply,
@@ -21,7 +22,10 @@ from serve.http.bodies import (
     StatusReply,
     error_docs,
 )
+from serve.http.chat import chat_routes
+from serve.http.chat_question import FetchImage
 from serve.http.errors import restarting
+from serve.http.fetching import remote_image
 from serve.http.items import caller_of, item_routes
 from serve.http.json_body import JsonRoute
 from serve.http.keys import Keys, load_keys
@@ -39,26 +43,29 @@ _STREAMED = {
 }
 
 
-def build_api(flow: Flow, limits: ApiConfig, keys: Keys | None = None) -> FastAPI:
+def build_api(flow: Flow, config: Config, keys: Keys | None = None) -> FastAPI:
     """The API, its guards in front. `keys`: those of the configuration and the environment (ConfigError)."""
     about: dict[str, Any] = {"title": "CoMEM on Ray", "version": __version__, "description": _DESCRIPTION}
     app = FastAPI(**about, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.router.route_class = JsonRoute
-    _questions(app, flow)
+    fetch = partial(remote_image, config=config.api) if config.api.fetch_hosts else None
+    _questions(app, flow, fetch)
+    chat_routes(app, flow, config, fetch)
     item_routes(app, flow)
     _health(app, flow)
     page_routes(app)
-    add_layers(app, limits, load_keys(limits) if keys is None else keys)
+    add_layers(app, config.api, load_keys(config.api) if keys is None else keys)
     return app
 
 
-def _questions(app: FastAPI, flow: Flow) -> None:
+def _questions(app: FastAPI, flow: Flow, fetch: FetchImage | None) -> None:
     errors = error_docs(400, 408, 413, 415, 422, 503, *_EVERYWHERE)
 
     @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
     async def answer(body: AnswerRequest, request: Request) -> Response:
         """Answers a question, with an image or (mode `none`) without."""
-        prepared = await flow.prepare(flow.checks.question(body), caller_of(request))
+        question = flow.checks.question(body, await _fetched(body.image, fetch))
+        prepared = await flow.prepare(question, caller_of(request))
         if body.stream:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             return StreamingResponse(_sse(flow.stream(prepared)), media_type="text/event-stream", headers=headers)
@@ -67,7 +74,7 @@ def _questions(app: FastAPI, flow: Flow) -> None:
     @app.post("/v1/retrieve", response_model=RetrieveReply, responses=errors)
     async def retrieve(body: RetrieveRequest, request: Request) -> Response:
         """The items nearest to an image, to a text, or to both."""
-        return _timed(request, await flow.retrieve(body))
+        return _timed(request, await flow.retrieve(body, await _fetched(body.image, fetch)))
 
 
 def _health(app: FastAPI, flow: Flow) -> None:
@@ -83,6 +90,12 @@ def _health(app: FastAPI, flow: Flow) -> None:
             names = ", ".join(f"{name} ({why})" for name, why in unready.items())
             raise restarting(f"no answer from {names}")
         return JSONResponse({"status": "ready", "generations": flow.knowledge.base.generations.folders})
+
+
+async def _fetched(image: str | None, fetch: FetchImage | None) -> bytes | None:
+    """The image at a URL, where such are fetched; None for an image that is in the request itself, or none."""
+    is_url = image is not None and image[:8].lower() == "https://"
+    return await fetch(image) if image is not None and is_url and fetch is not None else None
 
 
 def _timed(request: Request, body: Json) -> Response:

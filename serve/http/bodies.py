@@ -91,6 +91,7 @@ class SourceBody(BaseModel):
     text: str
     score: float = Field(description="cosine similarity; for `both`, the weighted mean of two")
     image_url: str = Field(description="the source's own URL, else the path of the image in this API")
+    page_url: str | None = Field(description="the page that it comes from")
 
 
 class UsageBody(BaseModel):

@@ -67,9 +67,9 @@ class Checks:
             raise ApiError(422, "invalid_field", f"timeout is {seconds:,g} s, want at most {limit:,g}", "timeout")
         return seconds
 
-    def question(self, request: AnswerRequest) -> QuestionRequest:
-        """The question of a request to /v1/answer."""
-        image = self.image(request.image)
+    def question(self, request: AnswerRequest, fetched: bytes | None = None) -> QuestionRequest:
+        """The question of a request to /v1/answer; `fetched` is its image, where that is a URL."""
+        image = fetched or self.image(request.image)
         return QuestionRequest(
             self.text(request.question, "question"),
             [] if image is None else [image],
