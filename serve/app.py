@@ -12,11 +12,13 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 
 from comem_ray.config import load_config
+from serve.binding import bound_host, refuse_public_bind
 from serve.deployments.ingress import Ingress
 from serve.deployments.knowledge import KnowledgeDeployment
 from serve.deployments.memory_encoder import MemoryEncoderDeployment
 from serve.deployments.reasoner import ReasonerDeployment
 from serve.deployments.retriever import RetrieverDeployment
+from serve.http.keys import load_keys
 from serve.start import check_artifacts, in_one_sentence
 
 
@@ -44,6 +46,7 @@ def build_app(args: dict[str, Any]) -> Application:
     with in_one_sentence():
         checked = AppArgs.model_validate(args)
         config = load_config(checked.config, checked.overrides)
+        refuse_public_bind(bound_host(), load_keys(config.api))
         generations = check_artifacts(config)
     knowledge = _deployment("Knowledge", KnowledgeDeployment, _KNOWLEDGE).bind(config, generations)
     retriever = _deployment("Retriever", RetrieverDeployment, _MODEL).bind(config, generations, knowledge)

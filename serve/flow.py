@@ -149,7 +149,7 @@ class Flow:
             yield "error", {**refusal.body(), "status": refusal.status_code, "retry_after": headers.get("Retry-After")}
 
     async def retrieve(self, request: RetrieveRequest, fetched: bytes | None = None) -> Json:
-        """The items nearest to an image, a text, or both; `fetched` is the image where that is a URL. Raises ApiError."""
+        """The items nearest to an image, a text, or both; `fetched`: the image where it is a URL. Raises ApiError."""
         clock = Clock()
         image = fetched or self.checks.image(request.image)
         reply = await self._search(self.checks.search(request, image), clock)

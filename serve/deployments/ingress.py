@@ -7,6 +7,7 @@ from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 
 from comem_ray.config import Config
+from serve.http.keys import load_keys
 from serve.messages import Generations
 from serve.start import in_one_sentence
 
@@ -27,12 +28,10 @@ class Ingress:
         from serve.flow import Flow
 
         with in_one_sentence():
-            self.limits, self.flow = (
-                config.api,
-                Flow(config, generations, knowledge, retriever, memory_encoder, reasoner),
-            )
+            self.config, self.keys = config, load_keys(config.api)
+            self.flow = Flow(config, generations, knowledge, retriever, memory_encoder, reasoner)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from serve.http.api import build_api
 
-        return build_api(self.flow, self.config)
+        return build_api(self.flow, self.config, self.keys)
