@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from comem_ray.artifacts import ArtifactError, Manifest, OpenStage
 from comem_ray.config import Config
@@ -35,9 +36,12 @@ FUSION_DEPTH = 100
 
 @dataclass(frozen=True)
 class Query:
-    """The parts of a question that the retriever compares. `retrieve` checks that `by` has what it needs."""
+    """The parts of a question that the retriever compares. `retrieve` checks that `by` has what it needs.
 
-    image: Image.Image | None
+    An image may come as the pixels that `ClipEncoder.preprocess` makes of it: they are smaller.
+    """
+
+    image: Image.Image | Tensor | None
     text: str | None
 
 
@@ -62,13 +66,20 @@ class Retriever:
     was made with another CLIP model than the configuration's.
     """
 
-    def __init__(self, config: Config, device: str = "cpu", generation: str | None = None):
+    def __init__(
+        self,
+        config: Config,
+        device: str = "cpu",
+        generation: str | None = None,
+        encoder: ClipEncoder | None = None,
+    ):
+        """`encoder` may be given, to share it with a retriever of another generation."""
         folder = config.folder("index")
         stage = OpenStage(folder, STAGE, generation)
         self.manifest = manifest = stage.manifest
         self._stage = stage  # holds the files of ids and languages, which stay on disk
-        self._encoder, self._text_weight = ClipEncoder(config.clip, device), config.retrieval.text_weight
-        refuse_other_clip(folder, manifest, self._encoder.fingerprint)
+        self.encoder, self._text_weight = encoder or ClipEncoder(config.clip, device), config.retrieval.text_weight
+        refuse_other_clip(folder, manifest, self.encoder.fingerprint)
         # Version 0.1 called the kind "image" "picture".
         kinds = ["image" if kind == OLD_NAMES["image"] else kind for kind in manifest.extra["kinds"]]
         if not manifest.extra.get("probed"):  # built before build_index tried what it built
@@ -107,18 +118,16 @@ class Retriever:
 
     def live(self, seq: int = 0) -> LiveVectors:
         """No live vectors yet: those of changes after `seq` are to be applied."""
-        return LiveVectors(
-            self.index, self._encoder.fingerprint, dict.fromkeys(self._indexes, self._encoder.width), seq
-        )
+        return LiveVectors(self.index, self.encoder.fingerprint, dict.fromkeys(self._indexes, self.encoder.width), seq)
 
-    def embed_items(self, texts: Sequence[str], images: Sequence[Image.Image]) -> list[dict[str, np.ndarray]]:
+    def embed_items(self, texts: Sequence[str], images: Sequence[Image.Image | Tensor]) -> list[dict[str, np.ndarray]]:
         """The vectors of n items by kind, each (C,) float32, rounded as jobs.embed_items stores them.
 
         There is no "text" where the index has no texts. Raises NotFinite, with positions.
         """
-        vectors = {"image": self._encoder.embed_images(images)}
+        vectors = {"image": self.encoder.embed_images(images)}
         if "text" in self._indexes:
-            vectors["text"] = self._encoder.embed_texts(texts)
+            vectors["text"] = self.encoder.embed_texts(texts)
         rounded = {kind: stored_vectors(rows).astype(np.float32) for kind, rows in vectors.items()}
         return [{kind: rows[n] for kind, rows in rounded.items()} for n in range(len(images))]
 
@@ -156,14 +165,14 @@ class Retriever:
         if by in ("image", "both"):
             images = [q.image for q in queries if q.image is not None]
             _refuse_missing(len(images), len(queries), by, "image")
-            vectors["image"] = self._encoder.embed_images(images)
+            vectors["image"] = self.encoder.embed_images(images)
         if by in ("text", "both"):
             texts = [q.text for q in queries if q.text]
             _refuse_missing(len(texts), len(queries), by, "text")
             if "text" not in self._indexes:
                 message = f"retrieval by {by!r} needs texts, this run embedded none (clip.texts: false)"
                 raise QueryError(message, "by")
-            vectors["text"] = self._encoder.embed_texts(texts)
+            vectors["text"] = self.encoder.embed_texts(texts)
         return vectors
 
     def _fuse(

@@ -21,7 +21,6 @@ from comem_ray.artifacts import StorageError, write_json
 from comem_ray.artifacts.lock import LockedError
 from comem_ray.config import Config
 from comem_ray.knowledge.items import Item
-from comem_ray.knowledge.live.export import export
 from comem_ray.knowledge.live.journal import Journal, KeyReused, Written
 from serve.base import still_there
 from serve.messages import ChangesReply, Generations, Refusal, Write
@@ -158,6 +157,8 @@ class KnowledgeDeployment:
         """Writes the live source for jobs.compact; returns the number of the last change in it."""
         if self.journal is None:
             raise StartError("live.enabled is false: there is nothing to fold")
+        from comem_ray.knowledge.live.export import export
+
         return await asyncio.to_thread(export, self.journal, self.config.folder("live"))
 
     async def reload(self) -> dict[str, str]:

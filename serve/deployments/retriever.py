@@ -18,7 +18,14 @@ from comem_ray.artifacts import ArtifactError
 from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
 from serve.base import still_there
-from serve.deployments.model import ModelDeployment, TextAndImage, blank_image, device_of_replica, open_or_refuse
+from serve.deployments.model import (
+    ModelDeployment,
+    TextAndImage,
+    blank_image,
+    device_of_replica,
+    give_back_memory,
+    open_or_refuse,
+)
 from serve.http.errors import damaged, log, refusal_of
 from serve.messages import ChangesReply, Generations, ItemHit, Refusal, Search, SearchReply
 from serve.scheduling.batching import Batcher
@@ -116,7 +123,8 @@ class RetrieverDeployment(ModelDeployment):
         return [next(hits) if isinstance(r, Search) else self._embed(r) for r in requests]
 
     def _embed(self, items: list[TextAndImage]) -> list[Vectors]:
-        images = [open_image(data, self.max_item_pixels) for _, data in items]
+        encoder = self.state.model.encoder
+        images = [encoder.preprocess(open_image(data, self.max_item_pixels)) for _, data in items]
         vectors: list[Vectors] = self.state.model.embed_items([text for text, _ in items], images)
         return vectors
 
@@ -124,7 +132,7 @@ class RetrieverDeployment(ModelDeployment):
         replies: dict[int, SearchReply | Refusal] = {}
         groups: dict[Any, dict[int, Any]] = defaultdict(dict)  # queries by position, those that one call can do
         for position, s in enumerate(searches):
-            image = None if s.image is None or s.by == "text" else open_or_refuse(s.image, self.max_pixels)
+            image = None if s.image is None or s.by == "text" else self._pixels(s.image)
             if isinstance(image, Refusal):
                 replies[position] = image
             else:
@@ -134,6 +142,17 @@ class RetrieverDeployment(ModelDeployment):
         for options, queries in groups.items():
             replies |= zip(queries, self._retrieve(state, list(queries.values()), options), strict=True)
         return [replies[position] for position in range(len(searches))]
+
+    def _pixels(self, data: bytes) -> Any:
+        """What CLIP is given of an image, or a refusal. One image is decoded at a time."""
+        image = open_or_refuse(data, self.max_pixels)
+        if isinstance(image, Refusal):
+            return image
+        pixels = self.state.model.encoder.preprocess(image)
+        size = image.width * image.height
+        del image
+        give_back_memory(size)
+        return pixels
 
     def _retrieve(self, state: _State, queries: list[Any], options: tuple[Any, ...]) -> list[SearchReply | Refusal]:
         """Hits of queries with the same options. A query that cannot be answered is refused, the others are answered.
