@@ -30,7 +30,7 @@ LAYERS = [
     {"weights"},
     {"config"},
     {"knowledge"},
-    {"answers", "retrieval", "model", "tasks"},
+    {"answers", "connection", "retrieval", "model", "tasks"},
     {"memory_store"},
     {"pipeline", "client", "http_proxy"},
     {"evaluation", "training"},
