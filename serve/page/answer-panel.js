@@ -15,8 +15,14 @@ export class AnswerPanel {
     this.sources = element("div", { class: "answer-sources" });
     this.bars = element("div", { class: "answer-bars" });
     const heading = element("h3", {}, title);
-    this.element = element("section", { class: "answer", "aria-label": title },
-      element("header", {}, heading, this.state), this.main, this.bars, this.sources);
+    this.element = element(
+      "section",
+      { class: "answer", "aria-label": title },
+      element("header", {}, heading, this.state),
+      this.main,
+      this.bars,
+      this.sources,
+    );
   }
 
   /** Asks, and shows what comes. Returns the Problem, if there was one. The text stays where it was stopped. */

@@ -51,7 +51,9 @@ export class Ask {
     this.running = running;
     this.stop.hidden = false;
     announce("Answering.");
-    await show(await this.#fields(), running.signal);
+    const shown = show(await this.#fields(), running.signal);
+    bringIntoView(byId("answers"));
+    await shown;
     if (this.running === running) this.#finish();
   }
 
@@ -81,7 +83,11 @@ export class Ask {
   async #compare(question, signal) {
     const panels = Object.entries(MODES).map(([mode, title]) => ({ mode, panel: new AnswerPanel(title) }));
     const columns = element("div", { class: "columns" }, ...panels.map(({ panel }) => panel.element));
-    const note = element("p", { class: "hint" }, "Asked one after the other, so that the times compare. All bars have one scale.");
+    const note = element(
+      "p",
+      { class: "hint" },
+      "Asked one after the other, so that the times compare. All bars have one scale.",
+    );
     byId("answers").replaceChildren(note, columns);
     for (const { mode, panel } of panels) {
       if (signal.aborted) panel.skip();
@@ -92,10 +98,22 @@ export class Ask {
 
   /** Marks the field that a problem is about. */
   #mark(problem) {
-    const names = { image: "#ask-image-input", question: "[name=question]", top_k: "[name=top_k]", language: "[name=language]" };
+    const names = {
+      image: "#ask-image-input",
+      question: "[name=question]",
+      top_k: "[name=top_k]",
+      language: "[name=language]",
+    };
     const selector = names[problem?.field];
     if (selector) this.form.querySelector(selector).setAttribute("aria-invalid", "true");
   }
+}
+
+/** Scrolls only where the answers begin near the lower edge, or below it: on a phone. */
+function bringIntoView(answers) {
+  if (answers.getBoundingClientRect().top < innerHeight * 0.6) return;
+  const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  answers.scrollIntoView({ block: "start", behavior: still ? "auto" : "smooth" });
 }
 
 /** Draws the bars of several answers in proportion to the largest of all. */

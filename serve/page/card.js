@@ -8,25 +8,44 @@ export function itemCard(item, level, actions = []) {
   const text = element("p", { class: "card-text", dir: "auto", lang: item.language }, item.text);
   const more = moreButton(text, item.title);
   const link = sourceLink(item);
-  const card = element("li", { class: "card", "data-item-id": item.item_id },
+  return element(
+    "li",
+    { class: "card", "data-item-id": item.item_id },
     cardImage(item),
-    element("div", { class: "card-body" },
-      element("div", { class: "card-head" }, element(`h${level}`, { dir: "auto", lang: item.language }, item.title), badges(item)),
-      text, more,
-      link || actions.length ? element("div", { class: "card-actions" }, ...actions, link) : null));
-  return card;
+    element(
+      "div",
+      { class: "card-body" },
+      element(
+        "div",
+        { class: "card-head" },
+        element(`h${level}`, { dir: "auto", lang: item.language }, item.title),
+        badges(item),
+      ),
+      text,
+      element("div", { class: "card-links" }, more, link),
+      actions.length ? element("div", { class: "card-actions" }, ...actions) : null,
+    ),
+  );
 }
 
 function cardImage(item) {
-  const image = element("img", { src: imageUrl(item.item_id), alt: `Image of ${item.title}`, loading: "lazy", decoding: "async" });
+  const image = element("img", {
+    src: imageUrl(item.item_id),
+    alt: `Image of ${item.title}`,
+    loading: "lazy",
+    decoding: "async",
+  });
   image.addEventListener("error", () => image.classList.add("broken"));
   return element("div", { class: "card-image" }, image);
 }
 
 function badges(item) {
-  const score = typeof item.score === "number" ? element("span", { class: "badge score" }, `score ${item.score.toFixed(3)}`) : null;
+  const score =
+    typeof item.score === "number" ? element("span", { class: "badge score" }, `score ${item.score.toFixed(3)}`) : null;
   const live = item.live ? element("span", { class: "badge live" }, "live") : null;
-  const language = item.language ? element("span", { class: "badge", title: languageName(item.language) }, item.language) : null;
+  const language = item.language
+    ? element("span", { class: "badge", title: languageName(item.language) }, item.language)
+    : null;
   return element("span", { class: "badges" }, score, live, language);
 }
 
@@ -50,7 +69,12 @@ function sourceLink(item) {
 function moreButton(text, title) {
   const subject = element("span", { class: "hidden-text" }, ` of the text of ${title}`);
   const word = document.createTextNode("more");
-  const button = element("button", { type: "button", class: "more", hidden: true, "aria-expanded": "false" }, word, subject);
+  const button = element(
+    "button",
+    { type: "button", class: "more", hidden: true, "aria-expanded": "false" },
+    word,
+    subject,
+  );
   button.addEventListener("click", () => {
     const open = text.classList.toggle("open");
     button.setAttribute("aria-expanded", open);
@@ -65,6 +89,7 @@ function moreButton(text, title) {
 const whereCut = new WeakMap();
 const sizes = new ResizeObserver((entries) => {
   for (const { target } of entries) {
-    if (!target.classList.contains("open")) whereCut.get(target).hidden = target.scrollHeight <= target.clientHeight + 1;
+    if (!target.classList.contains("open"))
+      whereCut.get(target).hidden = target.scrollHeight <= target.clientHeight + 1;
   }
 });

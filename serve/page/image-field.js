@@ -11,26 +11,41 @@ export class ImageField {
     const id = `${host.id}-input`;
     this.host = host;
     this.prepared = null;
+    this.preparing = Promise.resolve(); // of the image that was taken last
     this.input = element("input", {
-      type: "file", accept: "image/*", id, class: "hidden-text", "aria-describedby": `${id}-note ${id}-error`,
+      type: "file",
+      accept: "image/*",
+      id,
+      class: "hidden-text",
+      "aria-describedby": `${id}-note ${id}-error`,
       onchange: () => this.set(this.input.files[0]),
     });
     this.preview = element("img", { alt: "Preview of your image", hidden: true });
     this.note = element("p", { class: "hint", id: `${id}-note` });
     this.error = element("p", { class: "field-error", id: `${id}-error`, "data-error-of": "image" });
-    this.removal = element("button", { type: "button", hidden: true, onclick: () => this.remove() }, "Remove image");
+    this.removal = element(
+      "button",
+      { type: "button", hidden: true, onclick: () => this.remove() },
+      "Remove",
+      element("span", { class: "hidden-text" }, " image"),
+    );
     const invitation = element("span", {}, element("b", {}, "Choose an image"), " or drop or paste one");
     host.classList.add("image-field");
     host.append(
       element("label", { for: id, class: "drop" }, this.input, this.preview, invitation),
-      this.note, this.error, this.removal,
+      element("div", { class: "image-below" }, this.note, this.removal),
+      this.error,
     );
     fields.push(this);
   }
 
   /** Takes a file or blob. */
-  async set(file) {
-    if (!file) return;
+  set(file) {
+    if (file) this.preparing = this.#take(file);
+    return this.preparing;
+  }
+
+  async #take(file) {
     const prepared = await prepareImage(file);
     this.#release();
     this.prepared = prepared;
@@ -56,6 +71,7 @@ export class ImageField {
 
   /** The image as a data URI; null without one. */
   async dataUri() {
+    await this.preparing; // who asks at once means the image just chosen
     return this.prepared && asDataUri(this.prepared.blob);
   }
 

@@ -18,7 +18,8 @@ export async function prepareImage(file) {
       return { blob: file, shown: true, note: `${width} × ${height} pixels` };
     }
     const [w, h] = [width, height].map((side) => Math.max(1, Math.round(side * scale)));
-    const note = scale < 1 ? `Scaled from ${width} × ${height} to ${w} × ${h} pixels` : `Compressed, ${w} × ${h} pixels`;
+    const note =
+      scale < 1 ? `Scaled from ${width} × ${height} to ${w} × ${h} pixels` : `Compressed, ${w} × ${h} pixels`;
     return { blob: await encode(bitmap, w, h), shown: true, note };
   } finally {
     bitmap.close();

@@ -73,8 +73,18 @@ export class Knowledge {
   }
 
   #card(item) {
-    const about = element("button", { type: "button", onclick: () => this.#about(item) }, "Ask about this", aside(item));
-    const remove = element("button", { type: "button", class: "quiet", onclick: () => this.#delete(item, card) }, "Delete", aside(item));
+    const about = element(
+      "button",
+      { type: "button", onclick: () => this.#about(item) },
+      "Ask about this",
+      aside(item),
+    );
+    const remove = element(
+      "button",
+      { type: "button", class: "quiet", onclick: () => this.#delete(item, card) },
+      "Delete",
+      aside(item),
+    );
     const card = itemCard(item, 3, [about, remove]);
     return card;
   }

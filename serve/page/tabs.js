@@ -16,7 +16,8 @@ export function setUpTabs(onOpen) {
       open(next.getAttribute("aria-controls"));
     });
   }
-  const named = () => (tabs.some((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) ? location.hash.slice(1) : "ask");
+  const named = () =>
+    tabs.some((tab) => `#${tab.getAttribute("aria-controls")}` === location.hash) ? location.hash.slice(1) : "ask";
   addEventListener("hashchange", () => open(named()));
   open(named());
   return open;
