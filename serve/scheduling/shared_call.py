@@ -21,7 +21,7 @@ class SharedCall:
         await asyncio.shield(self._next)  # one caller who goes away does not end the others' call
 
     async def _run(self, before: asyncio.Future[None] | None) -> None:
-        if before is not None:
+        if before is not None and not before.done():
             await asyncio.wait([before])
         self._current, self._next = self._next, None
         await self._function()
