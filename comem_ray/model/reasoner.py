@@ -10,7 +10,6 @@ Shapes: B questions, K items, Q memory vectors per item, L prompt tokens, D widt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,32 +23,10 @@ from comem_ray.model.answer_text import AnswerText
 from comem_ray.model.backbone import Backbone, load_backbone
 from comem_ray.model.decoding import Draw, OnText, Sampling, stop_ids
 from comem_ray.model.lora import adapter_enabled
+from comem_ray.model.prompt import Prompt, PromptTooLong
 from comem_ray.model.running import Completion, RunningAnswer, RunningRows
 from comem_ray.model.sequences import Batch, ImageFeatures, TokenSequence
-from comem_ray.prompts import MODES, ImagePart, Mode, Turn, question_prompt
-
-
-class PromptTooLong(ValueError):
-    """A prompt, memory included, that exceeds `reasoner.max_prompt_tokens`."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A question with the input of its mode: `items` (text, image) in rag, `memory` (K, Q, D) in memory mode.
-
-    Both are best first. The reasoner applies the configured item order. `sampling` None is the configuration's.
-    """
-
-    text: str
-    image: Image | ImageFeatures | Sequence[Image | ImageFeatures] | None = None
-    mode: Mode = "none"
-    items: Sequence[tuple[str, Image]] = field(default_factory=tuple)
-    memory: Tensor | None = None
-    max_new_tokens: int | None = None
-    system: str | None = None
-    history: Sequence[Turn] = ()
-    sampling: Sampling | None = None
-
+from comem_ray.prompts import MODES, ImagePart, Mode, question_prompt
 
 Outcome = Completion | PromptTooLong | NotFinite
 """What became of a Prompt: its answer, or why there is none."""
@@ -72,17 +49,11 @@ class Reasoner:
             self.vision_lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
 
     def sequence(self, question: Prompt) -> TokenSequence:
-        """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode, a missing memory
-        or one of another width."""
+        """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode or a wrong memory."""
         if question.mode not in MODES:
             raise ValueError(f"mode {question.mode!r} is not one of {', '.join(MODES)}")
-        if question.mode == "memory" and question.memory is None:
-            raise ValueError("mode 'memory' needs the memory of the items")
-        if question.mode == "memory" and question.memory.shape[-1] != self.backbone.width:  # type: ignore[union-attr]
-            width = question.memory.shape[-1]  # type: ignore[union-attr]
-            raise ValueError(f"the memory has vectors of width {width}, the reasoner's backbone {self.backbone.width}")
         items = self._ordered(list(question.items)) if question.mode == "rag" else []
-        memory = question.memory.shape[0] * question.memory.shape[1] if question.mode == "memory" else 0  # type: ignore[union-attr]
+        memory = self._memory_vectors(question.memory) if question.mode == "memory" else 0
         parts = question_prompt(question.text, question.image, items, question.system, question.history)
         sequence = self.backbone.sequencer.sequence(parts, memory)
         if len(sequence) > self.config.max_prompt_tokens:
@@ -91,6 +62,14 @@ class Reasoner:
                 "ask a shorter question, ask for fewer items (top_k), or use mode 'memory'"
             )
         return sequence
+
+    def _memory_vectors(self, memory: Tensor | None) -> int:
+        if memory is None:
+            raise ValueError("mode 'memory' needs the memory of the items")
+        items, vectors, width = memory.shape
+        if width != self.backbone.width:
+            raise ValueError(f"the memory has vectors of width {width}, the reasoner's backbone {self.backbone.width}")
+        return items * vectors
 
     def length(self, prompt: Prompt) -> int:
         """Tokens of the prompt, memory included. Raises what `sequence` raises."""
