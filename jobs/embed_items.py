@@ -29,7 +29,7 @@ from comem_ray.finite import NotFinite
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.schema import content_digest, embedding_schema, item_contents, stored_column
 from comem_ray.retrieval.clip import ClipEncoder, locate
-from comem_ray.retrieval.embeddings import STAGE
+from comem_ray.retrieval.embeddings import STAGE, stored_vectors
 from jobs.common import Summary, main
 from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, open_items, run_item_shards
 
@@ -165,7 +165,7 @@ class EmbedShard:
 
 
 def _vector_column(vectors: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), vectors.shape[1])
+    return pa.FixedSizeListArray.from_arrays(pa.array(stored_vectors(vectors).ravel()), vectors.shape[1])
 
 
 if __name__ == "__main__":

@@ -40,9 +40,9 @@ CREATE TABLE pruned (upto INTEGER NOT NULL);
 def open_database(folder: Path) -> sqlite3.Connection:
     """The database in `folder`, made if it is not there. No other process can open it until it is closed.
 
-    Its rows are dicts by column. A new one numbers its changes from the export in `folder` on. Raises LockedError that
-    names the holder, StorageError where the filesystem refuses, ArtifactError for a file that is damaged or of a later
-    version.
+    Its rows are dicts by column. The changes are numbered from the export in `folder` on, at least. Raises LockedError
+    that names the holder, StorageError where the filesystem refuses, ArtifactError for a file that is damaged or of a
+    later version.
     """
     path = folder / FILE
     with storage_errors(path):
@@ -73,18 +73,20 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version > VERSION:
         raise ArtifactError(f"{path} was written by a later version of this package: use that version")
+    exported = exported_seq(path.with_name(EXPORTED))
     if version == 0:
-        _create(connection, path.with_name(EXPORTED))
+        _create(connection, exported)
+    # Of an earlier state of the file, put back from a backup, the next numbers are in shards already.
+    connection.execute("UPDATE sqlite_sequence SET seq = MAX(seq, ?)", (exported,))
     connection.execute("COMMIT")
     connection.row_factory = lambda cursor, row: dict(zip((c[0] for c in cursor.description), row, strict=True))
 
 
-def _create(connection: sqlite3.Connection, exported: Path) -> None:
+def _create(connection: sqlite3.Connection, exported: int) -> None:
     for statement in _TABLES.split(";"):
         connection.execute(statement)
-    seq = exported_seq(exported)
-    connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('changes', ?)", (seq,))
-    connection.execute("INSERT INTO pruned (upto) VALUES (?)", (seq,))
+    connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('changes', 0)")
+    connection.execute("INSERT INTO pruned (upto) VALUES (?)", (exported,))
     connection.execute(f"PRAGMA user_version={VERSION}")
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Condition, RLock
+from threading import Condition, Lock, RLock
 from typing import Any
 
 import numpy as np
@@ -107,6 +107,8 @@ class Journal:
         self._connection = open_database(folder)
         self._lock = RLock()  # one thread at a time uses the connection
         self._turn = Condition()
+        self.exporting = Lock()
+        """Held by an export: there is one at a time."""
         self._queue: list[_Waiting] = []
         self._committing, self._closed, self._fault = False, False, ""
         try:
@@ -207,10 +209,10 @@ class Journal:
             live, deletions = (self._select(query, deleted, after)[0]["n"] for deleted in (0, 1))
         return live, deletions
 
-    def entries(self) -> list[tuple[str, bool]]:
-        """(id, whether it is deleted) of every item that the journal knows, in the order of first addition."""
+    def entries(self, after: int) -> list[tuple[str, bool]]:
+        """(id, whether it is deleted) of every item that changed after `after`, in the order of first addition."""
         with self._reading():
-            rows = self._select("SELECT item_id, deleted FROM changes ORDER BY first, seq")
+            rows = self._select("SELECT item_id, deleted FROM changes WHERE seq > ? ORDER BY first, seq", after)
             return [(row["item_id"], bool(row["deleted"])) for row in rows]
 
     def prune(self, upto: int) -> None:

@@ -163,6 +163,24 @@ def test_a_journal_made_anew_numbers_on_from_the_last_export(tmp_path):
     journal.close()
 
 
+def test_a_journal_put_back_from_a_backup_numbers_on_from_the_last_export(journal):
+    journal.write([live_item(0)], [])
+    write_json(journal.folder / "current.json", {"seq": 500, "items": "", "deleted": ""})
+    after = reopen(journal)
+    assert after.seq == 500
+    assert after.write([live_item(1)], []).seq == 501
+    assert [v.item_id for v in after.changes(500).added] == ids(1)
+    after.close()
+
+
+def test_entries_go_in_the_order_of_first_addition(journal):
+    journal.write([live_item(i) for i in range(4)], ["f" * 24])
+    journal.write([live_item(9, ids(1)[0])], ids(2))  # 1 is replaced and keeps its place
+    journal.write([live_item(2)], [])  # 2 is added again
+    assert journal.entries(0) == [*((i, False) for i in ids(0, 1, 3)), ("f" * 24, True), (ids(2)[0], False)]
+    assert journal.entries(5) == [(i, False) for i in ids(1, 2)]
+
+
 def test_a_key_does_its_work_once(journal):
     first = journal.write([live_item(0)], [], "key", "digest", reply="added")
     assert first == Written(1, "added")
