@@ -21,7 +21,7 @@ from serve.http.bodies import (
     StatusReply,
     error_docs,
 )
-from serve.http.errors import restarting
+from serve.http.errors import ApiError, retry_after
 from serve.http.json_body import JsonRoute
 from serve.http.keys import Keys, load_keys
 from serve.http.layers import add_layers
@@ -104,7 +104,9 @@ def _health(app: FastAPI, flow: Flow) -> None:
         """Every deployment answers; what they answer from."""
         if unready := await flow.unready():
             names = ", ".join(f"{name} ({why})" for name, why in unready.items())
-            raise restarting(f"no answer from {names}")
+            raise ApiError(
+                503, "not_ready", f"no answer from {names}: ask again in a few seconds", None, retry_after(5)
+            )
         return JSONResponse({"status": "ready", "generations": flow.generations})
 
 
