@@ -24,7 +24,7 @@ from serve.http.bodies import (
 )
 from serve.http.chat import chat_routes
 from serve.http.chat_question import FetchImage
-from serve.http.errors import restarting
+from serve.http.errors import ApiError, retry_after
 from serve.http.fetching import remote_image
 from serve.http.items import caller_of, item_routes
 from serve.http.json_body import JsonRoute
@@ -88,7 +88,8 @@ def _health(app: FastAPI, flow: Flow) -> None:
         """Every deployment answers; what they answer from."""
         if unready := await flow.unready():
             names = ", ".join(f"{name} ({why})" for name, why in unready.items())
-            raise restarting(f"no answer from {names}")
+            message = f"no answer from {names}: ask again in a few seconds"
+            raise ApiError(503, "not_ready", message, None, retry_after(5))
         return JSONResponse({"status": "ready", "generations": flow.knowledge.base.generations.folders})
 
 

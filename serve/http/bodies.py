@@ -216,7 +216,7 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
     ),
     503: (
         "A part is being restarted; Retry-After says when to try again",
-        "unavailable",
+        "restarting",
         "the reasoner is being restarted: send the same request again in a few seconds",
         None,
     ),

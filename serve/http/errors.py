@@ -60,9 +60,9 @@ def overloaded(what: str, retry_after_s: float = 1) -> ApiError:
 
 
 def restarting(what: str, retry_after_s: float = 5) -> ApiError:
-    """503: a part of the service is away or comes back; the same request will succeed later."""
+    """503: a part of the service is gone and comes back; the same request will succeed later."""
     message = f"{what}: send the same request again in a few seconds"
-    return ApiError(503, "unavailable", message, None, retry_after(retry_after_s))
+    return ApiError(503, "restarting", message, None, retry_after(retry_after_s))
 
 
 def internal() -> ApiError:

@@ -19,8 +19,7 @@ from serve.http.guard import Guard
 from serve.http.headers import SecurityHeaders
 from serve.http.keys import Keys
 from serve.http.lingering import Lingering
-from serve.http.methods import allowed_methods
-from serve.http.paths import Paths
+from serve.http.paths import Paths, allowed_methods
 from serve.http.rates import OpenRequests, RequestRate
 
 

@@ -78,7 +78,7 @@ def test_a_killed_replica_is_replaced(served: Served) -> None:
     wait_until(answers, 90, served)
     print(f"{len(errors)} requests refused, back after {time.monotonic() - start:.1f} s")
     for response in errors:
-        check_error(response, 503, "unavailable", None)
+        check_error(response, 503, "restarting", None)
         assert int(response.headers["retry-after"]) >= 1
     (replica,) = served.replicas("Reasoner")
     assert replica.pid != victim.pid

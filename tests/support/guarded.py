@@ -129,6 +129,14 @@ def guarded(keys: Keys | None = None, **limits: Any) -> Iterator[Guarded]:
             thread.join(10)
 
 
+def parse(reply: bytes) -> httpx.Response:
+    start, _, body = reply.partition(b"\r\n\r\n")
+    lines = start.decode("latin-1").split("\r\n")
+    headers = [tuple(line.split(": ", 1)) for line in lines[1:]]
+    response = httpx.Response(int(lines[0].split()[1]), headers=headers, content=body)
+    return response
+
+
 def check(response: httpx.Response, status: int, type: str) -> str:
     """Asserts status and shape of an error, and the headers of every response; returns its message."""
     assert response.status_code == status, response.text

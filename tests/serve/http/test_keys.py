@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from comem_ray.config import ApiConfig, ConfigError
-from serve.binding import refuse_public_bind
 from serve.http.keys import Keys, load_keys
 
 A, B = "0123456789abcdef", "fedcba9876543210"
@@ -69,15 +68,3 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 def test_a_variable_that_cannot_be_used(value: str) -> None:
     with pytest.raises(ConfigError, match="COMEM_API_KEYS"):
         load_keys(ApiConfig(), {"COMEM_API_KEYS": value})
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.7", "localhost", "::1"])
-def test_loopback_needs_no_keys(host: str) -> None:
-    refuse_public_bind(host, Keys({}))
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "10.0.0.1", "no-such-host.invalid"])
-def test_another_address_needs_keys(host: str) -> None:
-    with pytest.raises(ConfigError, match=r"no API keys are set: set api.keys_file"):
-        refuse_public_bind(host, Keys({}))
-    refuse_public_bind(host, load_keys(ApiConfig(), {"COMEM_API_KEYS": A}))
