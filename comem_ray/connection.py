@@ -47,7 +47,7 @@ class Connection:
     """
 
     def __init__(self, url: str, timeout_s: float, api_key: str | None, retries: int):
-        self.url, self.timeout_s, self.retries = service_url(url), timeout_s, retries
+        self.url, self.timeout_s, self.retries = service_url(url), timeout_s, max(0, retries)
         headers = {"Authorization": f"Bearer {_checked_key(api_key)}"} if api_key else {}
         self._http = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S), headers=headers)
 

@@ -18,7 +18,6 @@ from fastapi import FastAPI
 
 from comem_ray.config import Config
 from serve.http.chat import chat_routes
-from serve.http.errors import Guard
 from serve.messages import QuestionRequest
 
 SOURCE = {"item_id": "a" * 24, "title": "Bulgaria", "text": "...", "score": 0.9, "image_url": "/v1/items/a/image"}
@@ -81,7 +80,6 @@ def serving_chat(config: Config, flow: RecordingFlow, fetch: Any = None) -> Iter
     """The URL of an application with the chat's routes, while the block runs."""
     app = FastAPI()
     chat_routes(app, flow, config, fetch)  # type: ignore[arg-type]
-    app.add_middleware(Guard)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
