@@ -10,8 +10,9 @@ export class ImageField {
   constructor(host) {
     const id = `${host.id}-input`;
     this.host = host;
+    this.file = null; // chosen last
     this.prepared = null;
-    this.preparing = Promise.resolve(); // of the image that was taken last
+    this.preparing = Promise.resolve();
     this.input = element("input", {
       type: "file",
       accept: "image/*",
@@ -46,7 +47,9 @@ export class ImageField {
   }
 
   async #take(file) {
+    this.file = file;
     const prepared = await prepareImage(file);
+    if (this.file !== file) return; // another was chosen meanwhile, or this one was removed
     this.#release();
     this.prepared = prepared;
     this.preview.hidden = !prepared.shown;
@@ -57,6 +60,7 @@ export class ImageField {
 
   clear() {
     this.#release();
+    this.file = null;
     this.prepared = null;
     this.preview.hidden = true;
     this.preview.removeAttribute("src");
