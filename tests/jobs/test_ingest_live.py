@@ -6,8 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.ingesting import configuration, line, rows_of, stored, tsv
 from support.in_process import run_in_process
+from support.ingesting import configuration, line, rows_of, stored, tsv
 from support.live_source import live_line, write_live_source
 from support.tiny import png
 
