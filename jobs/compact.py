@@ -12,6 +12,7 @@ jobs.ingest does. Without a service it opens the journal itself, and the next st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -45,8 +46,8 @@ def run(config: Config, at: int = 1) -> Summary:
     free to compute on, or where the service fails.
     """
     folded = _folded(config)
-    waiting = _ask(config, "waiting", lambda journal: sum(journal.counts(folded or 0)))
-    if folded is not None and waiting < max(1, at):
+    waiting = _ask(config, "waiting", lambda journal: sum(journal.counts(folded)))
+    if waiting < max(1, at) and _is_whole(config, folded):
         fewer = f"nothing was done: fewer than {at:,} changes wait"
         return {"changes waiting": waiting, "outcome": fewer if waiting else "nothing to fold"}
     fitting = fitted(config, ray.available_resources())
@@ -102,15 +103,22 @@ def _part(wanted: float, free: float) -> float:
     return wanted if wanted <= free else float(int(free)) if free >= 1 else int(free * 100) / 100
 
 
-def _folded(config: Config) -> int | None:
-    """The last change that is in all stages; None where they do not belong together, or are not of the last export."""
+def _folded(config: Config) -> int:
+    """The last change that is in the items, 0 without any."""
     try:
-        manifests = _manifests(config)
-        check_made_from(**manifests)
+        return int(load_manifest(config.folder("items"), FOLDERS["items"]).extra.get("live", 0))
     except ArtifactError:
-        return None
-    live, seq = live_source(config.folder("live"), []), int(manifests["items"].extra.get("live", 0))
-    return seq if live is None or live.seq == seq else None
+        return 0
+
+
+def _is_whole(config: Config, folded: int) -> bool:
+    """Whether all stages are of the last export: no earlier run was stopped between them."""
+    try:
+        check_made_from(**_manifests(config))
+    except ArtifactError:
+        return False
+    live = live_source(config.folder("live"), [])
+    return live is None or live.seq == folded
 
 
 def _manifests(config: Config) -> dict[str, Manifest]:
@@ -139,6 +147,7 @@ def _knowledge() -> DeploymentHandle | None:
 
     if not ray.is_initialized():  # else Serve would join any cluster
         return None
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # it would say that it has found it
     try:
         return serve.get_deployment_handle("Knowledge", "comem")
     except (RayServeException, KeyError):

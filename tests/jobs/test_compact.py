@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from support.tiny_clip import write_clip
 
 from comem_ray.artifacts import ArtifactError, check_made_from, load_manifest
 from comem_ray.artifacts.lock import LockedError, stage_lock
-from comem_ray.config import Config, load_config
+from comem_ray.config import Config
 from comem_ray.knowledge.items import ItemStore
+from comem_ray.knowledge.live.export import export
 from comem_ray.knowledge.live.journal import Journal
 from jobs import compact, quickstart
 from jobs.common import StageFailed, run_stage
@@ -215,12 +216,7 @@ def test_nothing_to_fold_and_too_few_changes(config: Config) -> None:
     after = made(config)
     assert compact.run(config)["outcome"] == "nothing to fold"
     assert made(config) == after
-
-
-def test_what_an_earlier_run_did_not_get_to_is_done_though_nothing_waits(config: Config) -> None:
-    change(config, {0: None})
-    compact.run(config)
-    after = made(config)
+    # What an earlier run did not get to is done, though nothing waits.
     (config.folder("memory") / "manifest.json").unlink()
     assert compact.run(config, at=100)["changes folded"] == 0
     assert made(config) == after
@@ -279,32 +275,20 @@ def test_an_ingest_that_is_at_work_is_not_disturbed(config: Config) -> None:
     assert not (config.folder("live") / "current.json").exists()
 
 
-@pytest.fixture
-def run_file(base: Config, tmp_path: Path) -> Path:
-    """The configuration file of a copy of the run, with changes that wait."""
-    shutil.copytree(base.root, tmp_path / "run")
-    config = base.model_copy(update={"root": str(tmp_path / "run")})
-    change(config, {0: None, 1: None, 2: ids(config)[3]}, ids(config)[:1])
-    path = tmp_path / "run.yaml"
-    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
-    return path
-
-
-def test_a_journal_that_this_cluster_does_not_know_of_is_named(run_file: Path, start_job) -> None:
-    config = load_config(run_file)
+def test_another_compaction_and_a_journal_that_is_held_are_refused(config: Config) -> None:
+    change(config, {0: None})
+    with stage_lock(config.folder("locks") / "compact", "compact"), pytest.raises(LockedError, match="another run of"):
+        run_stage("compact", compact.run, config)
     journal = Journal(config.folder("live"))
-    output = start_job("jobs.compact", run_file).finish(1)
+    with pytest.raises(LockedError, match=f"process {os.getpid()} on "):
+        compact.run(config)
     journal.close()
-    assert f"process {os.getpid()} on " in output.splitlines()[-1]
-    assert "Traceback" not in output
+    assert not (config.folder("live") / "current.json").exists()
 
 
-@pytest.fixture
-def knowledge(cluster, run_file: Path) -> Iterator[Any]:
-    """A Serve application that holds the journal, as the service does: its deployment Knowledge."""
+def start_knowledge(config: Config) -> Any:
+    """Starts a Serve application that holds the journal, as the service does. Returns its deployment Knowledge."""
     from ray import serve
-
-    config = load_config(run_file)
 
     class Knowledge:
         def __init__(self) -> None:
@@ -317,8 +301,6 @@ def knowledge(cluster, run_file: Path) -> Iterator[Any]:
             return sum(self.journal.counts(self._folded()))
 
         def export(self) -> int:
-            from comem_ray.knowledge.live.export import export
-
             return export(self.journal, config.folder("live"))
 
         def reload(self) -> dict[str, str]:
@@ -330,24 +312,35 @@ def knowledge(cluster, run_file: Path) -> Iterator[Any]:
             return self.reloads
 
     serve.start(http_options={"location": "NoServer"})
-    options = {"ray_actor_options": {"num_cpus": 0.1}}
-    yield serve.run(serve.deployment(Knowledge, **options).bind(), name="comem", route_prefix=None)
-    serve.shutdown()
+    deployment = serve.deployment(Knowledge, ray_actor_options={"num_cpus": 0.1})
+    return serve.run(deployment.bind(), name="comem", route_prefix=None)
 
 
-def test_with_a_service_on_a_cluster_killed_in_two_stages(knowledge, run_file: Path, start_job, monkeypatch) -> None:
-    config = load_config(run_file)
-    for folder, unit in (("embeddings", "live-000000"), ("memory", "live-000001")):
-        job = start_job("jobs.compact", run_file)
-        job.wait_for((config.folder(folder) / "records" / f"{unit}.json").exists)
-        if folder == "embeddings":
-            assert "another run of compact" in start_job("jobs.compact", run_file).finish(1)
+def test_with_a_service_on_a_cluster_killed_in_its_last_stage(
+    cluster, base: Config, tmp_path: Path, start_job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import serve
+
+    shutil.copytree(base.root, tmp_path / "run")
+    config = base.model_copy(update={"root": str(tmp_path / "run")})
+    change(config, {0: None, 1: None, 2: ids(config)[3]}, ids(config)[:1])
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    journal = Journal(config.folder("live"))
+    with pytest.raises(LockedError, match=f"process {os.getpid()} on "):  # of a service that this cluster has not
+        compact.run(config)
+    journal.close()
+
+    knowledge = start_knowledge(config)
+    try:
+        job = start_job("jobs.compact", path, "--at", "4")
+        job.wait_for((config.folder("memory") / "records" / "live-000000.json").exists)
         job.kill()
-    assert knowledge.reloaded.remote().result() == 0
-    output = start_job("jobs.compact", run_file).finish()
-    assert "serves items/ " in output
-    assert knowledge.reloaded.remote().result() == 1
-    output = start_job("jobs.compact", run_file).finish()
-    assert "nothing to fold" in output
+        assert knowledge.reloaded.remote().result() == 0
+        assert str(compact.run(config)["service"]).startswith("serves items/ ")
+        assert knowledge.reloaded.remote().result() == 1
+        assert compact.run(config)["outcome"] == "nothing to fold"
+    finally:
+        serve.shutdown()
     run_in_process(monkeypatch)
     assert made(config) == from_nothing(config)
