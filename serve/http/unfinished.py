@@ -52,9 +52,9 @@ class UnfinishedBodies:
 
     def extend(self, body: UnfinishedBody, piece: bytes) -> None:
         """Adds what has arrived. May end a body, this one too."""
-        body.data += piece
         if body.refusal is not None:
             return
+        body.data += piece
         self.size += len(piece)
         if self.size > self.max_size:
             address = max(self.by_address, key=lambda a: sum(len(b.data) for b in self.by_address[a]))
@@ -72,6 +72,7 @@ class UnfinishedBodies:
             del bodies[body]
             self.number -= 1
             self.size -= len(body.data)
+        body.data.clear()  # now: the traceback of a refusal keeps the body itself for a while
         if not bodies:
             self.by_address.pop(body.address, None)
 
