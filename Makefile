@@ -1,8 +1,11 @@
 # The two commands to know: `make demo` and `make test`. Both install what they need on a fresh Linux machine with
 # Python 3.11. While you work on the code: `make test-unit` (no Ray, three to four minutes) and `make lint`.
+# Ports: `make serve PORT=8001 DASHBOARD_PORT=8266`.
 PYTHON ?= python3.11
 BIN := .venv/bin
 export COMEM_HOME ?= $(CURDIR)/runs
+export PORT ?= 8000
+export DASHBOARD_PORT ?= 8265
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo serve train-demo test test-unit test-slow lint clean
@@ -10,7 +13,7 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 demo: .venv/installed  ## builds the demo's knowledge base with Ray jobs, serves it, asks it questions
 	scripts/demo.sh ask
 
-serve: .venv/installed  ## the same, but keeps serving on http://127.0.0.1:8000 until interrupted
+serve: .venv/installed  ## the same, but keeps serving on http://127.0.0.1:$(PORT) until interrupted
 	scripts/demo.sh serve
 
 train-demo: .venv/installed  ## trains the demo's model from nothing; resumes when run again; SIZES=large on a GPU

@@ -42,6 +42,7 @@ class Source:
     score: float
     image_url: str | None = None
     image: bytes | None = None
+    page_url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class AnswerStream(Iterator[str]):
 def make_sources(items: Sequence[Item], scores: Sequence[float]) -> list[Source]:
     """The sources of an answer: retrieved items, best first, with their scores."""
     return [
-        Source(item.item_id, item.title, item.text, round(score, 6), item.image_url, item.image)
+        Source(item.item_id, item.title, item.text, round(score, 6), item.image_url, item.image, item.page_url)
         for item, score in zip(items, scores, strict=True)
     ]
 

@@ -24,6 +24,13 @@ from comem_ray.home import resolve
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Url = Annotated[str, typer.Option(help="address of the HTTP endpoint")]
+ApiKey = Annotated[
+    str | None,
+    typer.Option(
+        envvar="COMEM_API_KEY",
+        help="key of the endpoint; the variable keeps it off the screen and out of the list of processes",
+    ),
+]
 Overrides = Annotated[list[str], typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="replaces a field")]
 
 PREDICTIONS = 'JSONL of {"data_id", "prediction"}, or the form that the authors of the task score'
@@ -51,11 +58,12 @@ def ask(
     config: Annotated[Path | None, typer.Option(help="answer in this process, without a server")] = None,
     overrides: Overrides = [],  # noqa: B006 (typer reads the default)
     url: Url = URL,
+    api_key: ApiKey = None,
 ) -> None:
     """Asks a question and prints the answer with its sources: over HTTP, or with --config in this process."""
     os.environ.setdefault("TQDM_DISABLE", "1")  # no bars of loading weights on the way to an answer
     try:
-        comem = Client(url) if config is None else comem_ray.load(config, overrides)
+        comem = Client(url, api_key=api_key) if config is None else comem_ray.load(config, overrides)
         typer.echo(render_answer(comem.answer(question, image, mode, top_k, language)))  # type: ignore[arg-type]
     except (ServiceError, ValueError) as error:
         typer.echo(f"ask: {error}", err=True)

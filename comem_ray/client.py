@@ -6,41 +6,34 @@ Loads neither torch nor Ray. Threads may share a client.
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import quote
 
-import httpx
-
 from comem_ray.answers import Answer, AnswerStream, Mode, Question, Source, Usage, image_bytes_of
+from comem_ray.connection import Connection, ServiceError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+__all__ = ["URL", "Client", "ItemChange", "ItemPage", "KnowledgeItem", "NewItem", "ServiceError"]
+
 URL = "http://127.0.0.1:8000"
-CONNECT_TIMEOUT_S = 10
 BATCH_THREADS = 8  # questions of a batch that wait for their answers at once
 
-
-class ServiceError(RuntimeError):
-    """What went wrong: the HTTP `status`, a code (`type`), a sentence, and the field of the request it is about.
-
-    Where the service does not answer, `status` is 0 and `type` is "unreachable" or "timeout".
-    """
-
-    def __init__(self, status: int, type: str, message: str, field: str | None = None):
-        super().__init__(f"{status} {type}: {message}" if status else message)
-        self.status, self.type, self.message, self.field = status, type, message, field
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class KnowledgeItem:
-    """A knowledge item, without its image. Width and height, in pixels, are the image's."""
+    """A knowledge item, without its image. Width and height, in pixels, are the image's.
+
+    `live`: added while the service ran, and not yet folded into the shards. `score`: of a search, else None.
+    """
 
     item_id: str
     language: str
@@ -50,19 +43,50 @@ class KnowledgeItem:
     image_url: str
     width: int
     height: int
+    live: bool = False
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """A knowledge item to add. `image` is a path, bytes or a PIL image; `language` is a BCP 47 tag (en, pt-BR, ...)."""
+
+    image: str | Path | bytes | Image
+    title: str
+    text: str
+    language: str | None = None
+    page_url: str | None = None
+
+
+@dataclass(frozen=True)
+class ItemPage:
+    """A page of knowledge items. `next_cursor` asks for the one after it, None at the end; `total` counts all items."""
+
+    items: list[KnowledgeItem]
+    next_cursor: str | None
+    total: int
+
+
+@dataclass(frozen=True)
+class ItemChange:
+    """What a change did. It is on disk when it is reported."""
+
+    item_id: str
+    status: Literal["added", "replaced", "deleted", "unchanged"]
 
 
 class Client:
-    """Asks the service at `url`. `timeout_s` is the longest wait for a reply, in seconds.
+    """Asks the service at `url`, with its key if it wants one. `timeout_s` is the longest wait for a reply, in seconds.
 
-    Images are paths, bytes or PIL images. Every method raises ServiceError for a refusal of the service, or where there
-    is no answer, and ValueError for an image that cannot be read.
+    Where the service has no room (429, 503) and says when it will have, the client waits and asks again, up to
+    `retries` times. Images are paths, bytes or PIL images. Every method raises ServiceError for a refusal of the
+    service, or where there is no answer, and ValueError for an image that cannot be read. The constructor raises
+    ValueError for a URL or a key that cannot be one.
     """
 
-    def __init__(self, url: str = URL, timeout_s: float = 600):
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
-        self.timeout_s = timeout_s
-        self._http = httpx.Client(timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S))
+    def __init__(self, url: str = URL, timeout_s: float = 600, api_key: str | None = None, retries: int = 0):
+        self._connection = Connection(url, timeout_s, api_key, retries)
+        self.url, self.timeout_s = self._connection.url, timeout_s
 
     def answer(
         self,
@@ -75,12 +99,12 @@ class Client:
     ) -> Answer:
         """Answers a question. `k` and `language` are of the retrieved items; None: the configuration's."""
         body = _question_body(Question(question, image, mode, k, language, max_new_tokens))
-        return _answer(self._post("/v1/answer", body))
+        return self._post("/v1/answer", body, _answer)
 
     def answer_batch(self, questions: Sequence[Question]) -> list[Answer]:
         """Answers in the order of the questions, which are asked at once."""
         with ThreadPoolExecutor(BATCH_THREADS) as threads:
-            return list(threads.map(lambda q: _answer(self._post("/v1/answer", _question_body(q))), questions))
+            return list(threads.map(lambda q: self._post("/v1/answer", _question_body(q), _answer), questions))
 
     def stream(
         self,
@@ -105,58 +129,73 @@ class Client:
     ) -> list[Source]:
         """The items nearest to an image, a text, or both, best first. `by` is what is compared; None: all given."""
         body = {"image": _base64(image), "text": text, "top_k": k, "by": by, "language": language}
-        return [Source(**source) for source in self._post("/v1/retrieve", body)["sources"]]
+        return self._post("/v1/retrieve", body, lambda reply: [_record(Source, source) for source in reply["sources"]])
+
+    def items(
+        self, limit: int = 20, cursor: str | None = None, search: str | None = None, language: str | None = None
+    ) -> ItemPage:
+        """A page of the knowledge, what was added last first; with `search`, the items nearest to that text."""
+        query = {"limit": limit, "cursor": cursor, "search": search, "language": language}
+        return self._read(_page, "GET", "/v1/items", query=_given(query))
 
     def item(self, item_id: str) -> KnowledgeItem:
         """A knowledge item."""
-        return KnowledgeItem(**self._get(f"/v1/items/{quote(item_id, safe='')}").json())
+        return self._read(lambda reply: _record(KnowledgeItem, reply), "GET", _item_path(item_id))
 
     def item_image(self, item_id: str) -> bytes:
         """The encoded image (JPEG or PNG) of a knowledge item."""
-        return self._get(f"/v1/items/{quote(item_id, safe='')}/image").content
+        return self._connection.request("GET", f"{_item_path(item_id)}/image").content
+
+    def add_items(self, items: Sequence[NewItem], idempotency_key: str | None = None) -> list[str]:
+        """Adds all items, or none if one cannot be taken; gives their ids, in order. An item that is there stays.
+
+        A request that is sent twice with one `idempotency_key` counts once. None: a key of this call's own.
+        """
+        body = {"items": [_item_body(item) for item in items]}
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        return self._read(
+            lambda reply: [i["item_id"] for i in reply["items"]], "POST", "/v1/items", body=body, headers=headers
+        )
+
+    def replace_item(self, item_id: str, item: NewItem) -> ItemChange:
+        """Puts an item in the place of another, whose id it takes."""
+        return self._read(_change, "PUT", _item_path(item_id), body=_item_body(item))
+
+    def delete_item(self, item_id: str) -> ItemChange:
+        """Deletes an item: no answer rests on it any more."""
+        return self._read(_change, "DELETE", _item_path(item_id))
 
     def ready(self) -> bool:
         """Whether the service is up and every part of it answers."""
         try:
-            return bool(self._get("/readyz").json().get("status") == "ready")
+            return bool(self._connection.json("GET", "/readyz").get("status") == "ready")
         except ServiceError:
             return False
 
-    def _get(self, path: str) -> httpx.Response:
-        with self._connected():
-            return _checked(self._http.get(self.url + path))
+    def _post(self, path: str, body: dict[str, Any], parse: Callable[[Any], T]) -> T:
+        return self._read(parse, "POST", path, body=_given(body))
 
-    def _post(self, path: str, body: dict[str, Any]) -> Any:
-        with self._connected():
-            return _checked(self._http.post(self.url + path, json=_given(body))).json()
+    def _read(self, parse: Callable[[Any], T], method: str, path: str, **fields: Any) -> T:
+        """What `parse` makes of the reply. Raises ServiceError, also where the reply is of another shape."""
+        return self._parsed(parse, self._connection.json(method, path, **fields))
+
+    def _parsed(self, parse: Callable[[Any], T], reply: Any) -> T:
+        try:
+            return parse(reply)
+        except (LookupError, TypeError) as error:
+            message = f"{self.url} is not this service, or another version of it: its reply has another shape ({error})"
+            raise ServiceError(0, "http_error", message) from error
 
     def _pieces(self, body: dict[str, Any]) -> Iterator[str | Answer]:
-        with self._connected(), self._http.stream("POST", f"{self.url}/v1/answer", json=_given(body)) as response:
-            if response.is_error:
-                response.read()
-            _checked(response)
-            for name, data in _events(response.iter_lines()):
-                if name == "token":
-                    yield data["text"]
-                elif name == "done":
-                    yield _answer(data)
-                    return
-                elif name == "error":
-                    raise ServiceError(response.status_code, **data["error"])
+        for name, data in self._connection.events("/v1/answer", _given(body)):
+            if name == "token":
+                yield self._parsed(lambda token: token["text"], data)
+            elif name == "done":
+                yield self._parsed(_answer, data)
+                return
+            elif name == "error":
+                raise self._parsed(_error, data)
         raise ServiceError(0, "unreachable", f"{self.url} ended the answer before it was whole")
-
-    @contextmanager
-    def _connected(self) -> Iterator[None]:
-        """Says of a failed connection, in a ServiceError, what to look at."""
-        try:
-            yield
-        except httpx.ConnectTimeout as error:
-            raise ServiceError(0, "unreachable", f"cannot reach {self.url}: it does not answer") from error
-        except httpx.TimeoutException as error:
-            raise ServiceError(0, "timeout", f"no answer from {self.url} within {self.timeout_s:g} s") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            message = f"no answer from {self.url} ({error}): is the service running (`make serve`)?"
-            raise ServiceError(0, "unreachable", message) from error
 
 
 def _question_body(question: Question) -> dict[str, Any]:
@@ -179,29 +218,34 @@ def _given(body: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value is not None}
 
 
-def _answer(body: dict[str, Any]) -> Answer:
-    sources = [Source(**source) for source in body["sources"]]
-    return Answer(body["answer"], body["mode"], sources, Usage(**body["usage"]), body["timings_ms"])
+def _item_body(item: NewItem) -> dict[str, Any]:
+    return _given({**{f.name: getattr(item, f.name) for f in fields(item)}, "image": _base64(item.image)})
 
 
-def _events(lines: Iterator[str]) -> Iterator[tuple[str, Any]]:
-    """Server-sent events (name, data)."""
-    name = ""
-    for line in lines:
-        field, _, value = line.partition(": ")
-        if field == "event":
-            name = value
-        elif field == "data":
-            yield name, json.loads(value)
+def _item_path(item_id: str) -> str:
+    return f"/v1/items/{quote(item_id, safe='')}"
 
 
-def _checked(response: httpx.Response) -> httpx.Response:
-    """The response. Raises ServiceError where it is an error, also one that another server than ours sent."""
-    if response.is_success:
-        return response
-    try:
-        error = response.json()["error"]
-        raise ServiceError(response.status_code, error["type"], error["message"], error["field"])
-    except (ValueError, LookupError, TypeError):
-        text = response.text[:200].strip() or response.reason_phrase
-        raise ServiceError(response.status_code, "http_error", text) from None
+def _answer(body: Mapping[str, Any]) -> Answer:
+    sources = [_record(Source, source) for source in body["sources"]]
+    return Answer(body["answer"], body["mode"], sources, _record(Usage, body["usage"]), body["timings_ms"])
+
+
+def _error(body: Mapping[str, Any]) -> ServiceError:
+    """The error of an event; the status of such a reply was sent before."""
+    error = body["error"]
+    return ServiceError(200, error["type"], error["message"], error.get("field"))
+
+
+def _page(body: Mapping[str, Any]) -> ItemPage:
+    return ItemPage([_record(KnowledgeItem, item) for item in body["items"]], body["next_cursor"], body["total"])
+
+
+def _change(body: Mapping[str, Any]) -> ItemChange:
+    return _record(ItemChange, body)
+
+
+def _record(cls: type[T], body: Mapping[str, Any]) -> T:
+    """The dataclass of a reply's object. Fields of a later version of the service are left out."""
+    names = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in body.items() if name in names})

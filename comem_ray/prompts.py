@@ -10,6 +10,7 @@ and in inference.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -74,7 +75,40 @@ class ImagePart:
     role: Literal["item", "question"]
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How the tokens of one answer are drawn, and the strings that end it.
+
+    Raises ValueError for a value out of range.
+    """
+
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    seed: int | None = None  # same seed, same draws, whatever else runs; None: from torch's global generator
+    stop: tuple[str, ...] = ()  # not part of the answer
+
+    def __post_init__(self) -> None:
+        if not (self.temperature >= 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature is {self.temperature}, want 0 or more")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, want more than 0, at most 1")
+        if self.seed is not None and not -(2**63) <= self.seed < 2**64:
+            raise ValueError(f"seed is {self.seed}, want a number of 64 bits")
+        if "" in self.stop:
+            raise ValueError("a stop string is empty, want at least one character")
+
+
 PromptPart = ControlText | PlainText | ImagePart
+
+
+@dataclass(frozen=True)
+class Turn:
+    """An earlier turn of a conversation. Its images (or their features) come before its text."""
+
+    role: Literal["user", "assistant"]
+    text: str
+    images: Sequence[Any] = ()
+
 
 TURN_END, IMAGE_TOKEN = "<|im_end|>", "<|image_pad|>"
 CONTROL_TOKENS = ("<|im_start|>", TURN_END, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN)
@@ -82,6 +116,7 @@ CONTROL_TOKENS = ("<|im_start|>", TURN_END, "<|vision_start|>", "<|vision_end|>"
 
 USER = ControlText("<|im_start|>user\n")
 ASSISTANT = ControlText("<|im_end|>\n<|im_start|>assistant\n")
+ASSISTANT_TURN = ControlText("<|im_start|>assistant\n")
 END = ControlText("<|im_end|>\n")
 
 
@@ -97,16 +132,38 @@ def item_turn(text: str, image: Any) -> list[PromptPart]:
     ]
 
 
-def question_prompt(text: str, image: Any | None, items: Sequence[tuple[str, Any]] = ()) -> list[PromptPart]:
-    """The reasoner's prompt, up to the start of the answer. `items` (rag mode) come as user turns, text before image.
+def question_prompt(
+    text: str,
+    image: Any | None,
+    items: Sequence[tuple[str, Any]] = (),
+    system: str | None = None,
+    history: Sequence[Turn] = (),
+) -> list[PromptPart]:
+    """The reasoner's prompt, up to the start of the answer: system, items, earlier turns, the question.
+
+    `image` is None, one image or a sequence of images; they come before the text. `items` (rag mode) come as user
+    turns, text before image. `system` takes the place of SYSTEM, as text in which nothing becomes a control token.
 
     Memory is not a part: its embeddings come before the whole prompt, system turn included.
     """
-    parts: list[PromptPart] = [ControlText(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
+    parts = _system_turn(system)
     for item_text, item_image in items:
         parts += [USER, PlainText(item_text[:MAX_TEXT_CHARS]), *image_parts(item_image, "item"), END]
-    question_image = image_parts(image, "question") if image is not None else []
-    return [*parts, USER, *question_image, PlainText(text), ASSISTANT]
+    for turn in history:
+        start = USER if turn.role == "user" else ASSISTANT_TURN
+        parts += [start, *_question_images(turn.images), PlainText(turn.text), END]
+    images = [] if image is None else image if isinstance(image, (list, tuple)) else [image]
+    return [*parts, USER, *_question_images(images), PlainText(text), ASSISTANT]
+
+
+def _system_turn(system: str | None) -> list[PromptPart]:
+    if system is None:
+        return [ControlText(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
+    return [ControlText("<|im_start|>system\n"), PlainText(system), END]
+
+
+def _question_images(images: Sequence[Any]) -> list[PromptPart]:
+    return [part for image in images for part in image_parts(image, "question")]
 
 
 def image_parts(image: Any, role: Literal["item", "question"]) -> list[PromptPart]:

@@ -13,7 +13,6 @@ change from run to run, so they are in the summary and not in index/.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +138,7 @@ class BuildIndex:
         total, index = len(self._embeddings), config.index
         self._training = training_positions(total, index.training_items, config.seed)
         # A fixed number, for sums depend on it in their last digits.
-        faiss.omp_set_num_threads(max(1, math.floor(index.workers.cpus)))
+        faiss.omp_set_num_threads(index.workers.thread_count)
 
     def __call__(self, batch: dict[str, Any]) -> None:
         unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])

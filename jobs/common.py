@@ -12,6 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import ray
@@ -32,28 +33,33 @@ class StageFailed(Exception):
 
 def main(
     stage: str,
-    run: Callable[[Config], Summary],
+    run: Callable[..., Summary],
     description: str,
     dry_run: Callable[[Config], str] | None = None,
     lists: Mapping[str, str] | None = None,
+    numbers: Mapping[str, str] | None = None,
 ) -> None:
     """Parses the command line, connects to Ray, runs the stage, prints its summary and exits.
 
     With `dry_run` there is a flag --dry-run, which prints its text in place of all that. `lists` are flags for fields
-    that are lists: {"k": "evaluation.k"} makes `--k 1,3` the same as `--set evaluation.k=[1,3]`.
+    that are lists: {"k": "evaluation.k"} makes `--k 1,3` the same as `--set evaluation.k=[1,3]`. `numbers` are flags
+    with a whole number and their help: `run` gets those that are given as keyword arguments.
     """
     parser = argparse.ArgumentParser(prog=f"python -m jobs.{stage}", description=description)
     parser.add_argument("--config", required=True, help="YAML configuration of the run")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE", dest="overrides")
     for flag, name in (lists or {}).items():
         parser.add_argument(f"--{flag}", dest=name, metavar="A,B,...", help=f"replaces {name}")
+    for flag, text in (numbers or {}).items():
+        parser.add_argument(f"--{flag}", type=int, metavar="N", help=text)
     if dry_run is not None:
         parser.add_argument("--dry-run", action="store_true", help="say what it would take, and run nothing")
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
     args.overrides += [f"{f}=[{value}]" for f in (lists or {}).values() if (value := getattr(args, f)) is not None]
     planned = dry_run if getattr(args, "dry_run", False) else None
-    sys.exit(guarded(stage, run, args.config, args.overrides, planned))
+    given = {flag: value for flag in numbers or {} if (value := getattr(args, flag)) is not None}
+    sys.exit(guarded(stage, partial(run, **given), args.config, args.overrides, planned))
 
 
 def guarded(

@@ -9,7 +9,6 @@ with the same bytes. An item that CLIP cannot take is quarantined in embeddings/
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,7 +29,7 @@ from comem_ray.finite import NotFinite
 from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.schema import content_digest, embedding_schema, item_contents, stored_column
 from comem_ray.retrieval.clip import ClipEncoder, locate
-from comem_ray.retrieval.embeddings import STAGE
+from comem_ray.retrieval.embeddings import STAGE, stored_vectors
 from jobs.common import Summary, main
 from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, open_items, run_item_shards
 
@@ -71,7 +70,7 @@ class EmbedShard:
         self._encoder = ClipEncoder(clip, "cuda" if clip.workers.gpus else "cpu")
         # A preparing thread does its image alone: were each to start threads of its own, they would fight for cores.
         self._threads = ThreadPoolExecutor(clip.decode_threads)
-        torch.set_num_threads(max(1, math.floor(clip.workers.cpus)))
+        torch.set_num_threads(clip.workers.thread_count)
 
     def __call__(self, batch: dict[str, Any]) -> int:
         task = ShardTask.of(batch)
@@ -166,7 +165,7 @@ class EmbedShard:
 
 
 def _vector_column(vectors: np.ndarray) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(vectors.astype(np.float16).ravel()), vectors.shape[1])
+    return pa.FixedSizeListArray.from_arrays(pa.array(stored_vectors(vectors).ravel()), vectors.shape[1])
 
 
 if __name__ == "__main__":

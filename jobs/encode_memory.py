@@ -53,7 +53,7 @@ class EncodeShard:
 
     def __init__(self, config: Config, stage: StageFolder):
         workers = config.memory.workers
-        torch.set_num_threads(max(1, int(workers.cpus)))
+        torch.set_num_threads(workers.thread_count)
         self.config, self.stage = config, stage
         self.encoder = MemoryEncoder(config, "cuda" if workers.gpus else "cpu")
 

@@ -181,7 +181,7 @@ class EvaluateUnit:
 
     def __init__(self, config: Config, stage: StageFolder, right: Sequence[str]):
         evaluation = section(config)
-        torch.set_num_threads(max(1, int(evaluation.workers.cpus)))
+        torch.set_num_threads(evaluation.workers.thread_count)
         self.stage, self.seed, self.max_pixels = stage, config.seed, config.ingest.images.max_pixels
         self.images = ImageReader()
         self.evaluator = Evaluator(config, evaluation, "cuda" if evaluation.workers.gpus else "cpu", right)

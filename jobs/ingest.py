@@ -6,9 +6,12 @@ Two passes. The scan streams every file once, one task per file. It cuts the fil
 earlier ones. Then one reader per file streams the unfinished units to a pool of workers. These fetch and normalise the
 images and commit the units. Ray Data holds the readers back when the workers are behind, so memory stays bounded.
 
-A rerun keeps the finished units, and takes over by item_id what earlier runs made of the rows of others. With
-ingest.retry_failed it tries again the rows that may succeed now, and only these. With ingest.recheck it reads images
-that are local files again. The result is the same after any number of kills.
+What was added, replaced or deleted while the service ran (live/, if jobs.compact exported it) comes last: a source
+like the others, and rows of the others that are left out.
+
+A rerun keeps the finished units, and takes over what earlier runs made of the rows of others. With ingest.retry_failed
+it tries again the rows that may succeed now, and only these. With ingest.recheck it reads images that are local files
+again. The result is the same after any number of kills.
 """
 
 from __future__ import annotations
@@ -21,15 +24,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import ray.data
 
 from comem_ray.artifacts import ArtifactError, Manifest, Record, StageFolder
 from comem_ray.artifacts.reuse import files_holding, hex_ids, parquet_ids
 from comem_ray.config import Config, ConfigError, IngestConfig
-from comem_ray.knowledge.ingest import ImageMaker, Reuse, ingest_unit
+from comem_ray.knowledge.ingest import ImageMaker, Reuse, ingest_unit, rejected_file
 from comem_ray.knowledge.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
 from comem_ray.knowledge.sources.files import SourceFile, source_files
-from comem_ray.knowledge.sources.scan import Scan, Unit, saved_scan, scan, units
+from comem_ray.knowledge.sources.live import live_source, refuse_damaged
+from comem_ray.knowledge.sources.scan import NONE_DELETED, Scan, Unit, saved_scan, scan, units
 from jobs.common import Summary, drain, main
 from jobs.console import Progress
 from jobs.refusals import COLUMN, raise_refusal, refusal_of, returns_refusals, to_text
@@ -41,20 +46,32 @@ def run(config: Config) -> Summary:
     """Makes the items of `config`. Raises ConfigError where a source names no file, ArtifactError for another make."""
     ingest = config.ingest
     files = source_files(ingest.sources)
+    live = live_source(config.folder("live"), files)
+    files += [live.file] if live and live.file else []
     identity = {"rules": RULES, "rows_per_shard": ingest.rows_per_shard, "images": ingest.images.model_dump()}
     stage = StageFolder(config.folder("items"), STAGE, identity, versions=("rules", "rows_per_shard"))
-    plan = units(files, scan_files(files, ingest.rows_per_shard, stage.path / "scan"))
+    cpus = min(1, ingest.workers.cpus)
+    scans = scan_files(files, ingest.rows_per_shard, stage.path / "scan", cpus)
+    if live and live.file:
+        refuse_damaged(live.file, scans[-1])
+    plan = units(files, scans, live.deleted if live else NONE_DELETED)
     inputs = {unit.name: unit.inputs for of_file in plan for unit in of_file}
     finished = {} if ingest.recheck else stage.finished(inputs)
-    kept = {name for name, record in finished.items() if not _worth_retrying(record, ingest)}
+    added = [unit.name for file, of_file in zip(files, plan, strict=True) if file.live for unit in of_file]
+    kept = {n for n, record in finished.items() if not _worth_retrying(record, ingest) and not _lost(record, added)}
     todo = [[unit for unit in of_file if unit.name not in kept] for of_file in plan]
     taken_over = ingest_files(files, todo, stage, ingest)
-    manifest = stage.close(inputs, {"sources": [file.name for file in files]})
+    _refuse_lost(stage, added)
+    extra = {"sources": [file.name for file in files], **({"live": live.seq} if live else {})}
+    manifest = stage.close(inputs, extra)
     return _summary(manifest, kept, taken_over, ingest.recheck)
 
 
-def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
-    """Scans on the cluster the files that have no valid scan in `folder` yet, then reads what the tasks saved there."""
+def scan_files(files: list[SourceFile], rows: int, folder: Path, cpus: float = 1) -> list[Scan]:
+    """Scans on the cluster the files that have no valid scan in `folder` yet, then reads what the tasks saved there.
+
+    A task reserves `cpus` cores.
+    """
 
     def task(row: dict[str, Any]) -> dict[str, Any]:
         return {COLUMN: refusal_of(lambda: scan(pickle.loads(row["file"]), rows, folder))}
@@ -62,7 +79,7 @@ def scan_files(files: list[SourceFile], rows: int, folder: Path) -> list[Scan]:
     scans = [saved_scan(file, rows, folder) for file in files]
     items = [{"file": pickle.dumps(file)} for file, saved in zip(files, scans, strict=True) if saved is None]
     if items:
-        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(task, num_cpus=1)
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(task, num_cpus=cpus)
         dataset.set_name("scan")
         drain(dataset, Progress(f"{STAGE}, scan", len(items), "files", lines=1))
     # A file that could not be read to its end has no lasting scan: here it is read once more.
@@ -144,9 +161,28 @@ def _worth_retrying(record: Record, ingest: IngestConfig) -> bool:
     return ingest.retry_failed and record.counts["retryable"] > hopeless
 
 
+def _lost(record: Record, added: list[str]) -> bool:
+    """Whether a unit of the live source lacks an item."""
+    return record.unit in added and record.counts["rejected"] > 0
+
+
+def _refuse_lost(stage: StageFolder, added: list[str]) -> None:
+    """Raises ArtifactError where an item of the units `added`, those of the live source, could not be made again."""
+    for record in stage.records():
+        if _lost(record, added):
+            shard = record.shard(rejected_file(record.unit))
+            assert shard is not None
+            first = pq.read_table(stage.path / shard.name).to_pylist()[0]
+            raise ArtifactError(
+                f"{record.counts['rejected']} items that were added while the service ran cannot be read, the first is "
+                f"{first['item_id']} ({first['image_url']}: {first['detail']}). Copy the folder live/ from a backup, "
+                "then run again: what is served is as it was"
+            )
+
+
 def _summary(manifest: Manifest, kept: set[str], taken_over: int, recheck: bool) -> Summary:
     counts = Counter(manifest.counts)  # a run without any row has no counts
-    assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
+    assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"] + counts["deleted"]
     reasons = {name: counts[name] for name in sorted(counts) if name.startswith("rejected.")}
     kept_rows = sum(r.counts["items"] + r.counts["rejected"] for r in manifest.records if r.unit in kept)
     unchanged = kept_rows + taken_over
@@ -157,6 +193,7 @@ def _summary(manifest: Manifest, kept: set[str], taken_over: int, recheck: bool)
         "rejected": counts["rejected"],
         **reasons,
         "duplicates": counts["duplicates"],
+        **({"deleted": counts["deleted"]} if "live" in manifest.extra else {}),
         "retryable": counts["retryable"],
         "shards": len(manifest.records),
         "shards made now": len(manifest.records) - len(kept),

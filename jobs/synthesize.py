@@ -105,7 +105,7 @@ class SynthesizeUnit:
 
     def __init__(self, config: Config, stage: StageFolder):
         synthesis = _section(config)
-        torch.set_num_threads(max(1, int(synthesis.workers.cpus)))
+        torch.set_num_threads(synthesis.workers.thread_count)
         self.seed, self.stage = config.seed, stage
         self.synthesizer = Synthesizer(config, synthesis, "cuda" if synthesis.workers.gpus else "cpu")
 

@@ -138,7 +138,7 @@ def _worker(settings: dict[str, Any]) -> None:
 def _train(config: Config, rank: int, count: int) -> None:
     workers = training_section(config).workers
     if not workers.gpus:
-        torch.set_num_threads(max(1, int(workers.cpus)))
+        torch.set_num_threads(workers.thread_count)
     trainer = Trainer(config, "cuda" if workers.gpus else "cpu", rank, count, _total if count > 1 else None)
     log = MetricsLog(config.folder("training"), trainer.checkpoints.latest_step()) if rank == 0 else None
     try:

@@ -1,22 +1,37 @@
 #!/usr/bin/env bash
 # The quickstart from end to end: a Ray cluster on this machine, the stages as a Ray job, Serve, questions over HTTP.
 #   scripts/demo.sh ask     asks the demo's questions, prints answers with their sources, stops everything
-#   scripts/demo.sh serve   keeps the endpoint and the dashboard up until interrupted
+#   scripts/demo.sh serve   keeps the page, the API and the dashboard up until interrupted
+# PORT (8000) and DASHBOARD_PORT (8265) take other ports; READY_TIMEOUT_S (600) waits longer on a slow machine.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 what=${1:-ask}
 config=configs/demo.yaml
-dashboard=http://127.0.0.1:${DASHBOARD_PORT:-8265}
-endpoint=http://127.0.0.1:8000
+port=${PORT:-8000}
+dashboard_port=${DASHBOARD_PORT:-8265}
+dashboard=http://127.0.0.1:$dashboard_port
+endpoint=http://127.0.0.1:$port
 logs=$COMEM_HOME/demo/logs
 mkdir -p "$logs"
 
-for url in "$dashboard" "$endpoint"; do
-    if (exec 3<>"/dev/tcp/127.0.0.1/${url##*:}") 2>/dev/null; then
-        echo "$url is taken: stop what listens there (an earlier demo?), then run this again" >&2
+listener() {  # listener PORT: who listens there, where this machine has `ss` and this user may know
+    ss -Hltnp "sport = :$1" 2>/dev/null | sed -nE 's/.*users:\(\("([^"]*)",pid=([0-9]+).*/\1, process \2/p' | head -n 1
+}
+
+check_free() {  # check_free VARIABLE PORT
+    if [[ ! $2 =~ ^[0-9]+$ ]]; then
+        echo "$1=$2 is not a port number" >&2
         exit 1
     fi
-done
+    if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then
+        who=$(listener "$2")
+        echo "http://127.0.0.1:$2 is taken${who:+ by $who}:" \
+            "stop what listens there (an earlier demo?), then run this again, or take another port: $1=$(($2 + 1))" >&2
+        exit 1
+    fi
+}
+check_free PORT "$port"
+check_free DASHBOARD_PORT "$dashboard_port"
 
 children=()
 stop() {
@@ -27,19 +42,31 @@ stop() {
 trap stop EXIT
 trap 'exit 130' INT TERM
 
-wait_for() {  # wait_for WHAT URL LOG SECONDS
-    for _ in $(seq "$4"); do
-        if curl --silent --fail --output /dev/null --header "Authorization: Bearer $token" "$2"; then return; fi
+wait_for() {  # wait_for WHAT PID LOG URL [curl options]: until the URL answers, or the process ends, or time is up
+    local name=$1 pid=$2 log=$3 start=$SECONDS spent
+    shift 3
+    until curl --silent --fail --max-time 10 --output /dev/null "$@"; do
+        spent=$((SECONDS - start))
+        if ! kill -0 "$pid" 2>/dev/null || [ "$spent" -ge "${READY_TIMEOUT_S:-600}" ]; then
+            echo "$name did not come up in $spent s; the end of its log, $log:" >&2
+            tail -n 40 "$log" >&2
+            exit 1
+        fi
+        if [ $((spent / 15)) -gt $((${reported:-0} / 15)) ]; then echo "   ... $spent s; its log is $log"; fi
+        reported=$spent
         sleep 1
     done
-    echo "$1 did not come up in $4 s; the end of its log, $3:" >&2
-    tail -n 40 "$3" >&2
-    exit 1
+    reported=0
 }
 
 without_client_log() {  # drops what the client of `ray job submit` logs about itself; its errors stay
     sed -u -E -e '/^[0-9-]+ [0-9:,]+\s+(INFO|SUCC) [a-z_]+\.py:[0-9]+ -- /d' \
         -e '/^[0-9-]+ [0-9:,]+\s+WARNING working_dir\.py:/d' -e '/^Running entrypoint for job /d'
+}
+
+free_ports() {  # free_ports N: different ones
+    python -c 'import socket, sys; s = [socket.create_server(("127.0.0.1", 0)) for _ in range(int(sys.argv[1]))]
+print(*(x.getsockname()[1] for x in s))' "$1"
 }
 
 echo "== 1. the demo's world: images, texts and models below $COMEM_HOME"
@@ -48,31 +75,41 @@ TQDM_DISABLE=1 python -m examples.countries.prepare
 echo "== 2. a Ray cluster on this machine; dashboard $dashboard (it asks for the token: ray get-auth-token)"
 export RAY_AUTH_MODE=token
 token=$(ray get-auth-token --generate 2>/dev/null | tail -n 1)
-free_port() { python -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
-gcs_port=$(free_port)
-set -a; . serve/ray.env; set +a  # cheaper requests
-# The job agent gets a free port too: another Ray on this machine would hold the default one.
-ray start --head --port="$gcs_port" --dashboard-host=127.0.0.1 --dashboard-port="${dashboard##*:}" \
-    --dashboard-agent-listen-port="$(free_port)" --disable-usage-stats --block >"$logs/ray.log" 2>&1 &
+set -a; . serve/ray.env; . serve/one_machine.env; set +a
+# Free ports for what another Ray on this machine would hold the default ones of.
+read -r gcs_port agent_port metrics_port client_port <<<"$(free_ports 4)"
+ray start --head --port="$gcs_port" --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port" \
+    --dashboard-agent-listen-port="$agent_port" --metrics-export-port="$metrics_port" \
+    --ray-client-server-port="$client_port" --disable-usage-stats --block >"$logs/ray.log" 2>&1 &
 children+=($!)
-wait_for "Ray" "$dashboard/api/version" "$logs/ray.log" 90
+wait_for "Ray" $! "$logs/ray.log" "$dashboard/api/version" --header "Authorization: Bearer $token"
 
 echo "== 3. the stages, as a Ray job: python -m jobs.quickstart --config $config"
 ray job submit --address "$dashboard" --log-style record --working-dir . -- \
     python -m jobs.quickstart --config "$config" 2>&1 | without_client_log
 
 echo "== 4. the application: $endpoint/docs"
-serve run serve/config.yaml --address "127.0.0.1:$gcs_port" --working-dir . >"$logs/serve.log" 2>&1 &
+sed -E "s/^(http_options: .*port: )[0-9]+/\1$port/" serve/config.yaml >"$logs/serve.yaml"
+serve run "$logs/serve.yaml" --address "127.0.0.1:$gcs_port" --working-dir . >"$logs/serve.log" 2>&1 &
 children=($! "${children[@]}")
-wait_for "Serve" "$endpoint/readyz" "$logs/serve.log" 180
+wait_for "Serve" $! "$logs/serve.log" "$endpoint/readyz"
 
 if [ "$what" = serve ]; then
-    echo "serving; try:  comem ask 'What is the capital of this country?' --image $COMEM_HOME/demo/questions/TUN.png"
-    echo "stop with Ctrl-C"
+    cat <<TEXT
+serving:
+  page        $endpoint/
+  API         $endpoint/v1 (described at $endpoint/docs)
+  dashboard   $dashboard (token: RAY_AUTH_MODE=token $(command -v ray) get-auth-token)
+  metrics     http://127.0.0.1:$metrics_port/metrics (for Prometheus; the dashboard for Grafana is docs/grafana/comem.json)
+  logs        $logs and ${RAY_TMPDIR:-/tmp/ray}/session_latest/logs/serve
+  try         $(command -v comem) ask 'What is the capital of this country?' --url $endpoint \\
+                  --image $COMEM_HOME/demo/questions/TUN.png
+stop with Ctrl-C
+TEXT
     wait "${children[0]}"
 else
     echo "== 5. questions"
     python -m examples.countries.ask --url "$endpoint"
     echo
-    echo "done. 'make serve' keeps the endpoint and the dashboard up."
+    echo "done. 'make serve' keeps the page ($endpoint/), the API and the dashboard up."
 fi

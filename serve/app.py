@@ -1,6 +1,6 @@
 """The Serve application: `serve run serve/config.yaml --working-dir .`
 
-Ingress -> Retriever, MemoryEncoder, Reasoner
+Ingress -> Retriever -> Knowledge; Ingress -> Knowledge, MemoryEncoder, Reasoner
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ from ray import serve as ray_serve
 from ray.serve import Application, Deployment
 
 from comem_ray.config import load_config
+from serve.binding import bound_host, refuse_public_bind
 from serve.deployments.ingress import Ingress
+from serve.deployments.knowledge import KnowledgeDeployment
 from serve.deployments.memory_encoder import MemoryEncoderDeployment
 from serve.deployments.reasoner import ReasonerDeployment
 from serve.deployments.retriever import RetrieverDeployment
+from serve.http.keys import load_keys
 from serve.start import check_artifacts, in_one_sentence
 
 
@@ -28,12 +31,11 @@ class AppArgs(BaseModel):
     overrides: list[str] = []
 
 
-# By the names that the YAML files, logs and dashboards have.
-_MODELS = {"Retriever": RetrieverDeployment, "MemoryEncoder": MemoryEncoderDeployment, "Reasoner": ReasonerDeployment}
 # What `build_app` runs with where nobody says otherwise; serve/config.yaml does.
-_MODEL = {"max_ongoing_requests": 32, "max_queued_requests": 64, "ray_actor_options": {"num_cpus": 0.2}}
-# No limit on its queue: the queues of the models say when there is no room, in the API's own words.
-_INGRESS = {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.2}}
+_MODEL = {"max_ongoing_requests": 128, "max_queued_requests": 256, "ray_actor_options": {"num_cpus": 0.2}}
+_KNOWLEDGE = {"max_ongoing_requests": 256, "ray_actor_options": {"num_cpus": 0.1}}
+# No limit on its queue: what is too much is refused by the API itself, in its own words.
+_INGRESS = {"max_ongoing_requests": 4096, "ray_actor_options": {"num_cpus": 0.1}}
 
 
 def build_app(args: dict[str, Any]) -> Application:
@@ -44,9 +46,14 @@ def build_app(args: dict[str, Any]) -> Application:
     with in_one_sentence():
         checked = AppArgs.model_validate(args)
         config = load_config(checked.config, checked.overrides)
+        refuse_public_bind(bound_host(), load_keys(config.api))
         generations = check_artifacts(config)
-    models = [_deployment(name, model, _MODEL).bind(config, generations) for name, model in _MODELS.items()]
-    return _deployment("Ingress", Ingress, _INGRESS).bind(config, generations, *models)
+    knowledge = _deployment("Knowledge", KnowledgeDeployment, _KNOWLEDGE).bind(config, generations)
+    retriever = _deployment("Retriever", RetrieverDeployment, _MODEL).bind(config, generations, knowledge)
+    encoder = _deployment("MemoryEncoder", MemoryEncoderDeployment, _MODEL).bind(config, generations)
+    reasoner = _deployment("Reasoner", ReasonerDeployment, _MODEL).bind(config, generations)
+    ingress = _deployment("Ingress", Ingress, _INGRESS)
+    return ingress.bind(config, generations, knowledge, retriever, encoder, reasoner)
 
 
 def _deployment(name: str, cls: type, options: dict[str, Any]) -> Deployment:

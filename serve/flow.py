@@ -6,31 +6,38 @@ Runs in the ingress. Files are read in threads, and the models work in their own
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
+from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
-from torch import Tensor
 
 from comem_ray.answers import make_sources
-from comem_ray.artifacts import OpenStage
 from comem_ray.clock import Clock
 from comem_ray.config import Config
-from comem_ray.knowledge.items import Item, ItemStore, UnknownItem
-from comem_ray.memory_store import MemoryStore, stack_memory
-from comem_ray.model.adapter import encoder_fingerprint
-from serve.http.bodies import AnswerRequest, RetrieveRequest
+from comem_ray.knowledge.items import Item
+from comem_ray.memory_store import stack_memory
+from serve.editing import KnowledgeEditor, KnowledgeList
+from serve.http.bodies import RetrieveRequest
 from serve.http.checks import Checks
-from serve.http.errors import ApiError, api_error, refused, reply_of, unavailable
-from serve.messages import Hits, ReasonerReply, ReasonerRequest, Refusal, Search, pack_memory, unpack_memory
-from serve.start import STAGES
+from serve.http.errors import ApiError, api_error, refused, reply_of, timed_out, unavailable
+from serve.http.item_bodies import image_url, item_body
+from serve.messages import (
+    Generations,
+    QuestionRequest,
+    ReasonerReply,
+    ReasonerRequest,
+    Refusal,
+    Search,
+    SearchReply,
+    pack_memory,
+)
+from serve.reading import KnowledgeReader
 
 READY_TIMEOUT_S = 5
-KEPT_MEMORIES = 256  # of items that the store does not hold: 15 MB at 7B
 
 Json = dict[str, Any]
 
@@ -40,74 +47,91 @@ class Prepared:
     """A question with all that the reasoner needs."""
 
     request: ReasonerRequest
-    hits: Hits
-    items: Awaitable[list[Item]]  # being read; in mode memory only the reply needs them
-    clock: Clock
-
-    async def sources(self) -> list[Json]:
-        """The hits as the reply has them. Raises UnknownItem where the index names an item that is gone."""
-        return _sources(self.hits, await self.items)
+    sources: Awaitable[list[Json]]  # being read; in mode memory only the reply needs them
+    deadline: float  # by time.monotonic
+    clock: Clock = field(default_factory=Clock)
 
 
 class Flow:
-    """Answers requests with the deployments behind the three handles.
+    """Answers requests with the deployments behind the four handles.
 
     The constructor raises ArtifactError where a stage of the knowledge base is missing or was made by something else.
-    `generations`: what to serve, by folder (serve.start).
     """
 
     def __init__(
         self,
         config: Config,
-        generations: Mapping[str, str],
+        generations: Generations,
+        knowledge: DeploymentHandle,
         retriever: DeploymentHandle,
         encoder: DeploymentHandle,
         reasoner: DeploymentHandle,
     ):
-        self.checks, self.generations = Checks(config), dict(generations)
-        self.items = ItemStore(config.folder("items"), generations["items"])
-        self.store = MemoryStore(config.folder("memory"), encoder_fingerprint(config), generations["memory"])
-        # Held, not read: a retriever that starts again after a rerun finds the index of these items here.
-        self._index = OpenStage(config.folder("index"), STAGES["index"], generations["index"])
-        self._encoded: OrderedDict[str, Tensor] = OrderedDict()  # memories that the store does not hold
-        self._retrieve, self._encode, self._answer = retriever.retrieve, encoder.encode, reasoner.answer
+        self.config, self.checks = config, Checks(config)
+        self.knowledge = KnowledgeReader(config, generations, knowledge, encoder)
+        self.editor = KnowledgeEditor(config, self.knowledge, knowledge, retriever, encoder)
+        self.listing = KnowledgeList(self.knowledge, knowledge)
+        self._retrieve, self._answer = retriever.retrieve, reasoner.answer
         self._encode_image, self._tasks = reasoner.encode_image, set[asyncio.Future[None]]()
         self._answers_under_way = 0
         self._stream = reasoner.options(method_name="stream", stream=True)
-        self._ready = {"Retriever": retriever.ready, "MemoryEncoder": encoder.ready, "Reasoner": reasoner.ready}
+        self._ready = {
+            "Knowledge": knowledge.ready,
+            "Retriever": retriever.ready,
+            "MemoryEncoder": encoder.ready,
+            "Reasoner": reasoner.ready,
+        }
 
-    async def prepare(self, request: AnswerRequest) -> Prepared:
+    async def prepare(self, question: QuestionRequest, caller: str) -> Prepared:
         """All that comes before the answer. Raises ApiError."""
         clock = Clock()
-        question = self.checks.text(request.question, "question")
-        max_new_tokens = self.checks.max_new_tokens(request.max_new_tokens)
-        image = self.checks.image(request.image)
-        search = self.checks.answer_search(request, image)
-        if search is not None and image is not None and not self._answers_under_way:
-            self._encode_image_ahead(image)
-        hits = [] if search is None else await self._hits(search, clock)
-        ids = [item_id for item_id, _ in hits]
-        items = asyncio.ensure_future(self._read(ids, request.mode == "rag", clock))
+        deadline = time.monotonic() + (question.timeout_s or self.config.api.default_timeout_s)
+        async with _until(deadline):
+            return await self._prepare(question, caller, deadline, clock)
+
+    async def _prepare(self, question: QuestionRequest, caller: str, deadline: float, clock: Clock) -> Prepared:
+        search = self.checks.answer_search(question)
+        if search is not None and search.image is not None and not self._answers_under_way:
+            self._encode_image_ahead(search.image)
+        reply = None if search is None else await self._search(search, clock)
+        items = asyncio.ensure_future(self._read(reply, question.mode == "rag", clock))
         prompt_items, memory = [], None
-        if request.mode == "rag":
-            prompt_items = [(i.text, i.image) for i in await items if i.image is not None]
-        if request.mode == "memory":
-            memory = pack_memory(await self._memory(ids, clock))
-        prepared = ReasonerRequest(question, image, request.mode, max_new_tokens, prompt_items, memory)
-        return Prepared(prepared, hits, items, clock)
+        if reply is not None and question.mode == "rag":
+            prompt_items = [(i.text, i.image) for i, _ in await items if i.image is not None]
+        if reply is not None and question.mode == "memory":
+            with clock.stage("memory"):
+                rows = await self.knowledge.memory(reply)
+                item_ids = [hit.item_id for hit in reply.hits if hit.item_id in rows]
+                memory = pack_memory(stack_memory(item_ids, rows)) if item_ids else None
+        request = ReasonerRequest(
+            question.question,
+            question.images,
+            question.mode,
+            question.max_new_tokens,
+            prompt_items,
+            memory,
+            question.system,
+            question.history,
+            question.sampling,
+            deadline - time.monotonic(),
+            caller,
+        )
+        return Prepared(request, asyncio.ensure_future(_as_sources(items)), deadline, clock)
 
     async def answer(self, prepared: Prepared) -> Json:
         """The answer's body. Raises ApiError."""
         with prepared.clock.stage("answer"), self._answering():
-            reply = await reply_of(self._answer.remote(prepared.request), "the reasoner")
+            async with _until(prepared.deadline):
+                reply = await reply_of(self._answer.remote(prepared.request), "the reasoner")
         return await _body(prepared, reply)
 
     async def stream(self, prepared: Prepared) -> AsyncIterator[tuple[str, Json]]:
         """Events (name, data): sources, one token per piece of text, done. What fails ends with the event error."""
+        pieces: Any = None
         try:
-            yield "sources", {"sources": await prepared.sources()}
+            yield "sources", {"sources": await prepared.sources}
             with prepared.clock.stage("answer"), self._answering():
-                pieces: Any = self._stream.remote(prepared.request)
+                pieces = self._stream.remote(prepared.request)
                 async for piece in pieces:
                     if isinstance(piece, str):
                         yield "token", {"text": piece}
@@ -115,31 +139,58 @@ class Flow:
             if isinstance(piece, Refusal):
                 raise refused(piece)
             yield "done", await _body(prepared, piece)
+        except (GeneratorExit, asyncio.CancelledError):
+            if pieces is not None:
+                pieces.cancel()  # the user went away: the reasoner's place is free at its next token
+            raise
         except Exception as error:
-            yield "error", (unavailable(error, "the reasoner") or api_error(error)).body()
+            refusal = unavailable(error, "the reasoner") or api_error(error)
+            headers = refusal.headers or {}
+            yield "error", {**refusal.body(), "status": refusal.status_code, "retry_after": headers.get("Retry-After")}
 
-    async def retrieve(self, request: RetrieveRequest) -> Json:
-        """The items nearest to an image, a text, or both. Raises ApiError."""
+    async def retrieve(self, request: RetrieveRequest, fetched: bytes | None = None) -> Json:
+        """The items nearest to an image, a text, or both; `fetched`: the image where it is a URL. Raises ApiError."""
         clock = Clock()
-        hits = await self._hits(self.checks.search(request, self.checks.image(request.image)), clock)
-        items = await self._read([item_id for item_id, _ in hits], False, clock)
-        return {"sources": _sources(hits, items), "timings_ms": clock.timings()}
+        image = fetched or self.checks.image(request.image)
+        reply = await self._search(self.checks.search(request, image), clock)
+        sources = await _as_sources(self._read(reply, False, clock))
+        return {"sources": sources, "timings_ms": clock.timings()}
 
-    async def item(self, item_id: str, image: bool = False) -> Item:
-        """One item. Raises ApiError (404) where there is none of that id."""
-        try:
-            if not item_id.isalnum():
-                raise UnknownItem(item_id)
-            return (await self._read([item_id], image, Clock()))[0]
-        except UnknownItem as error:
-            raise ApiError(404, "unknown_item", f"there is no item {item_id[:64]!r}", "item_id") from error
+    async def search(self, search: Search) -> SearchReply:
+        """The hits of a search. Raises ApiError."""
+        return await reply_of(self._retrieve.remote(search), "the retriever")
+
+    async def find_items(self, text: str, limit: int, language: str | None) -> Json:
+        """The items nearest to a text, as /v1/items lists them. Raises ApiError."""
+        query = RetrieveRequest(text=text, top_k=min(limit, self.config.api.max_top_k), by="text", language=language)
+        reply = await self.search(self.checks.search(query, None))
+        items = await self.knowledge.items(reply, False)
+        hits = [hit for hit in reply.hits if hit.item_id in items]
+        rows = [{**item_body(items[h.item_id], h.live), "score": round(h.score, 6)} for h in hits]
+        return {"items": rows, "total": len(rows)}
+
+    async def item(self, item_id: str, image: bool = False) -> tuple[Item, bool]:
+        """One item, and whether it is live. Raises ApiError (404) where there is none of that id."""
+        item = await self.knowledge.item(item_id, image) if item_id.isalnum() else None
+        if item is None:
+            raise ApiError(404, "unknown_item", f"there is no item {item_id[:64]!r}", "item_id")
+        return item
 
     async def unready(self) -> dict[str, str]:
-        """Deployments that do not answer, and why."""
+        """What keeps this service from answering, and why: deployments that do not answer, folders that are gone.
+
+        A deployment whose queue is full answers: it is busy, not away.
+        """
         replies = await asyncio.gather(
             *(asyncio.wait_for(h.remote(), READY_TIMEOUT_S) for h in self._ready.values()), return_exceptions=True
         )
-        return {n: type(r).__name__ for n, r in zip(self._ready, replies, strict=True) if isinstance(r, BaseException)}
+        errors = zip(self._ready, replies, strict=True)
+        away = {
+            n: type(r).__name__
+            for n, r in errors
+            if isinstance(r, BaseException) and not isinstance(r, BackPressureError)
+        }
+        return {**away, **await asyncio.to_thread(self.knowledge.base.missing)}
 
     @contextmanager
     def _answering(self) -> Iterator[None]:
@@ -161,49 +212,36 @@ class Flow:
         self._tasks.add(task)  # asyncio itself keeps no reference
         task.add_done_callback(self._tasks.discard)
 
-    async def _hits(self, search: Search, clock: Clock) -> Hits:
+    async def _search(self, search: Search, clock: Clock) -> SearchReply:
         with clock.stage("retrieve"):
-            return await reply_of(self._retrieve.remote(search), "the retriever")
+            return await self.search(search)
 
-    async def _read(self, ids: Sequence[str], image: bool, clock: Clock) -> list[Item]:
-        if not ids:
+    async def _read(self, reply: SearchReply | None, image: bool, clock: Clock) -> list[tuple[Item, float]]:
+        """The items of the hits with their scores, without those that were deleted in between."""
+        if reply is None:
             return []
         with clock.stage("items"):
-            return await asyncio.to_thread(self.items.get, ids, image=image)
-
-    async def _memory(self, ids: Sequence[str], clock: Clock) -> Tensor:
-        """Memory (K, Q, D) of the items: from the store, and what it does not hold from the memory encoder."""
-        with clock.stage("memory"):
-            stored = await asyncio.to_thread(self.store.get_stored, ids)
-            missing = [i for i in ids if i not in stored]
-            return stack_memory(ids, stored, await self._encode_missing(missing) if missing else {})
-
-    async def _encode_missing(self, ids: Sequence[str]) -> dict[str, Tensor]:
-        """Memory (Q, D) of items that the store does not hold; the last KEPT_MEMORIES of them are kept."""
-        kept = {i: self._encoded[i] for i in ids if i in self._encoded}
-        missing = [i for i in ids if i not in kept]
-        if missing:
-            items = [(i.text, i.image) for i in await asyncio.to_thread(self.items.get, missing)]
-            memory = unpack_memory(await reply_of(self._encode.remote(items), "the memory encoder"))
-            kept |= dict(zip(missing, memory, strict=True))
-        self._encoded |= kept
-        while len(self._encoded) > KEPT_MEMORIES:
-            self._encoded.popitem(last=False)
-        return kept
+            items = await self.knowledge.items(reply, image)
+            return [(items[hit.item_id], hit.score) for hit in reply.hits if hit.item_id in items]
 
 
-def image_url(item: Item) -> str:
-    """The source's own URL. Where a browser cannot open that, the image's path in this API."""
-    url = item.image_url or ""
-    return url if url.startswith(("http://", "https://")) else f"/v1/items/{quote(item.item_id)}/image"
+@asynccontextmanager
+async def _until(deadline: float) -> AsyncIterator[None]:
+    """Ends the block at `deadline` (time.monotonic) with an ApiError (504)."""
+    try:
+        async with asyncio.timeout(max(0, deadline - time.monotonic())):
+            yield
+    except TimeoutError as error:
+        raise timed_out() from error
 
 
-def _sources(hits: Hits, items: Sequence[Item]) -> list[Json]:
-    sources = make_sources(items, [score for _, score in hits])
-    fields = ("item_id", "title", "text", "score")
+async def _as_sources(items: Awaitable[list[tuple[Item, float]]]) -> list[Json]:
+    pairs = await items
+    sources = make_sources([item for item, _ in pairs], [score for _, score in pairs])
+    fields = ("item_id", "title", "text", "score", "page_url")
     return [
         {**{field: getattr(source, field) for field in fields}, "image_url": image_url(item)}
-        for source, item in zip(sources, items, strict=True)
+        for source, (item, _) in zip(sources, pairs, strict=True)
     ]
 
 
@@ -216,7 +254,8 @@ async def _body(prepared: Prepared, reply: ReasonerReply) -> Json:
     return {
         "answer": reply.answer,
         "mode": prepared.request.mode,
-        "sources": await prepared.sources(),
+        "finish_reason": reply.finish_reason,
+        "sources": await prepared.sources,
         "timings_ms": prepared.clock.timings(),
         "usage": usage,
     }

@@ -14,6 +14,7 @@ from ray.serve.exceptions import RayServeException
 
 from comem_ray.artifacts import ArtifactError, Manifest, check_made_from, check_shard, load_manifest
 from comem_ray.config import Config, ConfigError
+from serve.messages import Generations
 
 log = logging.getLogger("ray.serve")
 
@@ -37,10 +38,10 @@ def in_one_sentence() -> Iterator[None]:
         raise StartError(f"configuration: {error}") from None
 
 
-def check_artifacts(config: Config) -> dict[str, str]:
+def check_artifacts(config: Config) -> Generations:
     """Checks that the stages that are served are finished, belong together, and were made by these models.
 
-    Returns their generations, by folder: the same in every replica, whatever runs after. A replica that starts again
+    Returns their generations: the same in every replica, whatever runs after. A replica that starts again
     after the stages ran anew opens the generation that the others hold, not a mixture.
 
     The index's files are compared with their digests, which takes 0.8 s per GB, for it is read as a whole anyway. The
@@ -54,7 +55,8 @@ def check_artifacts(config: Config) -> dict[str, str]:
     for shard in manifests["index"].shards():
         check_shard(config.folder("index"), shard, STAGES["index"])
     _check_models(config, manifests["index"], manifests["memory"])
-    return {name: manifest.generation for name, manifest in manifests.items()}
+    folders = {name: manifest.generation for name, manifest in manifests.items()}
+    return Generations(folders, manifests["items"].extra.get("live", 0))
 
 
 def _check_sizes(folder: Path, manifest: Manifest) -> None:

@@ -46,6 +46,20 @@ def test_ask_says_what_is_wrong(endpoint, tmp_path):
         assert message in done.stderr
 
 
+def test_ask_sends_the_key_of_the_option_or_the_environment(endpoint, monkeypatch):
+    monkeypatch.setenv("COMEM_API_KEY", "from-environment")
+    assert run("ask", "x", "--url", endpoint.url).exit_code == 0
+    assert run("ask", "x", "--url", endpoint.url, "--api-key", "from-option").exit_code == 0
+    assert [h["Authorization"] for h in endpoint.received] == ["Bearer from-environment", "Bearer from-option"]
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:99999", "http:/127.0.0.1:8000", "htp://x", ""])
+def test_an_address_that_is_none_is_one_sentence(url):
+    done = run("ask", "x", "--url", url)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (2, 1)
+    assert f"ask: {url!r} is not an address (" in done.stderr
+
+
 @pytest.fixture
 def scored_files(tmp_path):
     """Two reference files of OVEN and predictions for both."""

@@ -69,14 +69,19 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 def move(source: Path, target: Path) -> None:
     """Renames a file within its filesystem, over one that is there, and flushes the folder to disk."""
     os.replace(source, target)
-    folder = os.open(target.parent, os.O_RDONLY)
+    flush_folder(target.parent)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flushes the names in a folder to disk: a new file there survives a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     except OSError as error:  # some network filesystems cannot, and need not
         if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
-        os.close(folder)
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:

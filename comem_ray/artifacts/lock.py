@@ -32,20 +32,29 @@ def stage_lock(path: Path, what: str) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in _UNSUPPORTED:
-                raise LockedError(f"another run of {what} is at work: {_holder(path)}") from None
-        _write(path, {"process": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%H:%M:%S}"})
+                raise LockedError(f"another run of {what} is at work: {read_holder(path)}") from None
+        write_holder(path)
         try:
             yield
         finally:
-            _write(path, None)
+            clear_holder(path)
 
 
-def _write(path: Path, holder: dict[str, object] | None) -> None:
+def write_holder(path: Path) -> None:
+    """Writes into the lock file `path` that this process holds the lock."""
+    holder = {"process": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%H:%M:%S}"}
     with storage_errors(path):
-        path.write_text("" if holder is None else json.dumps(holder), encoding="utf-8")
+        path.write_text(json.dumps(holder), encoding="utf-8")
 
 
-def _holder(path: Path) -> str:
+def clear_holder(path: Path) -> None:
+    """Empties the lock file `path`: nobody holds the lock."""
+    with storage_errors(path):
+        path.write_text("", encoding="utf-8")
+
+
+def read_holder(path: Path) -> str:
+    """Who holds the lock by the lock file `path`, and what to do about it, as the end of a sentence."""
     try:
         holder = json.loads(path.read_text(encoding="utf-8"))
         return f"process {holder['process']} on {holder['host']}, since {holder['since']}. Wait for it, or stop it"

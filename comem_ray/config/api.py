@@ -1,4 +1,4 @@
-"""The sections `api` (limits of the HTTP endpoint, and who may call it) and `live` (knowledge that is added over HTTP)."""
+"""The sections `api` (limits of the HTTP endpoint, who may call it) and `live` (knowledge added over HTTP)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pydantic import Field
 from comem_ray.config.base import Section
 
 Host = Annotated[str, Field(min_length=1, pattern=r"^[^/\s]+$")]
+Origin = Annotated[str, Field(pattern=r"^https?://[^/\s]+$")]
 
 
 class ApiConfig(Section):
@@ -27,8 +28,8 @@ class ApiConfig(Section):
     max_cache_tokens: int = Field(
         40_000,
         ge=1,
-        description="tokens that the key-value cache of the running answers may hold, padding included (57 KB per token "
-        "at 7B); further questions wait",
+        description="tokens that the key-value cache of the running answers may hold, padding included (57 KB per "
+        "token at 7B); further questions wait",
     )
     max_waiting: int = Field(
         64, ge=1, description="questions that wait for one reasoner; more are answered 429 with Retry-After"
@@ -41,31 +42,40 @@ class ApiConfig(Section):
         10, gt=0, description="seconds in which the headers, and then the whole body, of a request must arrive"
     )
     max_unfinished_bodies: int = Field(
-        64, ge=1, description="requests per client whose body is still arriving; one more ends the oldest with 408"
+        64,
+        ge=1,
+        description="requests per client address whose body is still arriving; one more ends the oldest with 408",
     )
     max_open_requests: int = Field(
-        512, ge=1, description="requests under way per ingress replica; more are answered 429 with Retry-After"
+        512,
+        ge=1,
+        description="requests under way per ingress replica, and again as many whose body is still arriving; more are "
+        "answered 429 with Retry-After (keep max_ongoing_requests of the Ingress above twice this number)",
     )
     keys_file: str | None = Field(
         None,
         min_length=1,
         description="file of API keys, one per line as name:key or key; with keys (here or in COMEM_API_KEYS), every "
-        "path but the health checks wants one",
+        "path but the health checks wants one, and the service may listen beyond this machine",
     )
     requests_per_minute: int | None = Field(
-        None, ge=1, description="requests that one key (without keys: one address) may make per minute; null: any"
+        None,
+        ge=1,
+        description="requests that one key (without keys: one address) may make per minute and ingress replica; null: "
+        "any number",
     )
     max_open_per_key: int = Field(256, ge=1, description="requests under way of one key (without keys: of one address)")
     allowed_hosts: list[Host] = Field(
         ["localhost", "127.0.0.1", "::1"],
         description="names in the Host header that are answered where no keys are set, against DNS rebinding; '*': any",
     )
-    cors_origins: list[str] = Field(
+    cors_origins: list[Origin] = Field(
         [], description="origins (https://example.org) whose pages may call the API from a browser; none by default"
     )
     fetch_hosts: list[Host] = Field(
         [],
-        description="hosts that images of a request may be fetched from, over https; none by default: send the image",
+        description="hosts (example.org, or with a port) that images of a request may be fetched from, over https; "
+        "none by default: send the image",
     )
     log_questions: bool = Field(False, description="true writes the text of questions and answers into the log")
 

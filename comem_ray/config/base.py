@@ -25,10 +25,18 @@ class WorkersConfig(Section):
     count: int = Field(
         1, ge=1, description="number of actors, each with its own model; one per core is fastest on a CPU"
     )
-    cpus: float = Field(1, gt=0, description="cores that one actor reserves; its number of threads follows")
+    cpus: float = Field(1, gt=0, description="cores that one actor reserves")
     gpus: float = Field(
         0, ge=0, description="GPUs that one actor reserves; a fraction shares a GPU, 0 computes on the CPU"
     )
+    threads: int | None = Field(
+        None, ge=1, description="threads that one actor computes with; null: one per core that it reserves"
+    )
+
+    @property
+    def thread_count(self) -> int:
+        """Threads that one actor computes with. Sums depend on their number in the last digits."""
+        return self.threads or max(1, int(self.cpus))
 
 
 class ImageConfig(Section):

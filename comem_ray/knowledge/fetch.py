@@ -9,7 +9,7 @@ A failure is a FetchError (an ImageError) with a reason code. It is `retryable` 
 
     retryable      fetch_disabled, fetch_private (both as configured), fetch_dns, fetch_connection, fetch_tls,
                    fetch_timeout, fetch_cut_short, fetch_redirects, and what `fetch_answers` says of status and body
-    not retryable  fetch_url, fetch_scheme, fetch_too_large
+    not retryable  fetch_url, fetch_scheme, fetch_host, fetch_too_large
 
 The cache keeps images alone: a page that it holds from an earlier version is fetched again.
 Decodes no image. Thread-safe: all threads of a worker share one Fetcher.
@@ -25,7 +25,7 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -66,10 +66,15 @@ class _Host:
 
 
 class Fetcher:
-    """Fetches bytes by URL under the rules of `settings`. A download has at most `max_bytes` bytes."""
+    """Fetches bytes by URL under the rules of `settings`. A download has at most `max_bytes` bytes.
 
-    def __init__(self, settings: FetchConfig, max_bytes: int):
+    `only`: hosts (`example.org`, or `example.org:8443`) outside of which nothing is fetched, nor without TLS, whatever
+    redirects say; None: any.
+    """
+
+    def __init__(self, settings: FetchConfig, max_bytes: int, only: Collection[str] | None = None):
         self._settings, self._max_bytes = settings, max_bytes
+        self._only = None if only is None else {host.lower() for host in only}
         self._cache = resolve(settings.cache) if settings.cache else None
         self._hosts: dict[str, _Host] = defaultdict(lambda: _Host(settings.per_host))
         self._lock = threading.Lock()
@@ -120,6 +125,7 @@ class Fetcher:
     def _get(self, url: Url) -> bytes | str:
         """One request: the body as bytes, or the target of a redirect as text."""
         assert url.host
+        self._refuse_other_hosts(url)
         with self._lock:
             host = self._hosts[url.host]
         with host.slots:
@@ -130,6 +136,15 @@ class Fetcher:
             except FetchError as error:
                 host.not_before = max(host.not_before, time.monotonic() + min(error.wait_s, MAX_WAIT_S))
                 raise
+
+    def _refuse_other_hosts(self, url: Url) -> None:
+        if self._only is None:
+            return
+        if url.scheme != "https":
+            raise FetchError("fetch_scheme", f"the scheme is {url.scheme}, wanted https")
+        host = url.host if _port(url) == 443 else f"{url.host}:{_port(url)}"
+        if host not in self._only:
+            raise FetchError("fetch_host", f"the host {host} is not one of those that images may come from")
 
     def _request(self, url: Url) -> BaseHTTPResponse:
         addresses = self._addresses(url)

@@ -1,8 +1,8 @@
 """One unit of the items stage: the rows of a chunk become a shard of items and a shard of rejected rows.
 
-Rows that repeat an earlier row are dropped before their image is fetched. Items and final rejections of an earlier run
-are taken over by `item_id`, so a rerun tries only what failed and what is new. At most a few images and one row group
-are in memory at a time. Knows nothing of Ray or of the other units.
+Rows that repeat an earlier row, or whose item is deleted, are dropped before their image is fetched. Items and final
+rejections of an earlier run are taken over by the row's digest, so a rerun tries only what failed and what is new. At
+most a few images and one row group are in memory at a time. Knows nothing of Ray or of the other units.
 """
 
 from __future__ import annotations
@@ -85,13 +85,15 @@ def ingest_unit(
     rows = parse_batch(file.format, batch)
     if rows_digest(rows) != unit.digest:
         raise ArtifactError(f"{file.path} changed since it was scanned: run again, and do not change it meanwhile")
-    earlier = _Earlier(EarlierItems(stage.path, stage.stage, reuse.shards), reuse.recheck)
+    # A rejected row of the live source is a damaged file, and a copy from a backup may have mended it.
+    shards = [s for s in reuse.shards if not (file.live and Path(s.name).parent.name == REJECTED)]
+    earlier = _Earlier(EarlierItems(stage.path, stage.stage, shards), reuse.recheck)
     rejected: list[dict[str, Any]] = []
     items = 0
 
     def write(path: Path) -> None:
         nonlocal items
-        with _ItemWriter(path) as writer:
+        with _ItemWriter(path, made_by_rules(ITEM_SCHEMA, rows)) as writer:
             for number, raw, row, outcome in _outcomes(file, unit, rows, earlier, maker):
                 if isinstance(outcome, StoredImage):
                     assert isinstance(row, Row)
@@ -101,9 +103,10 @@ def ingest_unit(
             items = writer.rows
 
     write_atomic(stage.path / item_file(unit.name), write)
-    write_parquet(stage.path / rejected_file(unit.name), pa.Table.from_pylist(rejected, made_by_rules(REJECTED_SCHEMA)))
+    schema = made_by_rules(REJECTED_SCHEMA, rows)
+    write_parquet(stage.path / rejected_file(unit.name), pa.Table.from_pylist(rejected, schema))
     files = {item_file(unit.name): items, rejected_file(unit.name): len(rejected)}
-    stage.commit(unit.name, unit.inputs, files, _counts(len(rows), items, rejected, len(unit.repeats)))
+    stage.commit(unit.name, unit.inputs, files, _counts(unit, len(rows), items, rejected))
     return earlier.count
 
 
@@ -116,7 +119,7 @@ class _Earlier:
     def outcome(self, row: Row) -> Outcome | None:
         if self._recheck and isinstance(row.image, str) and is_local_file(row.image):
             return None
-        outcome = self._items.outcome(row.item_id)
+        outcome = self._items.outcome(row.digest)
         self.count += outcome is not None
         return outcome
 
@@ -128,12 +131,12 @@ def _outcomes(
     earlier: _Earlier,
     maker: ImageMaker,
 ) -> Iterator[tuple[int, bytes, Row | RowFault, Outcome]]:
-    """The rows that repeat none, in order: number, bytes, row and outcome. Images are made some rows ahead."""
-    repeats = set(unit.repeats.tolist())
+    """The rows that count, in order: number, bytes, row and outcome. Images are made some rows ahead."""
+    left_out = {*unit.repeats.tolist(), *unit.deleted.tolist()}
     shared = _SharedImages(rows, Path(file.images), maker)
     waiting: deque[tuple[int, bytes, Row | RowFault, Outcome | Future[StoredImage]]] = deque()
     for position, (raw, row) in enumerate(rows):
-        if position in repeats:
+        if position in left_out:
             continue
         number = unit.first_row + position
         if isinstance(row, RowFault):
@@ -178,8 +181,9 @@ class _SharedImages:
 class _ItemWriter:
     """Writes items in row groups of ROW_GROUP_ROWS, with at most one group in memory."""
 
-    def __init__(self, path: Path):
-        self._writer = pq.ParquetWriter(path, made_by_rules(ITEM_SCHEMA), compression="zstd")
+    def __init__(self, path: Path, schema: pa.Schema):
+        self._schema = schema
+        self._writer = pq.ParquetWriter(path, schema, compression="zstd")
         self._group: list[dict[str, Any]] = []
         self.rows = 0
 
@@ -198,7 +202,7 @@ class _ItemWriter:
 
     def _flush(self) -> None:
         if self._group:
-            self._writer.write_table(pa.Table.from_pylist(self._group, made_by_rules(ITEM_SCHEMA)))
+            self._writer.write_table(pa.Table.from_pylist(self._group, self._schema))
         self._group = []
 
 
@@ -232,9 +236,11 @@ def _rejected(file: SourceFile, number: int, raw: bytes, row: Row | RowFault, fa
     }
 
 
-def _counts(rows: int, items: int, rejected: list[dict[str, Any]], duplicates: int) -> dict[str, int]:
-    assert rows == items + len(rejected) + duplicates, "every row has exactly one outcome"
+def _counts(unit: Unit, rows: int, items: int, rejected: list[dict[str, Any]]) -> dict[str, int]:
+    duplicates, deleted = len(unit.repeats), len(unit.deleted)
+    assert rows == items + len(rejected) + duplicates + deleted, "every row has exactly one outcome"
     reasons = Counter(f"rejected.{row['reason']}" for row in rejected)
     retryable = sum(row["retryable"] for row in rejected)
     main = {"rows": rows, "items": items, "rejected": len(rejected), "duplicates": duplicates, "retryable": retryable}
-    return {**main, **dict(sorted(reasons.items()))}
+    # Without deletions a record is as it always was.
+    return {**main, **({"deleted": deleted} if deleted else {}), **dict(sorted(reasons.items()))}

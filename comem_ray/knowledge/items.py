@@ -84,6 +84,10 @@ class ItemStore:
         """All ids in the order of the shards."""
         return [i.decode() for i in self._ids.tolist()]
 
+    def ids_between(self, start: int, stop: int) -> list[str]:
+        """The ids at positions `start` to `stop` (not included) in the order of the shards."""
+        return [i.decode() for i in self._ids[start:stop].tolist()]
+
     def get(self, item_ids: Sequence[str], image: bool = True) -> list[Item]:
         """The items in the order of `item_ids`. Without `image` the image's bytes are not read.
 

@@ -1,62 +1,32 @@
 """The reasoner: the frozen backbone answers questions in one of three modes.
 
 none: the question alone. rag: the retrieved items' texts and images in the prompt. memory: the items' memory before the
-whole prompt, as embeddings. A batch may mix modes, numbers of items and lengths. Decoding is `generate` of
-transformers. Positions come from the stock position code (int64), and decoding continues them after the prompt.
+whole prompt, as embeddings. A batch may mix modes, numbers of items and lengths, and prompts may join answers that are
+already running. Positions come from the stock position code (int64), and decoding continues them after the prompt.
 
 Shapes: B questions, K items, Q memory vectors per item, L prompt tokens, D width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from PIL.Image import Image
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteriaList
 
 from comem_ray.config import Config
 from comem_ray.finite import NotFinite, dtype_name, right_precision
 from comem_ray.model.adapter import Adapter, attach_adapter
+from comem_ray.model.answer_text import AnswerText
 from comem_ray.model.backbone import Backbone, load_backbone
-from comem_ray.model.decoding import Decoder, FiniteRows, OnText, PromptRepetitionPenalty, RowLimits, stop_ids
+from comem_ray.model.decoding import Draw, OnText, Sampling, stop_ids
 from comem_ray.model.lora import adapter_enabled
+from comem_ray.model.prompt import Prompt, PromptTooLong
+from comem_ray.model.running import Completion, RunningAnswer, RunningRows
 from comem_ray.model.sequences import Batch, ImageFeatures, TokenSequence
 from comem_ray.prompts import MODES, ImagePart, Mode, question_prompt
-
-
-class PromptTooLong(ValueError):
-    """A prompt, memory included, that exceeds `reasoner.max_prompt_tokens`."""
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """A question with the input of its mode: `items` (text, image) in rag, `memory` (K, Q, D) in memory mode.
-
-    Both are best first. The reasoner applies the configured item order.
-    """
-
-    text: str
-    image: Image | ImageFeatures | None = None
-    mode: Mode = "none"
-    items: Sequence[tuple[str, Image]] = field(default_factory=tuple)
-    memory: Tensor | None = None
-    max_new_tokens: int | None = None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """The answer to a Prompt, with its tokens."""
-
-    text: str
-    prompt_tokens: int  # image tokens included, memory not
-    memory_vectors: int
-    completion_tokens: int
-    finish_reason: Literal["stop", "length"]
-
 
 Outcome = Completion | PromptTooLong | NotFinite
 """What became of a Prompt: its answer, or why there is none."""
@@ -79,14 +49,12 @@ class Reasoner:
             self.vision_lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
 
     def sequence(self, question: Prompt) -> TokenSequence:
-        """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode or a missing memory."""
+        """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode or a wrong memory."""
         if question.mode not in MODES:
             raise ValueError(f"mode {question.mode!r} is not one of {', '.join(MODES)}")
-        if question.mode == "memory" and question.memory is None:
-            raise ValueError("mode 'memory' needs the memory of the items")
         items = self._ordered(list(question.items)) if question.mode == "rag" else []
-        memory = question.memory.shape[0] * question.memory.shape[1] if question.mode == "memory" else 0  # type: ignore[union-attr]
-        parts = question_prompt(question.text, question.image, items)
+        memory = self._memory_vectors(question.memory) if question.mode == "memory" else 0
+        parts = question_prompt(question.text, question.image, items, question.system, question.history)
         sequence = self.backbone.sequencer.sequence(parts, memory)
         if len(sequence) > self.config.max_prompt_tokens:
             raise PromptTooLong(
@@ -94,6 +62,18 @@ class Reasoner:
                 "ask a shorter question, ask for fewer items (top_k), or use mode 'memory'"
             )
         return sequence
+
+    def _memory_vectors(self, memory: Tensor | None) -> int:
+        if memory is None:
+            raise ValueError("mode 'memory' needs the memory of the items")
+        items, vectors, width = memory.shape
+        if width != self.backbone.width:
+            raise ValueError(f"the memory has vectors of width {width}, the reasoner's backbone {self.backbone.width}")
+        return items * vectors
+
+    def length(self, prompt: Prompt) -> int:
+        """Tokens of the prompt, memory included. Raises what `sequence` raises."""
+        return len(self.sequence(prompt))
 
     def _ordered(self, items: list[Any]) -> list[Any]:
         return items if self.config.item_order == "best_first" else items[::-1]
@@ -149,48 +129,48 @@ class Reasoner:
             outcomes |= dict(zip(numbers, completions, strict=True))
         return [outcomes[i] for i in range(len(prompts))]
 
+    def decoding(self) -> Decoding:
+        """Nothing running yet: prompts join it."""
+        return Decoding(self)
+
     def _decode(
         self, prompts: Sequence[Prompt], sequences: Sequence[TokenSequence], on_text: OnText | None
     ) -> list[Completion | NotFinite]:
-        if not self.config.batch_invariant:
-            return self._decode_together(prompts, sequences, on_text)
-        outcomes: list[Completion | NotFinite] = []
-        for n, (prompt, sequence) in enumerate(zip(prompts, sequences, strict=True)):
-            listener = None if on_text is None else lambda _, text, n=n: on_text(n, text)
-            outcomes += self._decode_together([prompt], [sequence], listener)
-        return outcomes
+        decoding = self.decoding()
+        answers = decoding.join(prompts, sequences)
+        passed_on = [0] * len(answers)
 
-    @torch.inference_mode()
-    def _decode_together(
-        self, prompts: Sequence[Prompt], sequences: Sequence[TokenSequence], on_text: OnText | None
-    ) -> list[Completion | NotFinite]:
-        batch, embeds = self.inputs(prompts, sequences)
-        limits = [prompt.max_new_tokens or self.config.max_new_tokens for prompt in prompts]
+        def pass_on(listener: OnText) -> None:
+            for i, answer in enumerate(answers):
+                if isinstance(answer, RunningAnswer) and len(answer.text) > passed_on[i]:
+                    listener(i, answer.text[passed_on[i] :])
+                    passed_on[i] = len(answer.text)
+
+        while True:
+            if on_text is not None:
+                pass_on(on_text)
+            if not decoding.running:
+                break
+            decoding.step()
+        outcomes = [answer.outcome if isinstance(answer, RunningAnswer) else answer for answer in answers]
+        return [outcome for outcome in outcomes if isinstance(outcome, (Completion, NotFinite))]
+
+    def prefill(
+        self, prompts: Sequence[Prompt], sequences: Sequence[TokenSequence]
+    ) -> tuple[RunningRows, list[RunningAnswer]]:
+        """One forward pass over prompts draws the first token of each answer: rows that go on, and all answers."""
         sequencer, model = self.backbone.sequencer, self.backbone.model
         stops = stop_ids(model.generation_config, sequencer.tokenizer, sequencer.turn_end_id)
-        finite = FiniteRows(len(prompts), embeds.device)
-        decoder = Decoder(sequencer.tokenizer, stops, limits, finite, on_text)
-        processors: list[LogitsProcessor] = [finite]
-        if self.config.repetition_penalty != 1:
-            processors.append(PromptRepetitionPenalty(self.config.repetition_penalty, [s.ids for s in sequences]))
-        model.generate(
-            inputs_embeds=embeds,
-            attention_mask=batch.attention_mask.to(embeds.device),
-            position_ids=self.backbone.positions(batch),
-            max_new_tokens=max(limits),
-            logits_processor=LogitsProcessorList(processors),
-            stopping_criteria=StoppingCriteriaList([RowLimits(limits, finite)]),
-            streamer=decoder,
-            eos_token_id=stops,
-            pad_token_id=sequencer.pad_id,
-            **self._sampling(),
-        )
-        return [
-            self._not_finite([0])
-            if failed
-            else Completion(decoder.text(i), len(s.ids), s.memory, len(decoder.ids[i]), decoder.reason(i))
-            for i, (s, failed) in enumerate(zip(sequences, finite.failed.tolist(), strict=True))
-        ]
+        answers = []
+        for prompt, sequence in zip(prompts, sequences, strict=True):
+            sampling = prompt.sampling or Sampling(self.config.temperature, self.config.top_p)
+            text = AnswerText(sequencer.tokenizer, sampling.stop)
+            limit = prompt.max_new_tokens or self.config.max_new_tokens
+            answers.append(RunningAnswer(sequence, limit, Draw(sampling, self.backbone.device), text, stops))
+        batch, embeds = self.inputs(prompts, sequences)
+        penalty = self.config.repetition_penalty
+        rows = RunningRows(self.backbone, batch, embeds, answers, penalty, lambda: self._not_finite([0]))
+        return rows, answers
 
     def _not_finite(self, positions: Sequence[int]) -> NotFinite:
         dtype = self.backbone.dtype
@@ -200,21 +180,98 @@ class Reasoner:
             positions,
         )
 
-    def _sampling(self) -> dict[str, Any]:
-        # Always all of them: the checkpoint's generation_config would fill in any that is left out.
-        sample = self.config.temperature > 0
-        return {
-            "do_sample": sample,
-            "temperature": self.config.temperature if sample else None,
-            "top_p": self.config.top_p if sample else None,
-            "top_k": None,
-            "repetition_penalty": None,  # PromptRepetitionPenalty counts the prompt too
-        }
+
+class Decoding:
+    """Answers that run together, one token at a time: prompts may join, and answers be dropped, between two tokens.
+
+    With `reasoner.batch_invariant` each answer has a cache of its own, so that nothing depends on the others. One
+    thread uses it. If `step` or `drop` raises, it cannot be used again; if `join` raises, all is as before.
+    """
+
+    def __init__(self, reasoner: Reasoner):
+        self._reasoner = reasoner
+        self._groups: list[RunningRows] = []
+        self._failed = False
+
+    @property
+    def running(self) -> list[RunningAnswer]:
+        return [answer for group in self._groups for answer in group.answers]
+
+    @property
+    def cells(self) -> int:
+        """Rows times columns of the padded cache now: what its memory is proportional to."""
+        return sum(group.cache.cells for group in self._groups)
+
+    def cells_with(self, lengths: Sequence[int]) -> int:
+        """The most cells there can be until the end, if prompts join: no later step needs more.
+
+        `lengths` has the tokens of each prompt (`Reasoner.length`) plus its `max_new_tokens`. Running answers count
+        with the tokens that they may still have.
+        """
+        columns = [*(answer.columns_at_most for answer in self.running), *lengths]
+        return sum(columns) if self._reasoner.config.batch_invariant else len(columns) * max(columns, default=0)
+
+    @torch.inference_mode()
+    def join(
+        self, prompts: Sequence[Prompt], sequences: Sequence[TokenSequence] | None = None
+    ) -> list[RunningAnswer | PromptTooLong | NotFinite]:
+        """One forward pass over all prompts, which draws the first token of each; an answer may end with it.
+
+        `sequences` are those of `Reasoner.sequence`, where the caller has them. What is wrong with one prompt comes in
+        its place. Raises ValueError for an unknown mode, a missing memory or one of another width.
+        """
+        self._check()
+        numbered: dict[int, TokenSequence] = {}
+        results: dict[int, RunningAnswer | PromptTooLong | NotFinite] = {}
+        for i, prompt in enumerate(prompts):
+            try:
+                numbered[i] = self._reasoner.sequence(prompt) if sequences is None else sequences[i]
+            except PromptTooLong as error:
+                results[i] = error
+        alone = self._reasoner.config.batch_invariant
+        batches = [[i] for i in numbered] if alone else [list(numbered)] if numbered else []
+        joining = []
+        for batch in batches:
+            group, answers = self._reasoner.prefill([prompts[i] for i in batch], [numbered[i] for i in batch])
+            joining.append(group)
+            for i, answer in zip(batch, answers, strict=True):
+                results[i] = answer.outcome if isinstance(answer.outcome, NotFinite) else answer
+        self._add([group for group in joining if group.answers])
+        return [results[i] for i in range(len(prompts))]
+
+    def _add(self, groups: Sequence[RunningRows]) -> None:
+        if groups and self._groups and not self._reasoner.config.batch_invariant:
+            self._groups[0].join(groups[0])
+        else:
+            self._groups += groups
+
+    @torch.inference_mode()
+    def step(self) -> None:
+        """One token for every running answer. Those that end leave the cache."""
+        self._change(lambda group: group.step())
+
+    @torch.inference_mode()
+    def drop(self, answers: Iterable[RunningAnswer]) -> None:
+        """Takes answers out of the cache, whose outcome stays None. Answers that have ended are ignored."""
+        dropped = list(answers)
+        self._change(lambda group: group.drop(dropped))
+
+    def _change(self, change: Callable[[RunningRows], None]) -> None:
+        self._check()
+        self._failed = True  # until all went well
+        for group in self._groups:
+            change(group)
+        self._groups = [group for group in self._groups if group.answers]
+        self._failed = False
+
+    def _check(self) -> None:
+        if self._failed:
+            raise RuntimeError("this decoding has failed in the middle of a step: begin its answers again in a new one")
 
 
 def make_prompt(
     text: str,
-    image: Image | ImageFeatures | None,
+    image: Image | ImageFeatures | Sequence[Image | ImageFeatures] | None,
     mode: Mode,
     items: Sequence[tuple[str, Image]] = (),
     memory: Tensor | None = None,

@@ -172,14 +172,20 @@ class ClipEncoder:
         """Vectors (n, C) float32, L2-normalised, of `tokens` (n, context). Raises NotFinite, with positions."""
         return self._finite(self._encode_texts(tokens))
 
-    def embed_images(self, images: Sequence[Image.Image]) -> np.ndarray:
-        """Vectors (n, C) float32, L2-normalised. Raises NotFinite, with positions."""
-        batches = (torch.stack([self.preprocess(p) for p in batch]) for batch in self._batches(images))
+    def embed_images(self, images: Sequence[Image.Image | Tensor]) -> np.ndarray:
+        """Vectors (n, C) float32, L2-normalised, of images or of what `preprocess` made of them.
+
+        Raises NotFinite, with positions.
+        """
+        batches = (torch.stack([self._pixels(image) for image in batch]) for batch in self._batches(images))
         return self._finite(self._stack([self._encode_images(pixels) for pixels in batches]))
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors (n, C) float32, L2-normalised. Raises NotFinite, with positions."""
         return self._finite(self._stack([self._encode_texts(self.tokenize(batch)) for batch in self._batches(texts)]))
+
+    def _pixels(self, image: Image.Image | Tensor) -> Tensor:
+        return image if isinstance(image, Tensor) else self.preprocess(image)
 
     def _encode_images(self, pixels: Tensor) -> np.ndarray:
         return self._encode(self._model.encode_image, pixels.to(self._device, self._dtype))

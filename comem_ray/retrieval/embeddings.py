@@ -74,3 +74,14 @@ def _read(path: Path, kind: str, width: int) -> np.ndarray:
             f"file). Delete the file and run the stage '{STAGE}' again"
         )
     return vectors / norms
+
+
+def stored_vectors(vectors: np.ndarray) -> np.ndarray:
+    """Vectors (n, C) as shards keep them: float16."""
+    return vectors.astype(np.float16)
+
+
+def unit_vectors(stored: np.ndarray) -> np.ndarray:
+    """Vectors (n, C) of shards as an index holds them: float32, of length 1 again after the rounding."""
+    vectors = stored.astype(np.float32)
+    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,8 @@ import numpy as np
 from comem_ray.artifacts import ArtifactError, OpenStage, StageFolder, write_atomic
 from comem_ray.config import ConfigError, IndexConfig
 from comem_ray.knowledge.schema import OLD_NAMES
-from comem_ray.language import normalize_language
+from comem_ray.retrieval.languages import UnknownLanguage, is_same_language, language_tag
+from comem_ray.retrieval.subset import Subset
 
 STAGE = "build_index"
 IDS, LANGUAGES = "ids.npy", "languages.npy"
@@ -36,22 +36,6 @@ FACTORIES = (
     "Factories that do all that is needed: 'Flat', 'IVF1024,Flat', 'HNSW32', 'IVF1024,SQ8', 'IVF4096,PQ64', and these "
     "with 'OPQ64,' before or ',RFlat' behind. In place of 'PQ64' take 'IVF1,PQ64'; 'IVF1024,PQ64x4fs' wants ',RFlat'"
 )
-
-
-class QueryError(ValueError):
-    """A query that this index cannot answer. `field` is what of it is wrong: image, text, k, by or language."""
-
-    def __init__(self, message: str, field: str):
-        super().__init__(message)
-        self.field = field
-
-
-@dataclass(frozen=True)
-class Subset:
-    """Some items of an index, `count` of them, to search among."""
-
-    selector: Any
-    count: int
 
 
 def build_index(
@@ -172,6 +156,8 @@ class ItemIndex:
         """As `search`, but with positions (B, k) int64, -1 for a missing one. Equal scores are in item order."""
         if subset is None and language is not None:
             subset = self._selector(language)
+        if subset is not None and not subset.count:
+            return np.full((len(vectors), k), -np.inf, np.float32), np.full((len(vectors), k), -1)
         parameters = None
         if subset is not None and subset.count < len(self.ids):
             parameters = _with_selector(self._index, subset.selector, self._index.ntotal / subset.count)
@@ -187,7 +173,26 @@ class ItemIndex:
             for i in range(index.chain.size()):
                 query = faiss.downcast_VectorTransform(index.chain.at(i)).apply(query)
             index = faiss.downcast_index(index.index)
-        return index.reconstruct_batch(positions) @ query[0]
+        return inner_products(query[0], index.reconstruct_batch(positions))
+
+    def item_id(self, position: int) -> str:
+        """The id of the item at a position."""
+        return self.ids[position].decode()
+
+    def find(self, item_ids: Sequence[str]) -> np.ndarray:
+        """Position (n,) int64 of each of `item_ids`, -1 for one that is not there. The first call sorts all ids."""
+        encoded = [item_id.encode() for item_id in item_ids]
+        # One that is longer than the ids here would be cut, and might then be taken for another.
+        wanted = np.array([e if len(e) <= self.ids.itemsize else b"" for e in encoded], self.ids.dtype)
+        if not len(self.ids):
+            return np.full(len(wanted), -1)
+        ranks = np.searchsorted(self.ids, wanted, sorter=self._order)
+        positions = self._order[np.minimum(ranks, len(self.ids) - 1)]
+        return np.where(self.ids[positions] == wanted, positions, -1)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.ids, kind="stable")
 
     def positions(self, language: str | None = None) -> np.ndarray:
         """Positions (n,) int64, ascending, of the items in `language`; of all items without one.
@@ -196,23 +201,30 @@ class ItemIndex:
         """
         if language is None:
             return np.arange(len(self.ids))
-        tag = _language_tag(language)
+        tag = language_tag(language)
         positions = np.flatnonzero(self.languages == tag.encode())
         if not len(positions):
             known = [i.decode() for i in np.unique(self.languages).tolist()]
             # Items of version 0.1 carry their language as the source wrote it.
-            if same := [code.encode() for code in known if _is_same_language(code, tag)]:
+            if same := [code.encode() for code in known if is_same_language(code, tag)]:
                 return np.flatnonzero(np.isin(self.languages, same))
-            raise QueryError(
-                f"no knowledge item is in language {language!r}; the languages are: {', '.join(known)}", "language"
-            )
+            raise UnknownLanguage(language, known)
         return positions
 
     def subset(self, positions: np.ndarray) -> Subset:
         """The items at `positions` (n,), n at least 1. It fits every index over the same items."""
         mask = np.zeros(len(self.ids), bool)
         mask[positions] = True
-        return Subset(faiss.IDSelectorBitmap(np.packbits(mask, bitorder="little")), int(mask.sum()))
+        return Subset.of(mask)
+
+    def in_language(self, language: str | None) -> Subset:
+        """The items in `language`, all without one; there may be none."""
+        if language is None:
+            return Subset.of(np.ones(len(self.ids), bool))
+        try:
+            return self._selector(language)
+        except UnknownLanguage:
+            return Subset.of(np.zeros(len(self.ids), bool))
 
     def _make_selector(self, language: str) -> Subset:
         return self.subset(self.positions(language))
@@ -231,18 +243,13 @@ def find_file(stage: OpenStage | StageFolder, *names: str) -> Path:
     return path
 
 
-def _language_tag(language: str) -> str:
-    try:
-        return normalize_language(language)
-    except ValueError as error:
-        raise QueryError(str(error), "language") from error
-
-
-def _is_same_language(code: str, tag: str) -> bool:
-    try:
-        return normalize_language(code) == tag
-    except ValueError:
-        return False
+def inner_products(query: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Inner products (n,) float32 of `query` (C,) and `vectors` (n, C). Equal vectors have equal ones, bit for bit."""
+    query, vectors = (np.ascontiguousarray(values, np.float32) for values in (query, vectors))
+    products = np.empty(len(vectors), np.float32)
+    pointers = [faiss.swig_ptr(values) for values in (products, query, vectors)]
+    faiss.fvec_inner_products_ny(*pointers, len(query), len(vectors))
+    return products
 
 
 def _read(path: Path, read: Callable[[str], Any]) -> Any:

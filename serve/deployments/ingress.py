@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from fastapi import FastAPI
 from ray import serve as ray_serve
 from ray.serve.handle import DeploymentHandle
 
 from comem_ray.config import Config
+from serve.http.keys import load_keys
+from serve.messages import Generations
 from serve.start import in_one_sentence
 
 
@@ -19,7 +19,8 @@ class Ingress:
     def __init__(
         self,
         config: Config,
-        generations: Mapping[str, str],
+        generations: Generations,
+        knowledge: DeploymentHandle,
         retriever: DeploymentHandle,
         memory_encoder: DeploymentHandle,
         reasoner: DeploymentHandle,
@@ -27,9 +28,10 @@ class Ingress:
         from serve.flow import Flow
 
         with in_one_sentence():
-            self.limits, self.flow = config.api, Flow(config, generations, retriever, memory_encoder, reasoner)
+            self.config, self.keys = config, load_keys(config.api)
+            self.flow = Flow(config, generations, knowledge, retriever, memory_encoder, reasoner)
 
     def __serve_build_asgi_app__(self) -> FastAPI:
         from serve.http.api import build_api
 
-        return build_api(self.flow, self.limits)
+        return build_api(self.flow, self.config, self.keys)

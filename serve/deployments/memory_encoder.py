@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
 from serve.deployments.model import ModelDeployment, TextAndImage, blank_image, device_of_replica
-from serve.messages import Refusal, pack_memory
+from serve.messages import Generations, Refusal, pack_memory
 from serve.scheduling.batching import Batcher
 from serve.start import in_one_sentence
 
@@ -17,7 +15,7 @@ from serve.start import in_one_sentence
 class MemoryEncoderDeployment(ModelDeployment):
     """Items in, their packed memory (K, Q, D) out."""
 
-    def __init__(self, config: Config, _: Mapping[str, str]):
+    def __init__(self, config: Config, _: Generations):
         from comem_ray.model.memory_encoder import MemoryEncoder, NotFinite
 
         self.not_finite = NotFinite

@@ -6,6 +6,7 @@ process that builds the graph, start without them.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import ray
@@ -18,6 +19,8 @@ from serve.http.errors import damaged, log
 from serve.messages import Refusal
 from serve.scheduling.batching import Batcher, is_out_of_memory
 
+LARGE_IMAGE = 4_000_000  # pixels
+_LIBC = ctypes.CDLL(None)
 TextAndImage = tuple[str, bytes]  # of an item, the image encoded
 
 OUT_OF_MEMORY = Refusal(
@@ -37,6 +40,12 @@ def open_or_refuse(data: bytes, max_pixels: int) -> Image | Refusal:
         return open_image(data, max_pixels)
     except ImageError as error:
         return refused_image(error)
+
+
+def give_back_memory(pixels: int) -> None:
+    """Returns what large images took to the system: the C library would keep most of it for the next one."""
+    if pixels >= LARGE_IMAGE and hasattr(_LIBC, "malloc_trim"):
+        _LIBC.malloc_trim(0)
 
 
 def blank_image() -> Image:

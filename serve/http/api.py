@@ -4,69 +4,68 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from functools import partial
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from comem_ray import __version__
-from comem_ray.config import ApiConfig
-from serve.flow import Flow, Json, image_url
+from comem_ray.config import Config
+from serve.flow import Flow, Json
 from serve.http.bodies import (
     AnswerReply,
     AnswerRequest,
-    ItemReply,
     ReadyReply,
     RetrieveReply,
     RetrieveRequest,
     StatusReply,
     error_docs,
 )
-from serve.http.body_limit import BodyLimit
-from serve.http.errors import Guard, api_error, overloaded
+from serve.http.chat import chat_routes
+from serve.http.chat_question import FetchImage
+from serve.http.errors import ApiError, retry_after
+from serve.http.fetching import remote_image
+from serve.http.items import caller_of, item_routes
+from serve.http.json_body import JsonRoute
+from serve.http.keys import Keys, load_keys
+from serve.http.layers import add_layers
 from serve.http.page import page_routes
 
 _DESCRIPTION = """
 Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.
 Every error has the shape `{"error": {"type", "message", "field"}}`.
 """
+_EVERYWHERE = (401, 421, 429, 500)  # error replies of every path but the health checks
 _STREAMED = {
     "description": "The answer; with `stream` as server-sent events: `sources`, `token` ..., `done` (or `error`)",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
-_IMAGE_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "Content-Security-Policy": "default-src 'none'",
-    "Cache-Control": "public, max-age=86400",  # an item's id is a digest of what makes it
-}
 
 
-def build_api(flow: Flow, limits: ApiConfig) -> FastAPI:
-    """The API, its guards in front."""
-    app = FastAPI(title="CoMEM on Ray", version=__version__, description=_DESCRIPTION, docs_url=None, redoc_url=None)
-    _questions(app, flow)
-    _items(app, flow)
+def build_api(flow: Flow, config: Config, keys: Keys | None = None) -> FastAPI:
+    """The API, its guards in front. `keys`: those of the configuration and the environment (ConfigError)."""
+    about: dict[str, Any] = {"title": "CoMEM on Ray", "version": __version__, "description": _DESCRIPTION}
+    app = FastAPI(**about, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.router.route_class = JsonRoute
+    fetch = partial(remote_image, config=config.api) if config.api.fetch_hosts else None
+    _questions(app, flow, fetch)
+    chat_routes(app, flow, config, fetch)
+    item_routes(app, flow)
     _health(app, flow)
     page_routes(app)
-    for error in (HTTPException, RequestValidationError):
-        app.add_exception_handler(error, _on_error)
-    app.add_middleware(BodyLimit, max_bytes=limits.max_body_bytes)
-    app.add_middleware(Guard)  # outermost, as the last one added
+    add_layers(app, config.api, load_keys(config.api) if keys is None else keys)
     return app
 
 
-async def _on_error(_: Request, error: Exception) -> Response:
-    return api_error(error).response()
-
-
-def _questions(app: FastAPI, flow: Flow) -> None:
-    errors = error_docs(400, 413, 415, 422, 500, 503)
+def _questions(app: FastAPI, flow: Flow, fetch: FetchImage | None) -> None:
+    errors = error_docs(400, 408, 413, 415, 422, 503, *_EVERYWHERE)
 
     @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
     async def answer(body: AnswerRequest, request: Request) -> Response:
         """Answers a question, with an image or (mode `none`) without."""
-        prepared = await flow.prepare(body)
+        question = flow.checks.question(body, await _fetched(body.image, fetch))
+        prepared = await flow.prepare(question, caller_of(request))
         if body.stream:
             headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
             return StreamingResponse(_sse(flow.stream(prepared)), media_type="text/event-stream", headers=headers)
@@ -75,25 +74,7 @@ def _questions(app: FastAPI, flow: Flow) -> None:
     @app.post("/v1/retrieve", response_model=RetrieveReply, responses=errors)
     async def retrieve(body: RetrieveRequest, request: Request) -> Response:
         """The items nearest to an image, to a text, or to both."""
-        return _timed(request, await flow.retrieve(body))
-
-
-def _items(app: FastAPI, flow: Flow) -> None:
-    @app.get("/v1/items/{item_id}", response_model=ItemReply, responses=error_docs(404, 500))
-    async def item(item_id: str) -> Response:
-        """A knowledge item."""
-        i = await flow.item(item_id)
-        fields = ("item_id", "language", "title", "text", "page_url", "width", "height")
-        return JSONResponse({**{f: getattr(i, f) for f in fields}, "image_url": image_url(i)})
-
-    content = {"description": "The image", "content": {"image/jpeg": {}, "image/png": {}}}
-
-    @app.get("/v1/items/{item_id}/image", response_class=Response, responses={200: content, **error_docs(404, 500)})
-    async def image(item_id: str) -> Response:
-        """The image of a knowledge item."""
-        data = (await flow.item(item_id, image=True)).image
-        assert data is not None
-        return Response(data, media_type=_media_type(data), headers=_IMAGE_HEADERS)
+        return _timed(request, await flow.retrieve(body, await _fetched(body.image, fetch)))
 
 
 def _health(app: FastAPI, flow: Flow) -> None:
@@ -107,8 +88,15 @@ def _health(app: FastAPI, flow: Flow) -> None:
         """Every deployment answers; what they answer from."""
         if unready := await flow.unready():
             names = ", ".join(f"{name} ({why})" for name, why in unready.items())
-            raise overloaded(f"no answer from {names}")
-        return JSONResponse({"status": "ready", "generations": flow.generations})
+            message = f"no answer from {names}: ask again in a few seconds"
+            raise ApiError(503, "not_ready", message, None, retry_after(5))
+        return JSONResponse({"status": "ready", "generations": flow.knowledge.base.generations.folders})
+
+
+async def _fetched(image: str | None, fetch: FetchImage | None) -> bytes | None:
+    """The image at a URL, where such are fetched; None for an image that is in the request itself, or none."""
+    is_url = image is not None and image[:8].lower() == "https://"
+    return await fetch(image) if image is not None and is_url and fetch is not None else None
 
 
 def _timed(request: Request, body: Json) -> Response:
@@ -119,7 +107,3 @@ def _timed(request: Request, body: Json) -> Response:
 async def _sse(events: AsyncIterator[tuple[str, Json]]) -> AsyncIterator[str]:
     async for name, data in events:
         yield f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def _media_type(data: bytes) -> str:
-    return "image/png" if data.startswith(b"\x89PNG") else "image/jpeg"

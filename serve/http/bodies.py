@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -43,11 +43,11 @@ Language = Annotated[
 ]
 
 
-class _Request(BaseModel):
+class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class AnswerRequest(_Request):
+class AnswerRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -64,9 +64,10 @@ class AnswerRequest(_Request):
     language: Language = None
     max_new_tokens: int | None = Field(None, ge=1, description="tokens of the answer at most")
     stream: bool = Field(False, description="answer as server-sent events: sources, token ..., done (or error)")
+    timeout: float | None = Field(None, gt=0, description="seconds after which the answer is given up")
 
 
-class RetrieveRequest(_Request):
+class RetrieveRequest(Request):
     model_config = ConfigDict(
         json_schema_extra={
             "examples": [
@@ -90,6 +91,7 @@ class SourceBody(BaseModel):
     text: str
     score: float = Field(description="cosine similarity; for `both`, the weighted mean of two")
     image_url: str = Field(description="the source's own URL, else the path of the image in this API")
+    page_url: str | None = Field(description="the page that it comes from")
 
 
 class UsageBody(BaseModel):
@@ -104,6 +106,7 @@ Timings = Annotated[dict[str, float], Field(description="milliseconds per stage,
 class AnswerReply(BaseModel):
     answer: str
     mode: Mode
+    finish_reason: Literal["stop", "length"] = Field(description="`length`: the answer was cut at its limit of tokens")
     sources: list[SourceBody]
     timings_ms: Timings
     usage: UsageBody
@@ -123,6 +126,7 @@ class ItemReply(BaseModel):
     image_url: str
     width: int
     height: int
+    live: bool = Field(description="added or replaced while the service ran, and not folded into the shards yet")
 
 
 class StatusReply(BaseModel):
@@ -155,7 +159,25 @@ def _error_doc(title: str, type: str, message: str, field: str | None) -> dict[s
 
 _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
     400: ("The body is not JSON", "invalid_json", "the body is not JSON: Expecting value at character 12", None),
+    401: (
+        "The service has API keys, and this request has none, or another",
+        "missing_key",
+        "this service wants a key: send Authorization: Bearer KEY (a browser: the key as password)",
+        None,
+    ),
     404: ("Not there", "unknown_item", "there is no item 'abc'", "item_id"),
+    408: (
+        "The body did not arrive in time, or too many of this client were arriving",
+        "body_timeout",
+        "the body did not arrive within 10 seconds: send a smaller image, or the same again",
+        None,
+    ),
+    409: (
+        "The Idempotency-Key was used for another request",
+        "idempotency_key_reused",
+        "this Idempotency-Key was used for another request: take a new one",
+        None,
+    ),
     413: (
         "The body is too large",
         "body_too_large",
@@ -168,11 +190,23 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
         "want Content-Type: application/json, got text/plain",
         None,
     ),
+    421: (
+        "No API keys are set, and the Host header is not one of api.allowed_hosts",
+        "unknown_host",
+        "the Host header is 'example.org', which is not in api.allowed_hosts: add it there, or set API keys",
+        None,
+    ),
     422: (
         "A field cannot be used",
         "image_too_many_pixels",
         "the image cannot be used: 20000x20000 pixels, the limit is 50,000,000 pixels",
         "image",
+    ),
+    429: (
+        "Too many requests: of this caller, or of all; Retry-After says when to try again",
+        "overloaded",
+        "too many requests are waiting for the reasoner: send the same request again in a few seconds",
+        None,
     ),
     500: (
         "A fault of the server; the log holds it under the X-Request-ID of the response",
@@ -181,9 +215,15 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
         None,
     ),
     503: (
-        "No room, or a part is being restarted; Retry-After says when to try again",
-        "overloaded",
-        "too many requests are waiting for the reasoner: send the same request again in a few seconds",
+        "A part is being restarted; Retry-After says when to try again",
+        "restarting",
+        "the reasoner is being restarted: send the same request again in a few seconds",
+        None,
+    ),
+    507: (
+        "No room for further changes of the knowledge base until jobs.compact has run",
+        "too_many_changes",
+        "there are 50,000 changes that are not folded into shards yet: run jobs.compact, then send this again",
         None,
     ),
 }

@@ -10,7 +10,7 @@ from comem_ray.knowledge.base64_text import decode_base64, decode_data_uri, is_d
 from comem_ray.knowledge.images import ImageError, check_header
 from serve.http.bodies import AnswerRequest, RetrieveRequest
 from serve.http.errors import ApiError
-from serve.messages import By, Refusal, Search
+from serve.messages import By, QuestionRequest, Refusal, Search
 
 
 def refused_image(error: ImageError) -> Refusal:
@@ -23,16 +23,17 @@ class Checks:
     def __init__(self, config: Config):
         self.limits, self.retrieval = config.api, config.retrieval
 
-    def image(self, image: str | None) -> bytes | None:
+    def image(self, image: str | None, field: str = "image") -> bytes | None:
         """The encoded image of a base64 string or data URI, of a known format and size by its header."""
-        if image is None:
-            return None
-        data = _decoded(image)
+        return None if image is None else self.encoded_image(_decoded(image, field), field)
+
+    def encoded_image(self, data: bytes, field: str = "image") -> bytes:
+        """The same bytes, of a known format and size by their header."""
         try:
             check_header(data, self.limits.max_image_pixels)
         except ImageError as error:
             refusal = refused_image(error)
-            raise ApiError(422, refusal.type, refusal.message, refusal.field) from error
+            raise ApiError(422, refusal.type, refusal.message, field) from error
         return data
 
     def text(self, text: str, field: str) -> str:
@@ -60,17 +61,33 @@ class Checks:
             raise ApiError(422, "invalid_field", f"max_new_tokens is {tokens:,}, want 1 to {limit:,}", "max_new_tokens")
         return tokens
 
-    def answer_search(self, request: AnswerRequest, image: bytes | None) -> Search | None:
-        """The search of a question; None in mode 'none'."""
-        k = self.top_k(request.top_k)
-        if request.mode == "none":
-            return None
-        by = self.retrieval.by
-        _want_image(image, by, f"mode {request.mode!r}", "or use mode 'none'")
-        return Search(image, request.question, k, by, self._language(request), None)
+    def timeout(self, seconds: float | None) -> float | None:
+        if seconds is not None and seconds > self.limits.max_timeout_s:
+            limit = self.limits.max_timeout_s
+            raise ApiError(422, "invalid_field", f"timeout is {seconds:,g} s, want at most {limit:,g}", "timeout")
+        return seconds
 
-    def _language(self, request: AnswerRequest | RetrieveRequest) -> str | None:
-        return request.language or self.retrieval.language
+    def question(self, request: AnswerRequest, fetched: bytes | None = None) -> QuestionRequest:
+        """The question of a request to /v1/answer; `fetched` is its image, where that is a URL."""
+        image = fetched or self.image(request.image)
+        return QuestionRequest(
+            self.text(request.question, "question"),
+            [] if image is None else [image],
+            request.mode,
+            self.top_k(request.top_k),
+            request.language,
+            self.max_new_tokens(request.max_new_tokens),
+            timeout_s=self.timeout(request.timeout),
+        )
+
+    def answer_search(self, question: QuestionRequest) -> Search | None:
+        """The search of a question; None in mode 'none'."""
+        k = self.top_k(question.top_k)
+        if question.mode == "none":
+            return None
+        by, image = self.retrieval.by, question.last_image
+        _want_image(image, by, f"mode {question.mode!r}", "or use mode 'none'")
+        return Search(image, question.question, k, by, question.language or self.retrieval.language, None)
 
     def search(self, request: RetrieveRequest, image: bytes | None) -> Search:
         """The search of a retrieve request; without `by`, all that is given is compared."""
@@ -82,7 +99,9 @@ class Checks:
         _want_image(image, by, f"by {by!r}", "or search by 'text'")
         if by in ("text", "both") and text is None:
             raise ApiError(422, "missing_field", f"by {by!r} needs a text: add one, or search by 'image'", "text")
-        return Search(image, text, self.top_k(request.top_k), by, self._language(request), request.text_weight)
+        return Search(
+            image, text, self.top_k(request.top_k), by, request.language or self.retrieval.language, request.text_weight
+        )
 
 
 def _want_image(image: bytes | None, by: By, what: str, other: str) -> None:
@@ -90,13 +109,13 @@ def _want_image(image: bytes | None, by: By, what: str, other: str) -> None:
         raise ApiError(422, "missing_field", f"{what} compares images: add an image, {other}", "image")
 
 
-def _decoded(image: str) -> bytes:
+def _decoded(image: str, field: str) -> bytes:
     try:
         data = decode_data_uri(image, escaped=False) if is_data_uri(image) else decode_base64(image)
     except ValueError as error:
         is_url = image.startswith(("http://", "https://"))
         fault = "this is a URL, send the image itself" if is_url else str(error)
-        raise ApiError(422, "invalid_image", f"image is not base64: {fault}", "image") from error
+        raise ApiError(422, "invalid_image", f"image is not base64: {fault}", field) from error
     if not data:
-        raise ApiError(422, "image_empty", "image holds no bytes: send an image, or leave the field out", "image")
+        raise ApiError(422, "image_empty", "image holds no bytes: send an image, or leave the field out", field)
     return data

@@ -6,7 +6,9 @@ A message says what to change. What went wrong inside is logged with the request
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+import math
+import traceback
+from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
 from fastapi.exceptions import RequestValidationError
@@ -14,24 +16,28 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comem_ray.artifacts import ArtifactError
-from comem_ray.clock import Clock
 from serve.messages import Refusal
 
 log = logging.getLogger("ray.serve")  # its records carry the request id
 
-RETRY_AFTER_S = 1
+FIELD_CHARS = 200  # of a field's name in an error: it may be the user's own
+LINE_CHARS = 300  # of a traceback in the log, so that no image is in it
 T = TypeVar("T")
 
 
 class ApiError(HTTPException):
-    """An error with its status, a code (`type`), a sentence, and the field of the request it is about, if any."""
+    """An error with its status, a code (`type`), a sentence, and the field of the request it is about, if any.
+
+    A 429 and a 503 always say when to try again (Retry-After, whole seconds, 1 at least).
+    """
 
     def __init__(
         self, status: int, type: str, message: str, field: str | None = None, headers: dict[str, str] | None = None
     ):
+        if status in (429, 503):
+            headers = retry_after(1) | (headers or {})
         super().__init__(status, message, headers)
         self.type, self.message, self.field = type, message, field
 
@@ -42,10 +48,21 @@ class ApiError(HTTPException):
         return JSONResponse(self.body(), self.status_code, self.headers)
 
 
-def overloaded(what: str) -> ApiError:
-    """503: a queue is full, or a replica is being replaced; the same request will succeed later."""
-    headers = {"Retry-After": str(RETRY_AFTER_S)}
-    return ApiError(503, "overloaded", f"{what}: send the same request again in a few seconds", None, headers)
+def retry_after(seconds: float) -> dict[str, str]:
+    """The header Retry-After: whole seconds, 1 at least."""
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
+
+
+def overloaded(what: str, retry_after_s: float = 1) -> ApiError:
+    """429: a queue is full; the same request will succeed later."""
+    message = f"{what}: send the same request again in a few seconds"
+    return ApiError(429, "overloaded", message, None, retry_after(retry_after_s))
+
+
+def restarting(what: str, retry_after_s: float = 5) -> ApiError:
+    """503: a part of the service is gone and comes back; the same request will succeed later."""
+    message = f"{what}: send the same request again in a few seconds"
+    return ApiError(503, "restarting", message, None, retry_after(retry_after_s))
 
 
 def internal() -> ApiError:
@@ -65,7 +82,29 @@ async def reply_of(response: Awaitable[T | Refusal], what: str) -> T:
 
 def refused(refusal: Refusal) -> ApiError:
     """A refusal of a deployment as an ApiError."""
-    return ApiError(refusal.status, refusal.type, refusal.message, refusal.field)
+    headers = None if refusal.retry_after_s is None else retry_after(refusal.retry_after_s)
+    return ApiError(refusal.status, refusal.type, refusal.message, refusal.field, headers)
+
+
+def refusal_of(error: Exception, what: str) -> Refusal:
+    """What another deployment failed with, as a refusal of one's own. Raises the error where it is not about that."""
+    refused = unavailable(error, what)
+    if refused is None:
+        raise error
+    return Refusal(refused.type, refused.message, refused.field, refused.status_code, 5)
+
+
+def timed_out() -> ApiError:
+    """504: the request's own time is up."""
+    message = "the answer was not there within its time: ask for a shorter one, or raise `timeout`"
+    return ApiError(504, "timeout", message, "timeout")
+
+
+def knowledge_missing(folders: Mapping[str, str]) -> ApiError:
+    """503: folders of the knowledge base are gone, perhaps for a while."""
+    log.error("the knowledge base cannot be read: %s", "; ".join(folders.values()))
+    names = ", ".join(folders)
+    return restarting(f"a part of the knowledge base cannot be read now ({names})")
 
 
 def damaged(error: ArtifactError) -> Refusal:
@@ -75,12 +114,12 @@ def damaged(error: ArtifactError) -> Refusal:
 
 
 def unavailable(error: Exception, what: str) -> ApiError | None:
-    """The 503 of a deployment that has no room or is gone; None where the error is another."""
+    """The 429 of a deployment that has no room, the 503 of one that is gone; None where the error is another."""
     if isinstance(error, BackPressureError):
-        return overloaded(f"too many requests are waiting for {what}")
+        return overloaded(f"too many requests are waiting for {what}", error.retry_after_s or 1)
     if isinstance(error, (DeploymentUnavailableError, RayActorError)):
         log.warning("%s went away: %s", what, type(error).__name__)
-        return overloaded(f"{what} is being restarted")
+        return restarting(f"{what} is being restarted")
     return None
 
 
@@ -94,8 +133,14 @@ def api_error(error: Exception) -> ApiError:
         return _http(error)
     if isinstance(error, ArtifactError):
         return refused(damaged(error))
-    log.error("request failed", exc_info=error)
+    log.error("request failed\n%s", _traceback(error))
     return internal()
+
+
+def _traceback(error: Exception) -> str:
+    """The traceback, its lines cut: a message may hold what a user sent."""
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    return "\n".join(line if len(line) <= LINE_CHARS else f"{line[:LINE_CHARS]}..." for line in lines)
 
 
 def _http(error: HTTPException) -> ApiError:
@@ -113,9 +158,7 @@ def _http(error: HTTPException) -> ApiError:
 def _invalid(error: Any) -> ApiError:
     """The first fault that the request's model found, in words."""
     # loc is ("body", field, ...) or ("path", field); a body that is not an object has no field.
-    field = ".".join(str(part) for part in error["loc"][1:]) or None
-    if error["type"] == "json_invalid":
-        return ApiError(400, "invalid_json", f"the body is not JSON: {error['ctx']['error']} at character {field}")
+    field = ".".join(str(part) for part in error["loc"][1:])[:FIELD_CHARS] or None
     if field is None:
         return ApiError(422, "missing_body" if error["type"] == "missing" else "invalid_body", "want a JSON object")
     if error["type"] == "extra_forbidden":
@@ -123,32 +166,3 @@ def _invalid(error: Any) -> ApiError:
     if error["type"] == "missing":
         return ApiError(422, "missing_field", f"{field} is missing: add it", field)
     return ApiError(422, "invalid_field", f"{field}: {error['msg'][:1].lower()}{error['msg'][1:]}", field)
-
-
-class Guard:
-    """Outermost ASGI layer: one log line per request, and a 500 in our shape for what no handler caught."""
-
-    def __init__(self, app: ASGIApp):
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        clock, status = Clock(), 0
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self.app(scope, receive, watched)
-        except Exception as error:
-            if status:  # too late for a status of its own
-                raise
-            await api_error(error).response()(scope, receive, watched)
-        finally:
-            timings = {**clock.timings(), **scope.get("state", {}).get("timings_ms", {})}
-            text = " ".join(f"{stage}_ms={ms}" for stage, ms in timings.items())
-            log.info("%s %r status=%s %s", scope["method"], scope["path"][:200], status, text)

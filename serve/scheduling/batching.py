@@ -11,9 +11,7 @@ fault only. Whether the replica is at fault is found out by a check that is know
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -22,14 +20,14 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from comem_ray.artifacts import ArtifactError
+from serve.metrics import BatchMetrics
+from serve.scheduling.health import ReplicaHealth, free_memory, is_out_of_memory
 
 log = logging.getLogger("ray.serve")  # its records carry the request id
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 Run = Callable[[list[Request]], Sequence[Reply | Exception]]
-
-FAILURES_UNHEALTHY = 3  # checks that fail in a row: a GPU in error never recovers within its process
 
 
 @dataclass
@@ -43,18 +41,18 @@ class Batcher(Generic[Request, Reply]):
     an exception in the place of one.
 
     An exception that `run` raises goes to the requests that still fail when they are alone. After a batch in which
-    every request failed, `check()` does the smallest work there is, in the same thread: the replica is unhealthy when
-    that failed FAILURES_UNHEALTHY times in a row. A damaged artifact (ArtifactError) is no fault of request or replica.
+    every request failed, `check()` is tried in the same thread (ReplicaHealth). A damaged artifact (ArtifactError) is
+    no fault of request or replica.
     """
 
     def __init__(
         self, run: Callable[[list[Request]], Sequence[Reply | Exception]], max_batch: int, check: Callable[[], object]
     ):
-        self._run, self._max_batch, self._check = run, max_batch, check
+        self._run, self._max_batch, self._health = run, max_batch, ReplicaHealth(check)
+        self._metrics = BatchMetrics()
         self._thread = ThreadPoolExecutor(1)
         self._waiting: deque[_Waiting[Request, Reply]] = deque()
         self._worker: asyncio.Task[None] | None = None
-        self._failures = 0
 
     async def __call__(self, request: Request, logged: bool = True) -> Reply:
         """The reply to one request, which shares a batch with those that came in the meantime."""
@@ -70,8 +68,7 @@ class Batcher(Generic[Request, Reply]):
 
     def check(self) -> None:
         """Raises RuntimeError where the last checks all failed."""
-        if self._failures >= FAILURES_UNHEALTHY:
-            raise RuntimeError(f"the last {self._failures} checks of the model failed")
+        self._health.require()
 
     async def _work(self) -> None:
         while batch := self._take():
@@ -92,6 +89,9 @@ class Batcher(Generic[Request, Reply]):
             waiting = self._waiting.popleft()
             if not waiting.reply.done():
                 batch.append(waiting)
+        self._metrics.set_waiting(len(self._waiting))
+        if batch:
+            self._metrics.observe_batch(len(batch))
         return batch
 
     def _outcomes(self, batch: Sequence[_Waiting[Request, Reply]]) -> list[Reply | Exception]:
@@ -99,9 +99,9 @@ class Batcher(Generic[Request, Reply]):
         outcomes = self._try(batch)
         errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
         if len(errors) < len(outcomes):
-            self._failures = 0
+            self._health.works()
         elif any(not isinstance(error, ArtifactError) for error in errors):
-            self._check_replica()
+            self._health.doubt()
         return outcomes
 
     def _try(self, batch: Sequence[_Waiting[Request, Reply]]) -> list[Reply | Exception]:
@@ -125,33 +125,3 @@ class Batcher(Generic[Request, Reply]):
             return replies
         except Exception as error:
             return error
-
-    def _check_replica(self) -> None:
-        try:
-            free_memory()
-            self._check()
-            self._failures = 0
-        except Exception:
-            self._failures += 1
-            log.exception("the check of this replica's model failed (%d in a row)", self._failures)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out, by what PyTorch (GPU or CPU), NumPy and FAISS raise."""
-    names = {cls.__name__ for cls in type(error).__mro__}
-    text = str(error)
-    return bool(names & {"OutOfMemoryError", "MemoryError"}) or (
-        isinstance(error, RuntimeError)
-        and any(t in text for t in ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc"))
-    )
-
-
-def free_memory() -> None:
-    """Gives back what a failed batch held, on the GPU too."""
-    gc.collect()
-    torch = sys.modules.get("torch")  # a process that has not imported it holds nothing there
-    if torch is not None and torch.cuda.is_available():
-        try:
-            torch.cuda.empty_cache()
-        except RuntimeError:  # a GPU in error: the check says so
-            log.warning("the GPU does not give memory back")

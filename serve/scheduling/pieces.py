@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Pieces:
-    """Passes on the pieces of one answer.
+    """Passes on what an answer's text has grown by.
 
     An answer that is begun again, for its batch failed, goes on where it had stopped. It may come out otherwise; what
     was passed on cannot be taken back, so nothing more is passed on, and `differs` says so.
@@ -15,15 +15,12 @@ class Pieces:
     def __init__(self, send: Callable[[str], None]):
         self._send, self._sent, self._text = send, "", ""
 
-    def begin(self) -> None:
-        """The next piece is the first one of the answer."""
-        self._text = ""
-
-    def __call__(self, piece: str) -> None:
-        self._text += piece
-        if self._text.startswith(self._sent) and len(self._text) > len(self._sent):
-            self._send(self._text[len(self._sent) :])
-            self._sent = self._text
+    def update(self, text: str) -> None:
+        """The answer's whole text is `text` now."""
+        self._text = text
+        if text.startswith(self._sent) and len(text) > len(self._sent):
+            self._send(text[len(self._sent) :])
+            self._sent = text
 
     @property
     def differs(self) -> bool:

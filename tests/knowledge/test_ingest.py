@@ -2,8 +2,10 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +18,7 @@ from comem_ray.knowledge.ingest import ImageMaker, Reuse, ingest_unit
 from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
 from comem_ray.knowledge.sources.chunks import read_chunks
 from comem_ray.knowledge.sources.files import SourceFile
-from comem_ray.knowledge.sources.scan import scan, units
+from comem_ray.knowledge.sources.scan import NONE_DELETED, scan, units
 
 
 @pytest.fixture
@@ -26,14 +28,21 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def make(folder: Path, rows: list[dict], limit: int = 1_000, recheck: bool = False, **fetch: object) -> list[Record]:
+def make(
+    folder: Path,
+    rows: list[dict],
+    limit: int = 1_000,
+    recheck: bool = False,
+    deleted: np.ndarray = NONE_DELETED,
+    **fetch: object,
+) -> list[Record]:
     """All units of a JSONL file of `rows`, made as the job makes them."""
     path = folder / "items.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     fast = {"allow_private": True, "retries": 0, "backoff_s": 0, **fetch}
     settings = IngestConfig.model_validate({"sources": [{"path": str(path)}], "fetch": fast, "rows_per_shard": limit})
     file = SourceFile("items", str(path), "jsonl", str(folder))
-    (planned,) = units([file], [scan(file, limit, folder / "scan")])
+    (planned,) = units([file], [scan(file, limit, folder / "scan")], deleted)
     stage, maker = StageFolder(folder / "items", "ingest", {}), ImageMaker(settings, 1)
     earlier = stage.earlier()
     for unit, chunk in zip(planned, read_chunks(file, limit), strict=True):
@@ -174,6 +183,55 @@ def test_an_image_replaced_under_its_path_is_taken_on_request(tmp_path):
     assert [item["image"] for item in items(tmp_path)] == [png(0), png(1), png(2)]
     make(tmp_path, rows, recheck=True)
     assert [item["image"] for item in items(tmp_path)] == [png(0), png(9), png(2)]
+
+
+def test_an_id_that_the_source_gives_says_nothing_of_the_image(site, tmp_path):
+    """Another image under the id is loaded; the same one is taken over, wherever its row has moved to."""
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}", "item_id": f"{n + 1:024x}"} for n in range(6)]
+    first = make(tmp_path, rows, limit=4)
+    assert [item["item_id"] for item in items(tmp_path)] == [row["item_id"] for row in rows[:4]]
+    rows[1]["image"] = site.url("/11.png")
+    rows.insert(0, {"image": site.url("/12.png"), "title": "T12", "item_id": "c" * 24})
+    moved = make(tmp_path, rows, limit=4)
+    assert site.counts.total() == 8
+    assert items(tmp_path)[2]["image"] == png(11)
+    new_folder = tmp_path / "new"
+    new_folder.mkdir()
+    assert make(new_folder, rows, limit=4) == moved != first
+
+
+def test_the_image_of_a_given_id_is_not_that_of_a_row_with_this_digest(site, tmp_path):
+    """An item of a file was replaced under its id, and is back: it has its own image again."""
+    row = {"image": site.url("/0.png"), "title": "T"}
+    first = make(tmp_path, [row])
+    (item_id,) = (item["item_id"] for item in items(tmp_path))
+    make(tmp_path, [{"image": site.url("/1.png"), "title": "T", "item_id": item_id}])
+    assert [(item["item_id"], item["image"]) for item in items(tmp_path)] == [(item_id, png(1))]
+    assert make(tmp_path, [row]) == first
+    assert items(tmp_path)[0]["image"] == png(0)
+
+
+def test_of_two_rows_with_one_id_the_first_counts(site, tmp_path):
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}", "item_id": "a" * 24} for n in range(2)]
+    (record,) = make(tmp_path, rows)
+    assert (record.counts["items"], record.counts["duplicates"]) == (1, 1)
+    assert make(tmp_path, [{"image": site.url("/2.png"), "title": "T2"}, *rows])[0].counts["items"] == 2
+    assert [item["image"] for item in items(tmp_path)] == [png(2), png(0)]
+    assert site.counts.total() == 2
+
+
+def test_deleted_rows_are_counted_and_nothing_of_them_is_fetched(site, tmp_path):
+    rows = [{"image": site.url(f"/{n}.png"), "title": f"T{n}"} for n in range(5)]
+    first = make(tmp_path, rows, limit=3)
+    assert "deleted" not in first[0].counts
+    path = tmp_path / "new"
+    path.mkdir()
+    deleted = np.array([list(bytes.fromhex(items(tmp_path)[n]["item_id"])) for n in (0, 2)], np.uint8)
+    left = make(path, rows, limit=3, deleted=deleted)
+    assert left[0].counts == {"rows": 3, "items": 1, "rejected": 0, "duplicates": 0, "retryable": 0, "deleted": 2}
+    assert replace(left[1], shards=[]) == replace(first[1], shards=[])
+    assert [item["source_row"] for item in items(path)] == [1]
+    assert (site.counts["/0.png"], site.counts["/1.png"]) == (1, 2)
 
 
 def test_a_recheck_fetches_nothing_again(site, tmp_path):

@@ -13,13 +13,14 @@ from comem_ray.retrieval.index import (
     LANGUAGES,
     TIES,
     ItemIndex,
-    QueryError,
     build_index,
     index_bytes,
     index_file,
+    inner_products,
     save_array,
     save_index,
 )
+from comem_ray.retrieval.languages import QueryError
 
 N, C = 600, 32
 FACTORIES = ["Flat", "IVF8,Flat", "IVF8,PQ8x4", "HNSW16", "SQ8", "OPQ8_16,IVF8,PQ8x4", "IVF8,SQ8,RFlat"]
@@ -245,3 +246,30 @@ def test_an_index_of_nothing_answers_with_nothing(queries):
     index = build_index(IndexConfig(), C, 0, lambda n: np.empty((n, C), np.float32), iter([]))
     items = ItemIndex(index, np.empty(0, "S24"), np.empty(0, "S2"), {})
     assert items.search(queries, 3)[1] == [[]] * len(queries)
+
+
+def test_items_are_found_by_id(built):
+    index = _item_index(built("Flat"))
+    wanted = ["item0399", "no item", "item0000", "item0599", "", "item00000", "item0007 and more", "zzz", "item0399"]
+    assert index.find(wanted).tolist() == [399, -1, 0, 599, -1, -1, -1, -1, 399]
+    assert index.find([]).tolist() == []
+    assert index.item_id(399) == "item0399"
+    empty = build_index(IndexConfig(), C, 0, lambda n: np.empty((n, C), np.float32), iter([]))
+    assert ItemIndex(empty, np.empty(0, "S24"), np.empty(0, "S2"), {}).find(["item0001"]).tolist() == [-1]
+
+
+def test_a_language_that_no_item_has_is_an_empty_subset(built, queries):
+    index = _item_index(built("Flat"))
+    assert (index.in_language("fr").count, index.in_language(None).count) == (0, N)
+    assert index.in_language("EO").count == 1
+    scores, nearest = index.nearest(queries, 3, subset=index.in_language("fr"))
+    assert (nearest == -1).all()
+    assert np.isneginf(scores).all()
+
+
+def test_inner_products_are_those_of_a_search_bit_for_bit(built, vectors, queries):
+    index = _item_index(built("Flat"))
+    scores, nearest = index.nearest(queries, 50)
+    for query, row_scores, row in zip(queries, scores, nearest, strict=True):
+        np.testing.assert_array_equal(index.scores(query, row), row_scores)
+        np.testing.assert_array_equal(inner_products(query, vectors[row].astype(np.float64)), row_scores)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from support.serving import LIMITS, FinishedRun, Served, make_run, serving, write_clip
+from support.small_app import Small, small_app
 
 from comem_ray.client import Client
 from comem_ray.pipeline import Pipeline
@@ -34,3 +35,9 @@ def client(served: Served) -> Client:
 def pipeline(run: FinishedRun) -> Pipeline:
     """The run through the library alone, in this process: what the served answers must equal."""
     return Pipeline(run.config, "cpu")
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Small]:
+    with small_app(tmp_path_factory.mktemp("small")) as small:
+        yield small

@@ -48,7 +48,7 @@ def test_each_replica_logs_a_line_with_the_request_id(served: Served) -> None:
     assert "retrieve_ms=" in ingress
 
 
-def test_no_room_is_a_503_that_says_when_to_try_again(served: Served) -> None:
+def test_no_room_is_a_429_that_says_when_to_try_again(served: Served) -> None:
     def ask(i: int) -> httpx.Response:
         # Long answers over kept connections: all 40 requests are there before the first answer is.
         return served.ask(f"{i}", mode="none", max_new_tokens=400)
@@ -58,7 +58,7 @@ def test_no_room_is_a_503_that_says_when_to_try_again(served: Served) -> None:
     refused = [r for r in responses if r.status_code != 200]
     assert 0 < len(refused) < 40
     for response in refused:
-        check_error(response, 503, "overloaded", None)
+        check_error(response, 429, "overloaded", None)
         assert int(response.headers["retry-after"]) >= 1
     assert served.ask("And now?", mode="none").status_code == 200
 
@@ -78,7 +78,8 @@ def test_a_killed_replica_is_replaced(served: Served) -> None:
     wait_until(answers, 90, served)
     print(f"{len(errors)} requests refused, back after {time.monotonic() - start:.1f} s")
     for response in errors:
-        check_error(response, 503, "overloaded", None)
+        check_error(response, 503, "restarting", None)
+        assert int(response.headers["retry-after"]) >= 1
     (replica,) = served.replicas("Reasoner")
     assert replica.pid != victim.pid
     wait_until(served.is_ready, 30, served)

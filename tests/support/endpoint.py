@@ -21,17 +21,35 @@ ANSWER = {
 
 @dataclass
 class Endpoint:
-    """`status` and `body` are those of every reply; `requests` holds (path, body) of all requests."""
+    """`status`, `body` and `headers` are those of every reply, after `full` replies that there is no room.
+
+    `requests` holds (path, body) of all requests, `methods` and `received` their methods and headers.
+    """
 
     url: str = ""
     status: int = 200
     body: bytes = json.dumps(ANSWER).encode()
+    headers: dict[str, str] = field(default_factory=dict)
+    full: int = 0
+    retry_after: str | None = "0"  # of those replies
     requests: list[tuple[str, Any]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    received: list[Any] = field(default_factory=list)
+
+    def answer(self, body: Any) -> None:
+        """From now on every reply is this object."""
+        self.status, self.body = 200, json.dumps(body).encode()
 
     def fail(self, status: int, type: str, message: str, field: str | None = None) -> None:
         """From now on every reply is this error."""
         error = {"type": type, "message": message, "field": field}
         self.status, self.body = status, json.dumps({"error": error}).encode()
+
+
+def no_room(endpoint: Endpoint) -> tuple[int, bytes, dict[str, str]]:
+    error = {"type": "overloaded", "message": "no room", "field": None}
+    headers = {} if endpoint.retry_after is None else {"Retry-After": endpoint.retry_after}
+    return 429, json.dumps({"error": error}).encode(), headers
 
 
 @contextmanager
@@ -41,16 +59,23 @@ def listening() -> Iterator[Endpoint]:
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.reply(None)
+            length = int(self.headers["Content-Length"] or 0)
+            endpoint.requests.append((self.path, json.loads(self.rfile.read(length)) if length else None))
+            endpoint.methods.append(self.command)
+            endpoint.received.append(self.headers)
+            endpoint.full -= 1
+            self.send(
+                *(no_room(endpoint) if endpoint.full >= 0 else (endpoint.status, endpoint.body, endpoint.headers))
+            )
 
-        def do_POST(self) -> None:
-            self.reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        do_POST = do_PUT = do_DELETE = do_GET
 
-        def reply(self, body: Any) -> None:
-            endpoint.requests.append((self.path, body))
-            self.send_response(endpoint.status)
+        def send(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(endpoint.body)
+            self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
             pass

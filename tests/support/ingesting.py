@@ -57,5 +57,5 @@ def rows_of(config: Config) -> tuple[list[dict], list[dict]]:
         rejected += pq.read_table(folder / shards[1].name, schema=REJECTED_SCHEMA).to_pylist()
     counts = manifest.counts
     assert (counts["items"], counts["rejected"]) == (len(items), len(rejected))
-    assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"]
+    assert counts["rows"] == counts["items"] + counts["rejected"] + counts["duplicates"] + counts.get("deleted", 0)
     return items, rejected

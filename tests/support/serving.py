@@ -44,6 +44,7 @@ LIMITS = {
     "max_top_k": 20,
     "max_new_tokens": 400,
     "max_batch": 4,
+    "max_waiting": 12,
 }
 CLIP = {
     "embed_dim": 24,
@@ -182,7 +183,7 @@ def _command(process: psutil.Process) -> list[str]:
 def serve_process(run: FinishedRun, folder: Path, *overrides: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """`serve run` with serve/config.yaml and serve/ray.env, and its URL; its output is in `folder`/serve.log.
 
-    Arguments, port, queues and periods are the test's.
+    Arguments, port and periods are the test's.
     """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -192,8 +193,6 @@ def serve_process(run: FinishedRun, folder: Path, *overrides: str) -> Iterator[t
     settings["applications"][0]["args"] = {"config": str(run.path), "overrides": list(overrides)}
     for deployment in settings["applications"][0]["deployments"]:
         deployment["health_check_period_s"] = 1
-        if deployment["name"] == "Reasoner":
-            deployment |= {"max_ongoing_requests": 8, "max_queued_requests": 8}
     (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
     serve = Path(sys.executable).parent / "serve"
     command = [str(serve), "run", str(folder / "serve.yaml"), "--working-dir", str(ROOT), "--address", "local"]

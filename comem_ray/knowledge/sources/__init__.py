@@ -7,7 +7,7 @@ Reason codes of rejected rows:
     source    source_empty, source_unreadable (retryable), header_missing, header_columns, parquet_corrupt,
               parquet_columns, gz_truncated, gz_corrupt: the rows before the break are kept, the break is one row
     row       empty_line, column_count, unclosed_quote, quoted_too_long, row_too_long, bad_utf8, nul_byte,
-              json_invalid, json_type, language_invalid, field_too_long, no_text, no_image
+              json_invalid, json_type, language_invalid, field_too_long, item_id_invalid, no_text, no_image
     image     image_... (comem_ray.knowledge.images), image_data_uri, image_missing (retryable), image_outside,
               fetch_... (comem_ray.knowledge.fetch)
 """

@@ -19,21 +19,26 @@ from comem_ray.home import home_hint, resolve
 ENDINGS = {".tsv": "wit_tsv", ".tsv.gz": "wit_tsv", ".parquet": "wit_parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl"}
 
 LABEL_CHARS = 100
+LIVE = "live"
 
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read. `label` names it in units and scans. Relative image paths start from `images`."""
+    """One file to read. `label` names it in units and scans. Relative image paths start from `images`.
+
+    `live`: it is the live source (`sources.live`), whose files come and go under ever new names.
+    """
 
     label: str
     path: str
     format: str
     images: str
+    live: bool = False
 
     @property
     def name(self) -> str:
-        """The file's name without its folder, as items and rejected rows carry it."""
-        return os.path.basename(self.path)
+        """The file's name without its folder, as items and rejected rows carry it; of the live source always "live"."""
+        return LIVE if self.live else os.path.basename(self.path)
 
 
 def source_files(sources: Sequence[SourceConfig]) -> list[SourceFile]:
@@ -43,16 +48,20 @@ def source_files(sources: Sequence[SourceConfig]) -> list[SourceFile]:
         field = f"ingest.sources.{n}"
         for path in _matches(source.path, f"{field}.path"):
             kind = source.format if source.format != "auto" else _format(path, f"{field}.format")
-            label = _label(path, {file.label for file in files})
+            label = unused_label(path.name, files)
             files.append(SourceFile(label, str(path), kind, _images(source, path, f"{field}.images")))
     return files
 
 
-def _label(path: Path, taken: set[str]) -> str:
-    """The file's name without folder and ending, so that a file keeps its label whatever is read beside it."""
-    ending = next((e for e in sorted(ENDINGS, key=len, reverse=True) if path.name.lower().endswith(e)), "")
-    label = re.sub(r"[^\w.-]+", "_", path.name[: len(path.name) - len(ending)], flags=re.ASCII)[:LABEL_CHARS] or "file"
-    return next(name for n in count(1) if (name := label if n == 1 else f"{label}~{n}") not in taken)
+def unused_label(name: str, files: Sequence[SourceFile]) -> str:
+    """The file name `name` without its ending, so that a file keeps its label whatever is read beside it.
+
+    Where one of `files` has that label already, ~2, ~3, ... follows.
+    """
+    taken = {file.label for file in files}
+    ending = next((e for e in sorted(ENDINGS, key=len, reverse=True) if name.lower().endswith(e)), "")
+    label = re.sub(r"[^\w.-]+", "_", name[: len(name) - len(ending)], flags=re.ASCII)[:LABEL_CHARS] or "file"
+    return next(unused for n in count(1) if (unused := label if n == 1 else f"{label}~{n}") not in taken)
 
 
 def _matches(value: str, field: str) -> list[Path]:

@@ -1,9 +1,11 @@
 """JSONL with a folder of images: one object per line.
 
-    {"image": path, URL or data URI, "title": ..., "text": ..., "language": ..., "page_url": ..., "image_url": ...}
+    {"image": path, URL or data URI, "title": ..., "text": ..., "language": ..., "page_url": ..., "image_url": ...,
+     "item_id": ...}
 
 "description" may stand for "text". All are strings or null. An item needs an image ("image" or "image_url"), and a
-title or a text. Other fields are ignored. Opens no image: paths are resolved when images are loaded.
+title or a text. An "item_id" (24 hex digits) takes the place of the digest of the other fields. Fields of other names
+are ignored. Opens no image: paths are resolved when images are loaded.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from comem_ray.knowledge.sources.framed import batches, rows_of
 from comem_ray.knowledge.sources.lines import Line, read_lines
 from comem_ray.knowledge.sources.rows import ParsedRow, Row, RowFault, make_row
 
-FIELDS = ("image", "title", "text", "description", "language", "page_url", "image_url")
+FIELDS = ("image", "title", "text", "description", "language", "page_url", "image_url", "item_id")
 
 
 def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
@@ -65,6 +67,7 @@ def _row(raw: bytes) -> Row | RowFault:
         page_url=data.get("page_url"),
         image_url=data.get("image_url"),
         image=data.get("image"),
+        item_id=data.get("item_id"),
     )
 
 

@@ -1,13 +1,14 @@
 """The outcome of parsing a source row: a `Row` that can be an item, or a `RowFault` that says why it cannot.
 
 Holds the rules of an item's text ("{title}: {description}", cut at MAX_TEXT_CHARS), of its identity (a digest of
-language, page, image, title and text), and of the form of each field: the language is a tag (BCP 47), titles and
-addresses are bounded. Knows no file format, and reads no pixel.
+language, page, image, title and text, unless the source gives an id), and of the form of each field: the language is a
+tag (BCP 47), titles and addresses are bounded. Knows no file format, and reads no pixel.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 from comem_ray.knowledge.base64_text import is_data_uri
@@ -15,9 +16,11 @@ from comem_ray.language import normalize_language
 from comem_ray.prompts import MAX_TEXT_CHARS
 
 ID_BYTES = 12  # 24 hex digits; two of 40 million rows share one by chance with a probability of 1e-14
+NO_ITEM = bytes(ID_BYTES)  # the identity of a rejected row, and of no item
 UNKNOWN_LANGUAGE = "und"
 MAX_TITLE_CHARS = 1_000  # Wikipedia's own limit is 255 bytes
 MAX_URL_CHARS = 8_192  # also of a path; a data URI is bounded by the length of its row
+_ID = re.compile(rf"[0-9a-f]{{{2 * ID_BYTES}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Row:
     """A row with all that an item needs, except the pixels.
 
     `image` is bytes, or a reference: an http(s) URL, a data URI, or a path below the source's folder of images.
+    `digest` is that of its fields: the `item_id` itself, unless the source gives one.
     """
 
     item_id: str
@@ -34,6 +38,7 @@ class Row:
     page_url: str | None
     image_url: str | None
     image: str | bytes
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +62,20 @@ def make_row(
     page_url: str | None,
     image_url: str | None,
     image: str | bytes | None,
+    item_id: str | None = None,
 ) -> Row | RowFault:
-    """Joins the fields of a source row. The item keeps `image_url` only if it is http(s)."""
+    """Joins the fields of a source row. The item keeps `image_url` only if it is http(s).
+
+    `item_id` takes the place of the digest of the fields.
+    """
     language, title, description = _clean(language), _clean(title), _clean(description)
     page_url, image_url = _clean(page_url), _clean(image_url)
     if isinstance(image, str):
         image = image.strip()
     if fault := _length_fault(title, page_url, image_url, image):
         return fault
+    if item_id is not None and not is_item_id(item_id):
+        return RowFault("item_id_invalid", f"item_id is {item_id[:40]!r}, want 24 hex digits (0-9, a-f), not all 0")
     try:
         language = normalize_language(language) if language else UNKNOWN_LANGUAGE
     except ValueError as error:
@@ -80,11 +91,16 @@ def make_row(
     if identity.count("\0") != 4:
         return RowFault("nul_byte", "a field holds a NUL character")
     try:
-        item_id = hashlib.blake2b(identity.encode(), digest_size=ID_BYTES).hexdigest()
+        digest = hashlib.blake2b(identity.encode(), digest_size=ID_BYTES).hexdigest()
     except UnicodeEncodeError:
         return RowFault("bad_utf8", "a field holds half of a surrogate pair")
     web = image_url if image_url.lower().startswith(("http://", "https://")) else None
-    return Row(item_id, language, title, text, page_url or None, web, image)
+    return Row(item_id or digest, language, title, text, page_url or None, web, image, digest)
+
+
+def is_item_id(text: str) -> bool:
+    """Whether `text` has the form of an `item_id`: 24 lower-case hex digits, not all 0."""
+    return _ID.fullmatch(text) is not None and text != NO_ITEM.hex()
 
 
 def _length_fault(title: str, page_url: str, image_url: str, image: str | bytes | None) -> RowFault | None:

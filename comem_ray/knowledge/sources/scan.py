@@ -1,4 +1,4 @@
-"""The first pass over the source files: their chunks, and the rows that repeat an earlier row.
+"""The first pass over the source files: their chunks, the rows that repeat an earlier row, and those that are deleted.
 
 A scan streams one file and keeps 12 bytes per row (the item's identity), so that a driver can hold 37 million rows. It
 is saved next to the items, and used again while the file's size and times are unchanged. Reads no image.
@@ -19,9 +19,9 @@ import numpy as np
 from comem_ray.artifacts import fingerprint, write_atomic
 from comem_ray.knowledge.sources.chunks import RULES, parse_batch, read_chunks, rows_digest
 from comem_ray.knowledge.sources.files import SourceFile
-from comem_ray.knowledge.sources.rows import ID_BYTES, Row
+from comem_ray.knowledge.sources.rows import ID_BYTES, NO_ITEM, Row
 
-NO_ITEM = bytes(ID_BYTES)  # the identity of a rejected row
+NONE_DELETED = np.empty((0, ID_BYTES), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Scan:
 class Unit:
     """One chunk as a unit of the items stage.
 
-    `repeats`: positions in it of rows that repeat an earlier row. `identities`: those of its rows, as in `Scan`.
+    `repeats`: positions in it of rows that repeat an earlier row. `deleted`: of rows whose item is deleted.
+    `identities`: those of its rows, as in `Scan`.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Unit:
     first_row: int
     digest: str
     repeats: np.ndarray
+    deleted: np.ndarray
     inputs: str
     identities: np.ndarray
 
@@ -71,10 +73,18 @@ def scan(file: SourceFile, rows: int, folder: Path) -> Scan:
     return result
 
 
-def units(files: Sequence[SourceFile], scans: Sequence[Scan]) -> list[list[Unit]]:
-    """The units of each file, in order."""
-    repeats = repeated([s.identities for s in scans])
-    return [list(_units(file, scan, mask)) for file, scan, mask in zip(files, scans, repeats, strict=True)]
+def units(files: Sequence[SourceFile], scans: Sequence[Scan], deleted: np.ndarray = NONE_DELETED) -> list[list[Unit]]:
+    """The units of each file, in order.
+
+    `deleted` (n, 12) uint8: the items of these ids are left out of every file but the live source, which may hold one
+    of them again, with another content.
+    """
+    masks = [contained(s.identities, NONE_DELETED if f.live else deleted) for f, s in zip(files, scans, strict=True)]
+    remaining = [
+        np.where(mask[:, None], np.uint8(0), s.identities) if mask.any() else s.identities
+        for s, mask in zip(scans, masks, strict=True)
+    ]
+    return [list(_units(*parts)) for parts in zip(files, scans, repeated(remaining), masks, strict=True)]
 
 
 def repeated(identities: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -84,7 +94,7 @@ def repeated(identities: Sequence[np.ndarray]) -> list[np.ndarray]:
     """
     everything = np.concatenate([np.zeros((0, ID_BYTES), np.uint8), *identities])
     # Compared as one 8-byte and one 4-byte number; lexsort is stable, so equal rows stay in order.
-    high = np.ascontiguousarray(everything[:, :8]).view(">u8").ravel().astype(np.uint64)
+    high = _beginnings(everything)
     low = np.ascontiguousarray(everything[:, 8:]).view(">u4").ravel().astype(np.uint32)
     order = np.lexsort((low, high))
     high, low = high[order], low[order]
@@ -94,13 +104,34 @@ def repeated(identities: Sequence[np.ndarray]) -> list[np.ndarray]:
     return np.split(mask, np.cumsum([len(part) for part in identities])[:-1])
 
 
-def _units(file: SourceFile, scan: Scan, mask: np.ndarray) -> Iterator[Unit]:
+def contained(identities: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """A bool array (rows,): true where a row of `identities` (rows, 12) uint8 is one of `chosen` (n, 12)."""
+    mask = np.zeros(len(identities), bool)
+    if len(chosen):
+        beginnings = np.sort(_beginnings(chosen))
+        wanted = _beginnings(identities)
+        nearest = np.minimum(np.searchsorted(beginnings, wanted), len(beginnings) - 1)
+        exact = {row.tobytes() for row in chosen}
+        for row in np.flatnonzero(beginnings[nearest] == wanted):
+            mask[row] = identities[row].tobytes() in exact
+    return mask
+
+
+def _beginnings(identities: np.ndarray) -> np.ndarray:
+    """The first 8 bytes of each row as a number."""
+    return np.ascontiguousarray(identities[:, :8]).view(">u8").ravel().astype(np.uint64)
+
+
+def _units(file: SourceFile, scan: Scan, repeated: np.ndarray, deleted: np.ndarray) -> Iterator[Unit]:
     first_row = 0
     for number, (rows, digest) in enumerate(scan.chunks):
-        repeats = np.flatnonzero(mask[first_row : first_row + rows]).astype(np.int32)
-        inputs = fingerprint([RULES, file.name, first_row, digest, repeats.tolist()])
-        name, ids = f"{file.label}-{number:06d}", scan.identities[first_row : first_row + rows]
-        yield Unit(name, number, first_row, digest, repeats, inputs, ids)
+        own = slice(first_row, first_row + rows)
+        repeats, left_out = (np.flatnonzero(mask[own]).astype(np.int32) for mask in (repeated, deleted))
+        # Deleted rows count in their own unit only: the others stay finished.
+        more = [left_out.tolist()] if len(left_out) else []
+        inputs = fingerprint([RULES, file.name, first_row, digest, repeats.tolist(), *more])
+        name = f"{file.label}-{number:06d}"
+        yield Unit(name, number, first_row, digest, repeats, left_out, inputs, scan.identities[own])
         first_row += rows
 
 
@@ -114,7 +145,10 @@ def _file_state(file: SourceFile, rows: int) -> dict[str, Any]:
     except OSError:
         return {}
     times = [status.st_mtime_ns, status.st_ctime_ns]
-    return {"rules": RULES, "path": file.path, "format": file.format, "rows": rows, "size": status.st_size, "at": times}
+    state = {"rules": RULES, "path": file.path, "format": file.format, "rows": rows, "size": status.st_size}
+    # Before a JSONL row could give its id, its scan held the digest in that place.
+    ids = {"ids": "given"} if file.format == "jsonl" else {}
+    return {**state, "at": times, **ids}
 
 
 def _load(path: Path, state: dict[str, Any]) -> Scan | None:

@@ -32,6 +32,21 @@ def test_a_local_image_with_its_address_on_the_web(tmp_path):
     assert (row.image, row.image_url) == ("a.png", "https://e.org/a.png")
 
 
+def test_an_id_takes_the_place_of_the_digest(tmp_path):
+    fields = {"image": "a.png", "title": "Oak"}
+    given, derived, null = read(tmp_path, {**fields, "item_id": "a1" * 12}, fields, {**fields, "item_id": None})
+    assert (given.item_id, given.digest) == ("a1" * 12, derived.item_id)
+    assert derived == null
+    assert derived.digest == derived.item_id
+
+
+@pytest.mark.parametrize("item_id", ["", "a1", "A1" * 12, "a1" * 12 + "\n", "g1" * 12, "0" * 24, "١" * 24])
+def test_an_id_of_another_form_is_refused(tmp_path, item_id):
+    (row,) = read(tmp_path, {"image": "a.png", "title": "Oak", "item_id": item_id})
+    assert row.reason == "item_id_invalid"
+    assert "want 24 hex digits" in row.detail
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
@@ -41,6 +56,7 @@ def test_a_local_image_with_its_address_on_the_web(tmp_path):
         (b"", "empty_line"),
         ([1], "json_type"),
         ({"image": "a.png", "title": 3}, "json_type"),
+        ({"image": "a.png", "title": "Oak", "item_id": 17}, "json_type"),
         ({"image": {"bytes": ""}, "title": "Oak"}, "json_type"),
         ({"image": "a.png"}, "no_text"),
         ({"title": "Oak"}, "no_image"),

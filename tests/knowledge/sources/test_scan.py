@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 
 from comem_ray.knowledge.sources.files import SourceFile
-from comem_ray.knowledge.sources.scan import repeated, saved_scan, scan, units
+from comem_ray.knowledge.sources.scan import contained, repeated, saved_scan, scan, units
 
 
 def source(tmp_path, titles: list[str], number: int = 0) -> SourceFile:
@@ -60,6 +61,31 @@ def test_inputs_change_with_the_rows_and_with_what_is_repeated(tmp_path):
     after = inputs(["c", "b", "c", "d"])
     assert after[0] != before[0]
     assert after[1] != before[1]  # the same rows, one of them now a repetition
+
+
+def test_contained_against_a_plain_loop():
+    rng = np.random.default_rng(0)
+    rows, chosen = (rng.integers(0, 3, (n, 12)).astype(np.uint8) for n in (2_000, 40))
+    rows[:, 1:11] = chosen[:, 1:11] = 0
+    rows[:5, 8:11] = 1  # alike in the first 8 bytes alone
+    wanted = [any((row == c).all() for c in chosen) for row in rows]
+    assert contained(rows, chosen).tolist() == wanted
+    assert 0 < sum(wanted) < 2_000
+    assert not contained(rows, chosen[:0]).any()
+    assert contained(rows[:0], chosen).shape == (0,)
+
+
+def test_deleted_rows_are_left_out_everywhere_but_in_the_live_source(tmp_path):
+    files = [source(tmp_path, ["a", "b", "c", "d"]), source(tmp_path, ["b", "e", "f"], 1)]
+    live = replace(source(tmp_path, ["b", "c"], 2), live=True)
+    scans = [scan(file, 2, tmp_path / "scan") for file in (*files, live)]
+    before = units(files, scans[:2])
+    first, second, third = units([*files, live], scans, scans[0].identities[1:2])  # b
+    assert [u.deleted.tolist() for u in (*first, *second, *third)] == [[1], [], [0], [], []]
+    assert [u.repeats.tolist() for u in (*first, *second, *third)] == [[], [], [], [], [1]]
+    assert third[0].name == "items2-000000"
+    same = [u.inputs == old.inputs for u, old in zip((*first, *second), (*before[0], *before[1]), strict=True)]
+    assert same == [False, True, False, True]
 
 
 def test_a_scan_is_taken_again_while_the_file_is_unchanged(tmp_path):

@@ -27,7 +27,7 @@ def test_openapi_document_is_valid_and_whole(served: Served) -> None:
         "/readyz",
     }
     statuses = set(api["paths"]["/v1/answer"]["post"]["responses"])
-    assert statuses == {"200", "400", "413", "415", "422", "500", "503"}
+    assert statuses == {"200", "400", "401", "408", "413", "415", "421", "422", "429", "500", "503"}
     assert set(api["components"]["schemas"]) - {"HTTPValidationError", "ValidationError"} == {  # FastAPI's own
         "AnswerRequest",
         "RetrieveRequest",

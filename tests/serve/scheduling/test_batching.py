@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from comem_ray.artifacts import ArtifactError
-from serve.scheduling.batching import FAILURES_UNHEALTHY, Batcher, is_out_of_memory
+from serve.scheduling.batching import Batcher
+from serve.scheduling.health import FAILURES_UNHEALTHY, is_out_of_memory
 
 
 class Worker:

@@ -12,9 +12,8 @@ def passed_on(*tries: str) -> tuple[list[str], bool]:
     sent: list[str] = []
     pieces = Pieces(sent.append)
     for text in tries:
-        pieces.begin()
-        for letter in text:
-            pieces(letter)
+        for end in range(len(text) + 1):
+            pieces.update(text[:end])
     return sent, pieces.differs
 
 

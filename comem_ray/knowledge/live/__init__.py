@@ -1,0 +1,1 @@
+"""Knowledge that is added, replaced and deleted while the service runs: a durable journal, folded into shards later."""
