@@ -13,7 +13,6 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from comem_ray.config import Config
@@ -33,6 +32,7 @@ from serve.http.chat_replies import (
     sse,
 )
 from serve.http.errors import ApiError, api_error
+from serve.http.json_body import JsonRoute
 
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ChatErrorReply, "description": "What is wrong"}}
 _STREAMED = {
@@ -42,7 +42,7 @@ _STREAMED = {
 _SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
-class ChatRoute(APIRoute):
+class ChatRoute(JsonRoute):
     """A path whose errors are those of OpenAI's API."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

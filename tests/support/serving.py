@@ -217,7 +217,7 @@ def serving(run: FinishedRun, folder: Path) -> Iterator[Served]:
     """The application of a run, ready."""
     with serve_process(run, folder) as (process, url), httpx.Client(base_url=url, timeout=60) as http:
         served = Served(url, process, folder / "serve.log", http)
-        wait_until(served.is_ready, 180, served)
+        wait_until(served.is_ready, 400, served)
         yield served
 
 
