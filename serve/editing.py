@@ -21,6 +21,7 @@ from serve.http.item_bodies import ItemBody
 from serve.messages import Write
 from serve.reading import KnowledgeReader
 
+Changed = tuple[tuple[int, int], dict[str, bool]]  # a version, and what of the journal differs from the shards
 MAKERS = 1  # items that are made at once: a decoded image may take 500 MB
 
 
@@ -108,7 +109,7 @@ class KnowledgeList:
 
     def __init__(self, reader: KnowledgeReader, knowledge: DeploymentHandle):
         self.reader, self._page, self._ids = reader, knowledge.page, knowledge.ids
-        self._changed: tuple[int, dict[str, bool]] = (-1, {})
+        self._changed: Changed = ((-1, -1), {})
 
     async def page(
         self, cursor: str | None, limit: int, language: str | None
@@ -141,7 +142,7 @@ class KnowledgeList:
 
     async def _changes(self) -> dict[str, bool]:
         """Ids that the journal knows, with whether they are there (false: deleted)."""
-        news: tuple[int, dict[str, bool]] | None = await reply_of(self._ids.remote(self._changed[0]), "the journal")
+        news: Changed | None = await reply_of(self._ids.remote(self._changed[0]), "the journal")
         if news is not None:
             self._changed = news
         return self._changed[1]

@@ -28,6 +28,7 @@ from serve.metrics import KnowledgeMetrics
 from serve.start import StartError, check_artifacts, in_one_sentence
 
 log = logging.getLogger("ray.serve")
+Version = tuple[int, int]  # the journal's last change, and the last one that the shards hold
 
 SERVING = "serving.json"  # of the folder live/: what a compaction has moved the service to
 LOCK_WAIT_S = 60  # a rolling update starts this replica while the one before it is still closing
@@ -83,17 +84,16 @@ class KnowledgeDeployment:
             return []
         return await asyncio.to_thread(self.journal.page, before, limit, self.generations.live)
 
-    async def ids(self, known: int) -> tuple[int, dict[str, bool]] | None:
-        """The last change's number, and the ids that the journal knows, with whether they are there (false: deleted);
-        None where `known` is that number already."""
-        if self.journal is None:
-            return None if known == 0 else (0, {})
-        seq = self.journal.seq
-        return None if known == seq else (seq, await asyncio.to_thread(self._ids))
+    async def ids(self, known: Version) -> tuple[Version, dict[str, bool]] | None:
+        """The version of this reply, and the ids that differ from the shards, with whether they are there (false:
+        deleted); None where `known` is that version already."""
+        version = (0 if self.journal is None else self.journal.seq, self.generations.live)
+        return None if known == version else (version, await asyncio.to_thread(self._ids))
 
     def _ids(self) -> dict[str, bool]:
-        assert self.journal is not None
-        return {item_id: not deleted for item_id, deleted in self.journal.entries()}
+        if self.journal is None:
+            return {}
+        return {item_id: not deleted for item_id, deleted in self.journal.entries(self.generations.live)}
 
     async def counts(self) -> tuple[int, int]:
         """Items added, and items deleted or replaced, that are not in the shards yet."""

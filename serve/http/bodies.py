@@ -165,6 +165,7 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
         "this service wants a key: send Authorization: Bearer KEY (a browser: the key as password)",
         None,
     ),
+    403: ("It may not be changed", "read_only", "this knowledge base cannot be changed over HTTP", None),
     404: ("Not there", "unknown_item", "there is no item 'abc'", "item_id"),
     408: (
         "The body did not arrive in time, or too many of this client were arriving",
