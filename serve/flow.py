@@ -23,7 +23,7 @@ from comem_ray.memory_store import stack_memory
 from serve.editing import KnowledgeEditor, KnowledgeList
 from serve.http.bodies import RetrieveRequest
 from serve.http.checks import Checks
-from serve.http.errors import ApiError, api_error, refused, reply_of, timed_out, unavailable
+from serve.http.errors import ApiError, api_error, log, refused, reply_of, timed_out, unavailable
 from serve.http.item_bodies import image_url, item_body
 from serve.messages import (
     Generations,
@@ -123,7 +123,7 @@ class Flow:
         with prepared.clock.stage("answer"), self._answering():
             async with _until(prepared.deadline):
                 reply = await reply_of(self._answer.remote(prepared.request), "the reasoner")
-        return await _body(prepared, reply)
+        return await self._body(prepared, reply)
 
     async def stream(self, prepared: Prepared) -> AsyncIterator[tuple[str, Json]]:
         """Events (name, data): sources, one token per piece of text, done. What fails ends with the event error."""
@@ -138,7 +138,7 @@ class Flow:
             # The last piece is the whole answer, or a refusal.
             if isinstance(piece, Refusal):
                 raise refused(piece)
-            yield "done", await _body(prepared, piece)
+            yield "done", await self._body(prepared, piece)
         except (GeneratorExit, asyncio.CancelledError):
             if pieces is not None:
                 pieces.cancel()  # the user went away: the reasoner's place is free at its next token
@@ -192,6 +192,24 @@ class Flow:
         }
         return {**away, **await asyncio.to_thread(self.knowledge.base.missing)}
 
+    async def _body(self, prepared: Prepared, reply: ReasonerReply) -> Json:
+        """The answer's body; with api.log_questions, question and answer go into the log."""
+        if self.config.api.log_questions:
+            log.info("question=%r answer=%r", prepared.request.question, reply.answer)
+        usage = {
+            "prompt_tokens": reply.prompt_tokens,
+            "memory_vectors": reply.memory_vectors,
+            "completion_tokens": reply.completion_tokens,
+        }
+        return {
+            "answer": reply.answer,
+            "mode": prepared.request.mode,
+            "finish_reason": reply.finish_reason,
+            "sources": await prepared.sources,
+            "timings_ms": prepared.clock.timings(),
+            "usage": usage,
+        }
+
     @contextmanager
     def _answering(self) -> Iterator[None]:
         self._answers_under_way += 1
@@ -243,19 +261,3 @@ async def _as_sources(items: Awaitable[list[tuple[Item, float]]]) -> list[Json]:
         {**{field: getattr(source, field) for field in fields}, "image_url": image_url(item)}
         for source, (item, _) in zip(sources, pairs, strict=True)
     ]
-
-
-async def _body(prepared: Prepared, reply: ReasonerReply) -> Json:
-    usage = {
-        "prompt_tokens": reply.prompt_tokens,
-        "memory_vectors": reply.memory_vectors,
-        "completion_tokens": reply.completion_tokens,
-    }
-    return {
-        "answer": reply.answer,
-        "mode": prepared.request.mode,
-        "finish_reason": reply.finish_reason,
-        "sources": await prepared.sources,
-        "timings_ms": prepared.clock.timings(),
-        "usage": usage,
-    }

@@ -11,6 +11,7 @@ from typing import Any
 
 from comem_ray.config import Config
 from comem_ray.knowledge.images import ImageError, open_image
+from comem_ray.prompts import Turn
 from serve.deployments.model import OUT_OF_MEMORY, blank_image, device_of_replica, give_back_memory
 from serve.http.checks import refused_image
 from serve.http.errors import log
@@ -105,7 +106,7 @@ class ReasonerDeployment:
         return replace(prompt, system=request.system, history=history, sampling=request.sampling)
 
     def _turn(self, turn: TurnMessage) -> Any:
-        return self.module.Turn(turn.role, turn.text, [self._image(data) for data in turn.images])
+        return Turn(turn.role, turn.text, [self._image(data) for data in turn.images])
 
     def _image(self, data: bytes) -> Any:
         # Taken out: the next question about it is as likely to come to another replica.
