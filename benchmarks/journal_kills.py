@@ -36,7 +36,7 @@ import numpy as np
 from benchmarks.journal_writer import ENCODER, ITEMS, Child, Write, live_item
 from comem_ray.knowledge.live.journal import Journal
 
-LONGEST_S = 0.25  # a child lives at most so long after its fork
+LONGEST_S = 0.6  # a child lives at most so long after its fork
 PRUNE_EVERY = 10  # kills
 
 
