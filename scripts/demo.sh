@@ -81,12 +81,19 @@ read -r gcs_port agent_port metrics_port client_port <<<"$(free_ports 4)"
 ray start --head --port="$gcs_port" --dashboard-host=127.0.0.1 --dashboard-port="$dashboard_port" \
     --dashboard-agent-listen-port="$agent_port" --metrics-export-port="$metrics_port" \
     --ray-client-server-port="$client_port" --disable-usage-stats --block >"$logs/ray.log" 2>&1 &
-children+=($!)
-wait_for "Ray" $! "$logs/ray.log" "$dashboard/api/version" --header "Authorization: Bearer $token"
+ray_pid=$!
+children+=("$ray_pid")
+wait_for "Ray" "$ray_pid" "$logs/ray.log" "$dashboard/api/version" --header "Authorization: Bearer $token"
 
 echo "== 3. the stages, as a Ray job: python -m jobs.quickstart --config $config"
 ray job submit --address "$dashboard" --log-style record --working-dir . -- \
-    python -m jobs.quickstart --config "$config" 2>&1 | without_client_log
+    python -m jobs.quickstart --config "$config" 2>&1 | without_client_log || {
+    if ! kill -0 "$ray_pid" 2>/dev/null; then
+        echo "Ray ended by itself; the end of its log, $logs/ray.log:" >&2
+        tail -n 40 "$logs/ray.log" >&2
+    fi
+    exit 1
+}
 
 echo "== 4. the application: $endpoint/docs"
 sed -E "s/^(http_options: .*port: )[0-9]+/\1$port/" serve/config.yaml >"$logs/serve.yaml"
