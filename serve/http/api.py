@@ -59,7 +59,7 @@ def build_api(flow: Flow, config: Config, keys: Keys | None = None) -> FastAPI:
 
 
 def _questions(app: FastAPI, flow: Flow, fetch: FetchImage | None) -> None:
-    errors = error_docs(400, 408, 413, 415, 422, 503, *_EVERYWHERE)
+    errors = error_docs(400, 408, 413, 415, 422, 503, 504, *_EVERYWHERE)
 
     @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
     async def answer(body: AnswerRequest, request: Request) -> Response:

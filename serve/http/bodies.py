@@ -91,7 +91,7 @@ class SourceBody(BaseModel):
     text: str
     score: float = Field(description="cosine similarity; for `both`, the weighted mean of two")
     image_url: str = Field(description="the source's own URL, else the path of the image in this API")
-    page_url: str | None = Field(description="the page that it comes from")
+    page_url: str | None = Field(None, description="the page that it comes from")
 
 
 class UsageBody(BaseModel):
@@ -220,6 +220,12 @@ _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
         "restarting",
         "the reasoner is being restarted: send the same request again in a few seconds",
         None,
+    ),
+    504: (
+        "The time of the request is up",
+        "timeout",
+        "the answer was not there within its time: ask for a shorter one, or raise `timeout`",
+        "timeout",
     ),
     507: (
         "No room for further changes of the knowledge base until jobs.compact has run",

@@ -24,9 +24,9 @@ def copied(run: FinishedRun, folder: Path) -> Config:
 
 
 def test_the_generations_are_those_of_the_manifests(run: FinishedRun) -> None:
-    generations = check_artifacts(run.config)
-    assert generations.keys() == STAGES.keys()
-    assert all(len(generation) == 12 for generation in generations.values())
+    folders = check_artifacts(run.config).folders
+    assert folders.keys() == STAGES.keys()
+    assert all(len(generation) == 12 for generation in folders.values())
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -65,10 +65,10 @@ def test_a_rerun_under_a_running_service_changes_no_answer(run: FinishedRun, tmp
 
         before = texts(), answer(), client.retrieve(row(4)["image"], k=20)
         generations = served.http.get("/readyz").json()["generations"]
-        assert generations == check_artifacts(config)
+        assert generations == check_artifacts(config).folders
         write_items(config.folder("items"), [7, 5], first=[900])
         run_stages(config)
-        now = check_artifacts(config)
+        now = check_artifacts(config).folders
         assert all(now[name] != generations[name] for name in STAGES)
         (victim,) = served.replicas("Retriever")
         victim.kill()

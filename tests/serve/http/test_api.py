@@ -86,7 +86,7 @@ def test_ready(client: Client, served: Served, run: FinishedRun) -> None:
     assert client.ready()
     assert served.http.get("/healthz").json() == {"status": "ok"}
     ready = served.http.get("/readyz").json()
-    assert ready == {"status": "ready", "generations": check_artifacts(run.config)}
+    assert ready == {"status": "ready", "generations": check_artifacts(run.config).folders}
 
 
 def test_a_browser_runs_nothing_of_an_image(served: Served, run: FinishedRun) -> None:

@@ -19,27 +19,55 @@ def test_openapi_document_is_valid_and_whole(served: Served) -> None:
     api = document(served)
     OpenAPI.model_validate(api)
     assert set(api["paths"]) == {
-        "/v1/answer",
-        "/v1/retrieve",
-        "/v1/items/{item_id}",
-        "/v1/items/{item_id}/image",
         "/healthz",
         "/readyz",
+        "/v1/answer",
+        "/v1/chat/completions",
+        "/v1/items",
+        "/v1/items/{item_id}",
+        "/v1/items/{item_id}/image",
+        "/v1/models",
+        "/v1/models/{model}",
+        "/v1/retrieve",
     }
     statuses = set(api["paths"]["/v1/answer"]["post"]["responses"])
-    assert statuses == {"200", "400", "401", "408", "413", "415", "421", "422", "429", "500", "503"}
-    assert set(api["components"]["schemas"]) - {"HTTPValidationError", "ValidationError"} == {  # FastAPI's own
-        "AnswerRequest",
-        "RetrieveRequest",
+    assert statuses == {"200", "400", "401", "408", "413", "415", "421", "422", "429", "500", "503", "504"}
+    own = set(api["components"]["schemas"]) - {"HTTPValidationError", "ValidationError"}  # FastAPI's
+    assert own == {
+        "AddItemsReply",
+        "AddItemsRequest",
+        "Annotation",
         "AnswerReply",
-        "ReadyReply",
-        "RetrieveReply",
-        "ItemReply",
-        "StatusReply",
-        "ErrorReply",
-        "SourceBody",
-        "UsageBody",
+        "AnswerRequest",
+        "AssistantMessage",
+        "ChatChoice",
+        "ChatErrorBody",
+        "ChatErrorReply",
+        "ChatMessage",
+        "ChatReply",
+        "ChatRequest",
+        "ChatUsage",
+        "ContentPart",
         "ErrorBody",
+        "ErrorReply",
+        "ImageUrl",
+        "ItemBody",
+        "ItemReply",
+        "ItemStatus",
+        "ItemsReply",
+        "ListedItem",
+        "ModelBody",
+        "ModelList",
+        "ReadyReply",
+        "RetrievalOptions",
+        "RetrievalReply",
+        "RetrieveReply",
+        "RetrieveRequest",
+        "SourceBody",
+        "StatusReply",
+        "StreamOptions",
+        "UrlCitation",
+        "UsageBody",
     }
     assert served.http.get("/docs").status_code == 200
 

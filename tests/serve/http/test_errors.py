@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import shutil
+from pathlib import Path
 
 import pytest
-from support.serving import FinishedRun, Served, check_error, wait_until
+from support.local_service import LocalService, on_the_cpu
+from support.serving import FinishedRun, Served, check_error
 from support.tiny import shard_paths
 
-from serve.http.errors import api_error, refused
+from comem_ray.artifacts import ArtifactError
+from serve.http.errors import ApiError, api_error, refused
 from serve.messages import Refusal
 
 
@@ -36,20 +41,31 @@ def test_unknown_paths_and_methods(served: Served) -> None:
     assert response.headers["allow"] == "OPTIONS, POST"
 
 
-def test_a_damaged_artifact_is_named_and_logged_in_one_line(served: Served, run: FinishedRun) -> None:
-    shard = shard_paths(run.config.folder("items"))[-1]
-    moved = shard.rename(shard.with_suffix(".away"))
-    headers = {"X-Request-ID": "fault-1"}
+def test_a_damaged_artifact_is_named_and_logged_in_one_line(
+    run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    on_the_cpu(monkeypatch)
+    shutil.copytree(run.config.folder("items").parent, tmp_path / "run")
+    config = run.config.model_copy(update={"root": str(tmp_path / "run")})
+    shard = shard_paths(config.folder("items"))[-1]
+
+    async def main() -> ApiError:
+        service = LocalService(config)
+        shard.rename(shard.with_suffix(".away"))
+        with pytest.raises(ArtifactError) as raised:
+            await service.flow.item(run.ids[-1])
+        service.close()
+        return api_error(raised.value)
+
+    logging.getLogger("ray.serve").addHandler(caplog.handler)
     try:
-        response = served.http.get(f"/v1/items/{run.ids[-1]}", headers=headers)
+        error = asyncio.run(main())
     finally:
-        moved.rename(shard)
-    message = check_error(response, 500, "artifact_damaged", None)
-    assert shard.name in message
-    assert response.headers["x-request-id"] == "fault-1"
-    wait_until(lambda: "fault-1 -- artifact: " in served.log.read_text(), 10, served)
-    assert "Traceback" not in served.log.read_text()
-    assert served.http.get(f"/v1/items/{run.ids[-1]}").status_code == 200
+        logging.getLogger("ray.serve").removeHandler(caplog.handler)
+    assert (error.status_code, error.type) == (500, "artifact_damaged")
+    assert shard.name in error.message
+    assert "artifact: " in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 def test_a_fault_of_ours_shows_nothing_and_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
