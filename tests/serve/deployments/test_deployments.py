@@ -143,23 +143,14 @@ def test_a_question_that_fails_the_model_fails_alone(reasoner: ReasonerDeploymen
 def test_a_stream_in_a_failing_batch_gets_each_piece_once(reasoner: ReasonerDeployment) -> None:
     """The batch fails in the middle of decoding, when pieces have been sent already."""
     request = ReasonerRequest(QUESTION, png(1), "none", 6)
-    generate, calls = reasoner.model.backbone.model.generate, []
+    calls: list[int] = []
 
-    def fail_once(*args: Any, **kwargs: Any) -> Any:
+    def fail_once(*_: Any) -> None:
         calls.append(1)
-        if len(calls) == 1:
-            put, tokens = kwargs["streamer"].put, []
+        if len(calls) == 4:
+            raise ZeroDivisionError
 
-            def put_some(value: Any) -> None:
-                put(value)
-                tokens.append(value)
-                if len(tokens) == 4:
-                    raise ZeroDivisionError
-
-            kwargs["streamer"].put = put_some
-        return generate(*args, **kwargs)
-
-    reasoner.model.backbone.model.generate = fail_once
+    hook = reasoner.model.backbone.model.lm_head.register_forward_hook(fail_once)
 
     async def stream(request: ReasonerRequest) -> list[Any]:
         return [piece async for piece in reasoner.stream(request)]
@@ -167,8 +158,11 @@ def test_a_stream_in_a_failing_batch_gets_each_piece_once(reasoner: ReasonerDepl
     async def main() -> list[Any]:
         return await gather(stream(request), reasoner.answer(replace(request, question="And this?")))
 
-    (*pieces, whole), other = asyncio.run(main())
-    assert len(calls) >= 2
+    try:
+        (*pieces, whole), other = asyncio.run(main())
+    finally:
+        hook.remove()
+    assert len(calls) > 4
     assert isinstance(other, ReasonerReply)
     assert "".join(pieces) == whole.answer == asyncio.run(reasoner.answer(request)).answer
 
