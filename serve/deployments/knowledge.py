@@ -153,6 +153,10 @@ class KnowledgeDeployment:
             return Refusal("idempotency_key_reused", str(error), "Idempotency-Key", 409)
         return None if earlier is None else _statuses(earlier)
 
+    async def waiting(self) -> int:
+        """How many changes are not in the shards that are served."""
+        return sum(await self.counts())
+
     async def export(self) -> int:
         """Writes the live source for jobs.compact; returns the number of the last change in it."""
         if self.journal is None:
