@@ -1,9 +1,13 @@
-"""jobs.ingest run again on a real local Ray: a rerun costs what is new, and ends as a run from nothing would."""
+"""jobs.ingest run again: a rerun costs what is new, and ends as a run from nothing would.
+
+Without Ray, as a run on Ray takes ten seconds; test_ingest_kills.py has reruns on it.
+"""
 
 import re
 from collections.abc import Iterator
 
 import pytest
+from support.in_process import run_in_process
 from support.ingesting import configuration, line, rows_of, stored, tsv
 from support.tiny import png
 from support.website import Site, running
@@ -12,12 +16,17 @@ from jobs import ingest
 
 
 @pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    run_in_process(monkeypatch)
+
+
+@pytest.fixture
 def site() -> Iterator[Site]:
     with running(Site()) as site:
         yield site
 
 
-def test_a_rerun_tries_again_only_what_failed(cluster, site, tmp_path):
+def test_a_rerun_tries_again_only_what_failed(in_process, site, tmp_path):
     good, shaky = [f"/good{n}.png" for n in range(20)], [f"/shaky{n}.png" for n in range(3)]
     site.files = {path: png(n) for n, path in enumerate([*good, *shaky])}
     site.down = set(shaky)
@@ -57,7 +66,7 @@ def test_a_rerun_tries_again_only_what_failed(cluster, site, tmp_path):
     assert stored(from_nothing) == after
 
 
-def test_rows_and_files_in_front_cost_their_own_images(cluster, site, tmp_path):
+def test_rows_and_files_in_front_cost_their_own_images(in_process, site, tmp_path):
     """A row at the top, a source that sorts before the others, another size of shards: nothing is fetched again."""
     site.files = {f"/{n}.png": png(n) for n in range(60)}
     old, top, front = (
@@ -86,7 +95,7 @@ def test_rows_and_files_in_front_cost_their_own_images(cluster, site, tmp_path):
     assert stored(from_nothing) == stored(config)
 
 
-def test_an_image_replaced_under_its_path_is_named_in_the_summary_and_read_on_request(cluster, tmp_path):
+def test_an_image_replaced_under_its_path_is_named_in_the_summary_and_read_on_request(in_process, tmp_path):
     rows = [line(f"T{n}", f"{n}.png") for n in range(10)]
     (tmp_path / "wit.tsv").write_bytes(tsv(*rows))
     for n in range(10):
@@ -103,7 +112,7 @@ def test_an_image_replaced_under_its_path_is_named_in_the_summary_and_read_on_re
     assert [item["image"] for item in rows_of(config)[0]] == [png(33 if n == 3 else n) for n in range(10)]
 
 
-def test_a_longer_file_costs_its_new_rows(cluster, tmp_path):
+def test_a_longer_file_costs_its_new_rows(in_process, tmp_path):
     (tmp_path / "good.png").write_bytes(png(0))
     rows = [line(f"T{n}", "good.png") for n in range(30)]
     path = tmp_path / "wit.tsv"
