@@ -108,7 +108,7 @@ serving:
   API         $endpoint/v1 (described at $endpoint/docs)
   dashboard   $dashboard (token: RAY_AUTH_MODE=token $(command -v ray) get-auth-token)
   metrics     http://127.0.0.1:$metrics_port/metrics (for Prometheus; the dashboard for Grafana is docs/grafana/comem.json)
-  logs        $logs and ${RAY_TMPDIR:-/tmp/ray}/session_latest/logs/serve
+  logs        $logs and $(grep -om1 '/[^ ]*/session_[^/ ]*' "$logs/ray.log")/logs/serve
   try         $(command -v comem) ask 'What is the capital of this country?' --url $endpoint \\
                   --image $COMEM_HOME/demo/questions/TUN.png
 stop with Ctrl-C
