@@ -20,7 +20,8 @@ from comem_ray.config import Config
 from serve.http.chat import chat_routes
 from serve.messages import QuestionRequest
 
-SOURCE = {"item_id": "a" * 24, "title": "Bulgaria", "text": "...", "score": 0.9, "image_url": "/v1/items/a/image"}
+SOURCE: dict[str, Any] = {"item_id": "a" * 24, "title": "Bulgaria", "text": "...", "score": 0.9}
+SOURCE |= {"image_url": "/v1/items/a/image", "page_url": None}
 PIECES = ["So", "fia\u2028", "保加利亚", " \U0001f1e7\U0001f1ec."]  # U+2028 ends a line for some clients
 Event = tuple[str, dict[str, Any]]
 
