@@ -59,9 +59,9 @@ class KnowledgeReader:
 
     async def memory(self, reply: SearchReply) -> dict[str, Tensor]:
         """Memory (Q, D) by id of the hits: stored, live, or encoded now. An item that was deleted since has none."""
-        looked_up = self._to_look_up(reply)
-        live = await self._stored_live(looked_up)
-        journal = await self._in_journal([i for i in looked_up if i not in live])
+        candidates = self._to_look_up(reply)
+        live = await self._stored_live(candidates)
+        journal = await self._in_journal([i for i in candidates if i not in live])
         rest = [hit.item_id for hit in reply.hits if hit.item_id not in live and hit.item_id not in journal]
         base = await self._base_of(reply, rest)
         stored = await self.read(base.store.get_stored, rest)

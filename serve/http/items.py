@@ -60,9 +60,9 @@ def _reading(app: FastAPI, flow: Flow) -> None:
     @app.get("/v1/items/{item_id}/image", response_class=Response, responses={200: _IMAGE, **error_docs(404, 500)})
     async def image(item_id: str) -> Response:
         """The image of a knowledge item."""
-        found, _ = await flow.item(item_id, image=True)
-        assert found.image is not None
-        return Response(found.image, media_type=_media_type(found.image), headers=_IMAGE_HEADERS)
+        stored, _ = await flow.item(item_id, image=True)
+        assert stored.image is not None
+        return Response(stored.image, media_type=_media_type(stored.image), headers=_IMAGE_HEADERS)
 
 
 def _changing(app: FastAPI, flow: Flow) -> None:

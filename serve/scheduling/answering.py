@@ -17,50 +17,23 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 from comem_ray.config import ApiConfig
 from comem_ray.finite import NotFinite
-from comem_ray.model.reasoner import Completion, Decoding, Prompt, PromptTooLong, Reasoner, RunningAnswer
-from comem_ray.model.sequences import TokenSequence
+from comem_ray.model.reasoner import Completion, Decoding, Prompt, PromptTooLong, Reasoner
 from serve.messages import ReasonerReply, ReasonerRequest, Refusal
 from serve.metrics import Ending, ReasonerMetrics
 from serve.scheduling.fair_queue import FairQueue
 from serve.scheduling.health import ReplicaHealth, free_memory, is_out_of_memory
 from serve.scheduling.pieces import Pieces
+from serve.scheduling.tickets import INTERRUPTED, TIMED_OUT, Ticket, call, fail, refusal_of, resolve
 
 log = logging.getLogger("ray.serve")  # its records carry the request id
 
 HANG_S = 120  # a step or a prefill that takes longer will not come back
+JOINED_TOGETHER = 4  # questions, of a queue that is longer than the room
 SMOOTHING = 0.2  # of the mean time of an answer, per new answer
-
-TIMED_OUT = Refusal(
-    "timeout", "the answer was not there within its time: ask for a shorter one, or raise `timeout`", "timeout", 504
-)
-INTERRUPTED = Refusal(
-    "interrupted", "the answer had to be begun again and came out otherwise: send the same request again", None, 503, 1
-)
-
-
-@dataclass(eq=False)
-class _Ticket:
-    """A question from when it comes until it is answered."""
-
-    request: ReasonerRequest
-    loop: asyncio.AbstractEventLoop
-    reply: asyncio.Future[ReasonerReply | Refusal]
-    pieces: Pieces | None
-    start: float = field(default_factory=time.monotonic)
-    prompt: Prompt | None = None
-    sequence: TokenSequence | None = None
-    running: RunningAnswer | None = None
-    first_token_s: float | None = None
-
-    @property
-    def late(self) -> bool:
-        timeout = self.request.timeout_s
-        return timeout is not None and time.monotonic() > self.start + timeout
 
 
 class AnswerScheduler:
@@ -75,9 +48,9 @@ class AnswerScheduler:
     ):
         self._reasoner, self._limits, self._prompt_of = reasoner, limits, prompt_of
         self.health, self.metrics = ReplicaHealth(check), ReasonerMetrics()
-        self._waiting = FairQueue[_Ticket](limits.max_waiting)
-        self._again = deque[_Ticket]()  # begun, then lost with a failed batch: admitted first
-        self._running: list[_Ticket] = []
+        self._waiting = FairQueue[Ticket](limits.max_waiting)
+        self._again = deque[Ticket]()  # begun, then lost with a failed batch: admitted first
+        self._running: list[Ticket] = []
         self._chores = deque[tuple[Callable[[], None], asyncio.AbstractEventLoop, asyncio.Future[None]]]()
         self._decoding: Decoding = reasoner.decoding()
         self._rows = self._joins = limits.max_batch  # lower for a while after a failure
@@ -96,8 +69,8 @@ class AnswerScheduler:
         Cancelling the call frees its place within one token.
         """
         loop = asyncio.get_running_loop()
-        pieces = None if send is None else Pieces(lambda text: _call(loop, send, text))
-        ticket = _Ticket(request, loop, loop.create_future(), pieces)
+        pieces = None if send is None else Pieces(lambda text: call(loop, send, text))
+        ticket = Ticket(request, loop, loop.create_future(), pieces)
         with self._changed:
             displaced = self._waiting.put(request.caller, ticket)
             self._changed.notify()
@@ -178,14 +151,14 @@ class AnswerScheduler:
             chore, loop, done = self._chores.popleft()
         try:
             chore()
-            _call(loop, _resolve, done, None)
+            call(loop, resolve, done, None)
         except Exception as error:
-            _call(loop, _fail, done, error)
+            call(loop, fail, done, error)
 
     def _drop_left(self) -> None:
         """Takes out the answers whose user went away, or whose time is up."""
 
-        def is_over(ticket: _Ticket) -> bool:
+        def is_over(ticket: Ticket) -> bool:
             return ticket.reply.done() or ticket.late
 
         with self._changed:
@@ -199,9 +172,11 @@ class AnswerScheduler:
         self._again = deque(ticket for ticket in self._again if ticket not in over)
         self._running = [ticket for ticket in self._running if ticket not in dropped]
 
-    def _admit(self) -> list[_Ticket]:
+    def _admit(self) -> list[Ticket]:
         """Questions that may join now, in turn. One whose prompt is refused is answered here."""
-        admitted: list[_Ticket] = []
+        admitted: list[Ticket] = []
+        if not self._is_worth_a_prefill():
+            return admitted
         while len(admitted) < self._joins and len(self._running) + len(admitted) < self._rows:
             ticket = self._next()
             if ticket is None:
@@ -215,11 +190,17 @@ class AnswerScheduler:
             admitted.append(ticket)
         return admitted
 
-    def _next(self) -> _Ticket | None:
+    def _is_worth_a_prefill(self) -> bool:
+        """Whether questions should join now. Where more wait than there is room for, they join several at a time: one
+        pass over four prompts costs much less than four passes, and who waits would wait anyway."""
+        waiting, room = len(self._waiting) + len(self._again), self._rows - len(self._running)
+        return room >= min(waiting, JOINED_TOGETHER, self._rows // 2)
+
+    def _next(self) -> Ticket | None:
         with self._changed:
             return self._again[0] if self._again else self._waiting.peek()
 
-    def _take(self, ticket: _Ticket) -> None:
+    def _take(self, ticket: Ticket) -> None:
         with self._changed:
             if self._again and self._again[0] is ticket:
                 self._again.popleft()
@@ -228,7 +209,7 @@ class AnswerScheduler:
             else:  # the turns changed since
                 list(self._waiting.take_where(lambda waiting: waiting is ticket))
 
-    def _tokenise(self, ticket: _Ticket) -> bool:
+    def _tokenise(self, ticket: Ticket) -> bool:
         """Makes the ticket's prompt and its tokens; false where it is answered already, with a refusal."""
         try:
             if ticket.sequence is None:
@@ -241,12 +222,12 @@ class AnswerScheduler:
                 ticket.prompt = replace(prompt, image=None, items=(), history=())
             return True
         except PromptTooLong as error:
-            self._finish(ticket, _refusal_of(error))
+            self._finish(ticket, refusal_of(error))
         except Exception as error:
             self._fail(ticket, error)
         return False
 
-    def _fit(self, tickets: list[_Ticket]) -> bool:
+    def _fit(self, tickets: list[Ticket]) -> bool:
         """Whether tickets may join: the cache has room until their end, and their prefill keeps no stream waiting for
         longer than that of one long prompt would."""
         lengths = [len(ticket.sequence) for ticket in tickets if ticket.sequence is not None]
@@ -257,7 +238,7 @@ class AnswerScheduler:
         cells = self._decoding.cells_with([n + limit for n, limit in zip(lengths, limits, strict=True)])
         return cells <= self._limits.max_cache_tokens
 
-    def _join(self, tickets: list[_Ticket]) -> None:
+    def _join(self, tickets: list[Ticket]) -> None:
         try:
             prompts = [ticket.prompt for ticket in tickets if ticket.prompt is not None]
             sequences = [ticket.sequence for ticket in tickets if ticket.sequence is not None]
@@ -267,12 +248,12 @@ class AnswerScheduler:
             return
         for ticket, outcome in zip(tickets, outcomes, strict=True):
             if isinstance(outcome, Exception):
-                self._finish(ticket, _refusal_of(outcome))
+                self._finish(ticket, refusal_of(outcome))
             else:
                 ticket.running = outcome
                 self._running.append(ticket)
 
-    def _join_again(self, tickets: list[_Ticket], error: Exception) -> None:
+    def _join_again(self, tickets: list[Ticket], error: Exception) -> None:
         """The questions join later, fewer at once; one that was alone fails, unless the others took its memory."""
         memory = is_out_of_memory(error)
         log.warning("%d questions could not join (%s)", len(tickets), type(error).__name__)
@@ -316,11 +297,11 @@ class AnswerScheduler:
         if ended:
             self._running = [ticket for ticket in self._running if ticket not in ended]
 
-    def _end(self, ticket: _Ticket, outcome: Completion | NotFinite) -> None:
+    def _end(self, ticket: Ticket, outcome: Completion | NotFinite) -> None:
         self._rows = min(self._limits.max_batch, self._rows + 1)
         self._joins = min(self._limits.max_batch, self._joins + 1)
         if isinstance(outcome, NotFinite):
-            self._finish(ticket, _refusal_of(outcome))
+            self._finish(ticket, refusal_of(outcome))
             return
         self.health.works()
         self._answer_s += SMOOTHING * (time.monotonic() - ticket.start - self._answer_s)
@@ -330,32 +311,11 @@ class AnswerScheduler:
         tokens = (outcome.prompt_tokens, outcome.memory_vectors, outcome.completion_tokens)
         self._finish(ticket, ReasonerReply(outcome.text, *tokens, outcome.finish_reason), outcome.finish_reason)
 
-    def _finish(self, ticket: _Ticket, reply: ReasonerReply | Refusal, ending: Ending = "failed") -> None:
+    def _finish(self, ticket: Ticket, reply: ReasonerReply | Refusal, ending: Ending = "failed") -> None:
         self.metrics.end_answer(ending)
-        _call(ticket.loop, _resolve, ticket.reply, reply)
+        call(ticket.loop, resolve, ticket.reply, reply)
 
-    def _fail(self, ticket: _Ticket, error: Exception) -> None:
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
         """The question failed alone: it is told, and the replica's model is tried."""
-        _call(ticket.loop, _fail, ticket.reply, error)
+        call(ticket.loop, fail, ticket.reply, error)
         self.health.doubt()
-
-
-def _refusal_of(error: Exception) -> Refusal:
-    type = "prompt_too_long" if isinstance(error, PromptTooLong) else "not_finite"
-    return Refusal(type, str(error), "question")
-
-
-def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
-    """Calls a function in the event loop, from any thread."""
-    if not loop.is_closed():
-        loop.call_soon_threadsafe(function, *arguments)
-
-
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
-    if not future.done():
-        future.set_result(result)
-
-
-def _fail(future: asyncio.Future[Any], error: Exception) -> None:
-    if not future.done():
-        future.set_exception(error)
