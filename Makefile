@@ -21,7 +21,8 @@ train-demo: .venv/installed  ## trains the demo's model from nothing; resumes wh
 
 test: .venv/installed lint  ## all tests; those of the report pages need Chromium, and are skipped without
 	scripts/chromium.sh
-	pytest
+	pytest -n 2 -m 'not slow and not gpu and not ray and not example'
+	pytest -m 'not slow and not gpu and (ray or example)'
 
 test-unit: .venv/installed  ## the tests that need neither Ray nor the example's models
 	pytest -n 2 -m 'not slow and not gpu and not ray and not example'

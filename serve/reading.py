@@ -36,7 +36,8 @@ class KnowledgeReader:
         self.config = config
         self.base = Base(config, still_there(config, generations))
         self.encoder = encoder_fingerprint(config)
-        self._contents, self._live_memory, self._encode = knowledge.contents, knowledge.memory, encoder.encode
+        self._contents, self._is_live = knowledge.contents, knowledge.is_live
+        self._live_memory, self._encode = knowledge.memory, encoder.encode
         self._encoded: OrderedDict[bytes, Tensor] = OrderedDict()  # memories that no store holds
         self._moving: asyncio.Task[None] | None = None
 
@@ -53,7 +54,7 @@ class KnowledgeReader:
         journal = await self._in_journal([item_id])
         if item_id in journal:
             item = journal[item_id]
-            return None if item is None else (item, True)
+            return None if item is None else (item, await reply_of(self._is_live.remote(item_id), "the journal"))
         base = self.base
         return ((await self.read(base.items.get, [item_id], image))[0], False) if item_id in base.items else None
 

@@ -74,6 +74,11 @@ class KnowledgeDeployment:
         """Items of the journal by id; None for one that was deleted. What it does not know is left out."""
         return {} if self.journal is None else await asyncio.to_thread(self.journal.contents, item_ids)
 
+    async def is_live(self, item_id: str) -> bool:
+        """Whether the shards that are served do not hold this item of the journal as it is."""
+        numbers = {} if self.journal is None else await asyncio.to_thread(self.journal.numbers, [item_id])
+        return numbers.get(item_id, 0) > self.generations.live
+
     async def memory(self, item_ids: Sequence[str], encoder: str) -> dict[str, np.ndarray]:
         """Packed memory (Q, D) by id, of items of the journal that this encoder made."""
         return {} if self.journal is None else await asyncio.to_thread(self.journal.memory, item_ids, encoder)

@@ -188,6 +188,11 @@ class Journal:
             rows = self._select_ids(columns, ids)
             return {row["item_id"]: None if row["deleted"] else read_item(row, image) for row in rows}
 
+    def numbers(self, ids: Sequence[str]) -> dict[str, int]:
+        """The sequence number of the last change of those `ids` that the journal knows."""
+        with self._reading():
+            return {row["item_id"]: row["seq"] for row in self._select_ids("item_id, seq", ids)}
+
     def memory(self, ids: Sequence[str], encoder: str) -> dict[str, np.ndarray]:
         """The memory (Q, D) int16 of those `ids` that this encoder made it of."""
         with self._reading():

@@ -335,3 +335,9 @@ def test_a_journal_of_a_later_version_is_refused(journal):
     database.close()
     with pytest.raises(ArtifactError, match="a later version of this package"):
         Journal(journal.folder)
+
+
+def test_the_number_of_an_items_last_change(journal: Journal) -> None:
+    journal.write([live_item(0), live_item(1)], [])
+    journal.write([], ids(1))
+    assert journal.numbers(ids(0, 1, 2)) == dict(zip(ids(0, 1), (1, 3), strict=True))
