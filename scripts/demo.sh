@@ -33,8 +33,21 @@ check_free() {  # check_free VARIABLE PORT
 check_free PORT "$port"
 check_free DASHBOARD_PORT "$dashboard_port"
 
+drain() {  # takes the application away: answers under way end. `serve shutdown` would cut them off.
+    local api=("$dashboard/api/serve/applications/" --silent --max-time 10 --header "Authorization: Bearer $token")
+    curl "${api[@]}" --request PUT --header 'Content-Type: application/json' --data '{"applications": []}' || return 0
+    for _ in $(seq 70); do
+        if curl "${api[@]}" | grep -q '"applications": {}'; then break; fi
+        sleep 1
+    done
+}
+
 children=()
 stop() {
+    if [ -n "${serving:-}" ]; then
+        echo "stopping; answers under way may end (60 s at most)"
+        drain
+    fi
     # `ray start --block` takes its whole cluster down with it; no other Ray cluster of this machine is touched.
     for pid in "${children[@]}"; do kill -TERM "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
@@ -113,6 +126,7 @@ serving:
                   --image $COMEM_HOME/demo/questions/TUN.png
 stop with Ctrl-C
 TEXT
+    serving=yes
     wait "${children[0]}"
 else
     echo "== 5. questions"
