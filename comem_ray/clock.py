@@ -22,6 +22,10 @@ class Clock:
         finally:
             self._ms[name] = _ms(start)
 
+    def seconds(self) -> float:
+        """Seconds since the clock was made."""
+        return time.perf_counter() - self._start
+
     def timings(self) -> dict[str, float]:
         """Milliseconds of each stage so far, and of all the time since the clock was made (`total`)."""
         return {**self._ms, "total": _ms(self._start)}

@@ -35,6 +35,7 @@ from serve.messages import (
     SearchReply,
     pack_memory,
 )
+from serve.metrics import IngressMetrics
 from serve.reading import KnowledgeReader
 
 READY_TIMEOUT_S = 5
@@ -68,6 +69,7 @@ class Flow:
         reasoner: DeploymentHandle,
     ):
         self.config, self.checks = config, Checks(config)
+        self.metrics = IngressMetrics()
         self.knowledge = KnowledgeReader(config, generations, knowledge, encoder)
         self.editor = KnowledgeEditor(config, self.knowledge, knowledge, retriever, encoder)
         self.listing = KnowledgeList(self.knowledge, knowledge)
@@ -132,8 +134,12 @@ class Flow:
             yield "sources", {"sources": await prepared.sources}
             with prepared.clock.stage("answer"), self._answering():
                 pieces = self._stream.remote(prepared.request)
+                first = True
                 async for piece in pieces:
                     if isinstance(piece, str):
+                        if first:
+                            self.metrics.observe_first_token(prepared.clock.seconds(), prepared.request.mode)
+                        first = False
                         yield "token", {"text": piece}
             # The last piece is the whole answer, or a refusal.
             if isinstance(piece, Refusal):
@@ -201,12 +207,15 @@ class Flow:
             "memory_vectors": reply.memory_vectors,
             "completion_tokens": reply.completion_tokens,
         }
+        mode, timings = prepared.request.mode, prepared.clock.timings()
+        self.metrics.add_usage(usage, mode)
+        self.metrics.observe_stages(timings, mode)
         return {
             "answer": reply.answer,
             "mode": prepared.request.mode,
             "finish_reason": reply.finish_reason,
             "sources": await prepared.sources,
-            "timings_ms": prepared.clock.timings(),
+            "timings_ms": timings,
             "usage": usage,
         }
 

@@ -22,6 +22,7 @@ from comem_ray.model.adapter import encoder_fingerprint
 from serve.base import Base, still_there
 from serve.http.errors import knowledge_missing, log, reply_of, restarting
 from serve.messages import Generations, SearchReply, unpack_memory
+from serve.metrics import IngressMetrics
 
 T = TypeVar("T")
 KEPT_MEMORIES = 256  # of items that no store holds: 15 MB at 7B
@@ -33,7 +34,7 @@ class KnowledgeReader:
     def __init__(
         self, config: Config, generations: Generations, knowledge: DeploymentHandle, encoder: DeploymentHandle
     ):
-        self.config = config
+        self.config, self.metrics = config, IngressMetrics()
         self.base = Base(config, still_there(config, generations))
         self.encoder = encoder_fingerprint(config)
         self._contents, self._is_live = knowledge.contents, knowledge.is_live
@@ -69,6 +70,8 @@ class KnowledgeReader:
         items = [item for item in journal.values() if item is not None]
         if missing := [i for i in rest if i not in stored]:
             items += await self.read(base.items.get, missing, True)
+        self.metrics.add_memory_items("store", len(stored))
+        self.metrics.add_memory_items("live", len(live))
         return {**stored, **live, **await self._encode_missing(items)}
 
     def _to_look_up(self, reply: SearchReply) -> list[str]:
@@ -116,6 +119,8 @@ class KnowledgeReader:
         """Memory (Q, D) by id of items that no store holds; the last KEPT_MEMORIES of them are kept, by content."""
         keys = {i.item_id: content_digest(i.text, i.image or b"") for i in items}
         missing = [i for i in items if keys[i.item_id] not in self._encoded]
+        self.metrics.add_memory_items("kept", len(items) - len(missing))
+        self.metrics.add_memory_items("encoded", len(missing))
         if missing:
             contents = [(item.text, item.image) for item in missing]
             memory = unpack_memory(await reply_of(self._encode.remote(contents), "the memory encoder"))

@@ -136,7 +136,7 @@ def test_characters_that_end_lines_elsewhere_are_text(endpoint: Endpoint) -> Non
 
 
 def test_fields_of_a_later_version_are_left_out(endpoint: Endpoint) -> None:
-    sources = [{**ANSWER["sources"][0], "page_url": "https://example.org"}]  # type: ignore[index]
+    sources = [{**ANSWER["sources"][0], "license": "CC0"}]  # type: ignore[index]
     endpoint.answer({**ANSWER, "finish_reason": "stop", "sources": sources, "usage": {**ANSWER["usage"], "new": 1}})  # type: ignore[dict-item]
     assert Client(endpoint.url).answer("Which city?") == WHOLE
 

@@ -8,6 +8,7 @@ from ray.serve.handle import DeploymentHandle
 
 from comem_ray.config import Config
 from serve.http.keys import load_keys
+from serve.local_ports import listen_locally
 from serve.messages import Generations
 from serve.start import in_one_sentence
 
@@ -26,6 +27,8 @@ class Ingress:
         reasoner: DeploymentHandle,
     ):
         from serve.flow import Flow
+
+        listen_locally()
 
         with in_one_sentence():
             self.config, self.keys = config, load_keys(config.api)

@@ -23,6 +23,7 @@ from comem_ray.config import Config
 from comem_ray.knowledge.items import Item
 from comem_ray.knowledge.live.journal import Journal, KeyReused, Written
 from serve.base import still_there
+from serve.local_ports import listen_locally
 from serve.messages import ChangesReply, Generations, Refusal, Write
 from serve.metrics import KnowledgeMetrics
 from serve.start import StartError, check_artifacts, in_one_sentence
@@ -43,6 +44,7 @@ class KnowledgeDeployment:
     """Changes to the knowledge, and what they amount to."""
 
     def __init__(self, config: Config, generations: Generations):
+        listen_locally()
         self.config = config
         with in_one_sentence():
             self._deployed = generations

@@ -7,6 +7,7 @@ import numpy as np
 from comem_ray.config import Config
 from comem_ray.knowledge.images import open_image
 from serve.deployments.model import ModelDeployment, TextAndImage, blank_image, device_of_replica
+from serve.local_ports import listen_locally
 from serve.messages import Generations, Refusal, pack_memory
 from serve.scheduling.batching import Batcher
 from serve.start import in_one_sentence
@@ -19,6 +20,7 @@ class MemoryEncoderDeployment(ModelDeployment):
         from comem_ray.model.memory_encoder import MemoryEncoder, NotFinite
 
         self.not_finite = NotFinite
+        listen_locally()
         with in_one_sentence():
             self.model = MemoryEncoder(config, device_of_replica())
         self.max_pixels = config.ingest.images.max_pixels

@@ -15,6 +15,7 @@ from comem_ray.prompts import Turn
 from serve.deployments.model import OUT_OF_MEMORY, blank_image, device_of_replica, give_back_memory
 from serve.http.checks import refused_image
 from serve.http.errors import log
+from serve.local_ports import listen_locally
 from serve.messages import Generations, ReasonerReply, ReasonerRequest, Refusal, TurnMessage, unpack_memory
 from serve.scheduling.health import is_out_of_memory
 from serve.start import in_one_sentence
@@ -32,6 +33,7 @@ class ReasonerDeployment:
         from comem_ray.model import reasoner
         from serve.scheduling.answering import AnswerScheduler
 
+        listen_locally()
         with in_one_sentence():
             self.module, self.model = reasoner, reasoner.Reasoner(config, device_of_replica())
         self.max_pixels, self.max_item_pixels = config.api.max_image_pixels, config.ingest.images.max_pixels

@@ -27,6 +27,7 @@ from serve.deployments.model import (
     open_or_refuse,
 )
 from serve.http.errors import damaged, log, refusal_of
+from serve.local_ports import listen_locally
 from serve.messages import ChangesReply, Generations, ItemHit, Refusal, Search, SearchReply
 from serve.scheduling.batching import Batcher
 from serve.scheduling.shared_call import SharedCall
@@ -51,6 +52,7 @@ class RetrieverDeployment(ModelDeployment):
         from comem_ray.retrieval import retriever
 
         self.config, self.module = config, retriever
+        listen_locally()
         with in_one_sentence():
             now = still_there(config, generations)
             model = self._load(now)

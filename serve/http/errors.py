@@ -16,6 +16,7 @@ from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from comem_ray.artifacts import ArtifactError
 from serve.messages import Refusal
@@ -45,7 +46,19 @@ class ApiError(HTTPException):
         return {"error": {"type": self.type, "message": self.message, "field": self.field}}
 
     def response(self) -> JSONResponse:
-        return JSONResponse(self.body(), self.status_code, self.headers)
+        return ErrorResponse(self)
+
+
+class ErrorResponse(JSONResponse):
+    """An ApiError on its way out; leaves its type in the request's state, for the metrics."""
+
+    def __init__(self, error: ApiError):
+        super().__init__(error.body(), error.status_code, error.headers)
+        self.type = error.type
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope.setdefault("state", {})["error"] = self.type
+        await super().__call__(scope, receive, send)
 
 
 def retry_after(seconds: float) -> dict[str, str]:
