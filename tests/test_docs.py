@@ -151,9 +151,9 @@ def test_python_compiles_and_sections_of_a_configuration_are_valid(page: Path) -
 
 
 def test_the_bodies_of_the_http_api_are_those_of_the_service() -> None:
-    from serve.http import bodies, chat_bodies, chat_replies
+    from serve.http import bodies, chat_bodies, chat_replies, item_bodies
 
-    values = [v for module in (bodies, chat_bodies, chat_replies) for v in vars(module).values()]
+    values = [v for module in (bodies, chat_bodies, chat_replies, item_bodies) for v in vars(module).values()]
     models = [m for m in values if isinstance(m, type) and issubclass(m, BaseModel) and m.model_fields]
     examples = [block.text for block in blocks(ROOT / "docs" / "http-api.md") if block.language == "json"]
     assert len(examples) > 4
