@@ -37,6 +37,7 @@ from comem_ray.knowledge.items import ItemStore
 
 MODES = ("none", "rag", "memory")
 QUESTION = "Which country is this?"
+PATIENCE_S = 8  # without an answer: then answers do not flow
 DEPLOYMENTS = ("Knowledge", "Retriever", "MemoryEncoder", "Reasoner", "Ingress")
 
 
@@ -127,7 +128,7 @@ def disturb(users: Users, name: str, disturbance: Callable[[], None], seconds: f
         time.sleep(0.1)
         if users.last_answer > last:
             longest, last = max(longest, users.last_answer - last), users.last_answer
-        elif time.monotonic() - last > 2:
+        elif time.monotonic() - last > PATIENCE_S:
             calm_until = time.monotonic() + seconds
     changed = users.outcomes - before
     print(f"{name:24} longest gap between answers {max(longest, time.monotonic() - last):6.1f} s   "
