@@ -110,6 +110,7 @@ class KnowledgeList:
     def __init__(self, reader: KnowledgeReader, knowledge: DeploymentHandle):
         self.reader, self._page, self._ids = reader, knowledge.page, knowledge.ids
         self._changed: Changed = ((-1, -1), {})
+        self._total: tuple[object, int] = (None, 0)  # what it was counted for, and the count
 
     async def page(
         self, cursor: str | None, limit: int, language: str | None
@@ -129,9 +130,15 @@ class KnowledgeList:
             start = (position or 0) if part == "base" else 0
             shards, following = await self._from_shards(start, limit - len(live), changed)
             items += [(item, False) for item in shards]
-        base = self.reader.base.items
-        total = len(base) - sum(i in base for i in changed) + sum(changed.values())
-        return [(i, is_live) for i, is_live in items if language in (None, i.language)], following, total
+        listed = [(i, is_live) for i, is_live in items if language in (None, i.language)]
+        return listed, following, await asyncio.to_thread(self._count, changed)
+
+    def _count(self, changed: dict[str, bool]) -> int:
+        """How many items there are; counted once per change."""
+        base = self.reader.base
+        if self._total[0] != (state := (self._changed[0], base.generations)):
+            self._total = state, len(base.items) - sum(i in base.items for i in changed) + sum(changed.values())
+        return self._total[1]
 
     async def _from_shards(self, start: int, count: int, changed: dict[str, bool]) -> tuple[list[Item], str | None]:
         """At most `count` items of the shards, from position `start` on, and the next cursor."""

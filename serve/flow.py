@@ -168,6 +168,7 @@ class Flow:
 
     async def find_items(self, text: str, limit: int, language: str | None) -> Json:
         """The items nearest to a text, as /v1/items lists them. Raises ApiError."""
+        self.checks.text(text, "search")
         query = RetrieveRequest(text=text, top_k=min(limit, self.config.api.max_top_k), by="text", language=language)
         reply = await self.search(self.checks.search(query, None))
         items = await self.knowledge.items(reply, False)

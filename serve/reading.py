@@ -41,6 +41,7 @@ class KnowledgeReader:
         self._live_memory, self._encode = knowledge.memory, encoder.encode
         self._encoded: OrderedDict[bytes, Tensor] = OrderedDict()  # memories that no store holds
         self._moving: asyncio.Task[None] | None = None
+        self._avoided: list[Generations] = []  # that it has left, or that cannot be opened
 
     async def items(self, reply: SearchReply, image: bool) -> dict[str, Item]:
         """The items of a search by id; without those that were deleted since."""
@@ -101,16 +102,19 @@ class KnowledgeReader:
         raise restarting("the knowledge base is just moving to a newer generation")
 
     def _follow(self, generations: Generations) -> None:
-        """Starts to open newer generations, once the retriever has moved there."""
-        if generations != self.base.generations and self._moving is None:
+        """Starts to open newer generations, once a retriever has moved there. Others may still be behind."""
+        if generations not in (self.base.generations, *self._avoided) and self._moving is None:
             self._moving = asyncio.create_task(self._move(generations))
 
     async def _move(self, generations: Generations) -> None:
         try:
-            self.base = await asyncio.to_thread(Base, self.config, generations)
+            newer = await asyncio.to_thread(Base, self.config, generations)
+            self._avoided.append(self.base.generations)
+            self.base = newer
             self._encoded.clear()
             log.info("serving generations %s", generations.folders)
         except ArtifactError as error:
+            self._avoided.append(generations)
             log.error("cannot move to generations %s: %s", generations.folders, error)
         finally:
             self._moving = None

@@ -22,6 +22,7 @@ from comem_ray.artifacts.lock import LockedError
 from comem_ray.config import Config
 from comem_ray.knowledge.items import Item
 from comem_ray.knowledge.live.journal import Journal, KeyReused, Written
+from comem_ray.retrieval.clip import locate
 from serve.base import still_there
 from serve.local_ports import listen_locally
 from serve.messages import ChangesReply, Generations, Refusal, Write
@@ -50,6 +51,7 @@ class KnowledgeDeployment:
             self._deployed = generations
             self.generations = still_there(config, self._last_served())
             self.journal = _open(config) if config.live.enabled else None
+            self._refuse_other_clip()
         self._forget(self.generations.live)
         self._writing, self.metrics = asyncio.Lock(), KnowledgeMetrics()
 
@@ -60,6 +62,15 @@ class KnowledgeDeployment:
             if Generations(**saved["deployed"]) == self._deployed:
                 return Generations(**saved["served"])
         return self._deployed
+
+    def _refuse_other_clip(self) -> None:
+        """Raises StartError where live items were embedded by another CLIP model: no search could compare them."""
+        live = self.journal.changes(self.generations.live).added if self.journal is not None else []
+        if live and (other := {vectors.clip for vectors in live} - {locate(self.config.clip).fingerprint}):
+            raise StartError(
+                f"{len(live)} items that were added over HTTP were embedded by the CLIP model {other.pop()}, the "
+                "configuration names another: go back to that model, run jobs.compact, then change it"
+            )
 
     def _forget(self, upto: int) -> None:
         self.forgotten = upto
@@ -189,8 +200,11 @@ class KnowledgeDeployment:
         return True
 
     def check_health(self) -> None:
+        """Raises where the journal cannot be read, or takes no more writes until it is opened again."""
         if self.journal is not None:
-            self.journal.seq  # noqa: B018 (raises where the file is gone)
+            self.journal.counts(self.generations.live)
+            if self.journal.fault:
+                raise RuntimeError(self.journal.fault)
 
     def __del__(self) -> None:
         if getattr(self, "journal", None) is not None:

@@ -14,6 +14,7 @@ from comem_ray import __version__
 from comem_ray.config import Config
 from serve.flow import Flow, Json
 from serve.http.bodies import (
+    EVERYWHERE,
     AnswerReply,
     AnswerRequest,
     ReadyReply,
@@ -36,7 +37,6 @@ _DESCRIPTION = """
 Questions about images, answered by a frozen vision-language model with the help of retrieved knowledge items.
 Every error has the shape `{"error": {"type", "message", "field"}}`.
 """
-_EVERYWHERE = (401, 421, 429, 500)  # error replies of every path but the health checks
 _STREAMED = {
     "description": "The answer; with `stream` as server-sent events: `sources`, `token` ..., `done` (or `error`)",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -59,7 +59,7 @@ def build_api(flow: Flow, config: Config, keys: Keys | None = None) -> FastAPI:
 
 
 def _questions(app: FastAPI, flow: Flow, fetch: FetchImage | None) -> None:
-    errors = error_docs(400, 408, 413, 415, 422, 503, 504, *_EVERYWHERE)
+    errors = error_docs(400, 408, 413, 415, 422, 503, 504, *EVERYWHERE)
 
     @app.post("/v1/answer", response_model=AnswerReply, responses={200: _STREAMED, **errors})
     async def answer(body: AnswerRequest, request: Request) -> Response:

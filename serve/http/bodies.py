@@ -157,6 +157,8 @@ def _error_doc(title: str, type: str, message: str, field: str | None) -> dict[s
     return {"model": ErrorReply, "description": title, "content": {"application/json": {"example": example}}}
 
 
+EVERYWHERE = (401, 421, 429, 500)  # error replies of every path but the health checks
+
 _ERRORS: dict[int, tuple[str, str, str, str | None]] = {
     400: ("The body is not JSON", "invalid_json", "the body is not JSON: Expecting value at character 12", None),
     401: (

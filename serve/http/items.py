@@ -9,7 +9,7 @@ from fastapi import FastAPI, Header, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from serve.flow import Flow
-from serve.http.bodies import ItemReply, Language, error_docs
+from serve.http.bodies import EVERYWHERE, ItemReply, Language, error_docs
 from serve.http.errors import ApiError
 from serve.http.item_bodies import AddItemsReply, AddItemsRequest, ItemBody, ItemsReply, ItemStatus, item_body
 
@@ -38,7 +38,7 @@ def item_routes(app: FastAPI, flow: Flow) -> None:
 
 
 def _reading(app: FastAPI, flow: Flow) -> None:
-    @app.get("/v1/items", response_model=ItemsReply, responses=error_docs(422, 500, 503))
+    @app.get("/v1/items", response_model=ItemsReply, responses=error_docs(422, 503, *EVERYWHERE))
     async def items(
         limit: Annotated[int, Query(ge=1, le=100)] = 20,
         cursor: Annotated[str | None, Query(description="next_cursor of the page before")] = None,
@@ -52,12 +52,16 @@ def _reading(app: FastAPI, flow: Flow) -> None:
         rows = [{**item_body(item, live), "score": None} for item, live in listed]
         return JSONResponse({"items": rows, "next_cursor": following, "total": total})
 
-    @app.get("/v1/items/{item_id}", response_model=ItemReply, responses=error_docs(404, 500))
+    @app.get("/v1/items/{item_id}", response_model=ItemReply, responses=error_docs(404, 503, *EVERYWHERE))
     async def item(item_id: str) -> Response:
         """A knowledge item."""
         return JSONResponse(item_body(*await flow.item(item_id)))
 
-    @app.get("/v1/items/{item_id}/image", response_class=Response, responses={200: _IMAGE, **error_docs(404, 500)})
+    @app.get(
+        "/v1/items/{item_id}/image",
+        response_class=Response,
+        responses={200: _IMAGE, **error_docs(404, 503, *EVERYWHERE)},
+    )
     async def image(item_id: str) -> Response:
         """The image of a knowledge item."""
         stored, _ = await flow.item(item_id, image=True)
@@ -66,7 +70,7 @@ def _reading(app: FastAPI, flow: Flow) -> None:
 
 
 def _changing(app: FastAPI, flow: Flow) -> None:
-    errors = error_docs(400, 403, 409, 413, 415, 422, 429, 500, 503, 507)
+    errors = error_docs(400, 403, 408, 409, 413, 415, 422, 503, 507, *EVERYWHERE)
 
     @app.post("/v1/items", status_code=201, response_model=AddItemsReply, responses=errors)
     async def add(body: AddItemsRequest, request: Request, key: IdempotencyKey = None) -> Response:

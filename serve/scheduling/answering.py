@@ -192,7 +192,7 @@ class AnswerScheduler:
 
     def _is_worth_a_prefill(self) -> bool:
         """Whether questions should join now. Where more wait than there is room for, they join several at a time: one
-        pass over four prompts costs much less than four passes, and who waits would wait anyway."""
+        pass over several prompts costs less than several passes, and who waits would wait anyway."""
         waiting, room = len(self._waiting) + len(self._again), self._rows - len(self._running)
         return room >= min(waiting, JOINED_TOGETHER, self._rows // 2)
 
@@ -286,8 +286,6 @@ class AnswerScheduler:
         ended = []
         for ticket in self._running:
             assert ticket.running is not None
-            if ticket.first_token_s is None:
-                ticket.first_token_s = time.monotonic() - ticket.start
             outcome = ticket.running.outcome
             if ticket.pieces is not None and not isinstance(outcome, Exception):
                 ticket.pieces.update(outcome.text if outcome else ticket.running.text)

@@ -33,7 +33,6 @@ class Ticket:
     prompt: Prompt | None = None
     sequence: TokenSequence | None = None
     running: RunningAnswer | None = None
-    first_token_s: float | None = None
 
     @property
     def late(self) -> bool:

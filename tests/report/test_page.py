@@ -2,36 +2,27 @@
 
 import io
 import json
-import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
+from support.browser import chromium
 from support.tiny_report import write_evaluation
 
 from comem_ray.report.evaluation import write_report
 from comem_ray.report.training import write_report as write_training_report
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 COUNT = 18  # questions
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None and os.environ.get("CI"):
-        pytest.fail("no Chromium: scripts/chromium.sh installs one")
-    if path is None:
-        pytest.skip("no Chromium on this machine: the reports are not rendered")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import base64
 import io
 import os
 import re
-import shutil
 from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
@@ -17,10 +16,10 @@ from typing import Any
 
 import pytest
 from PIL import Image, ImageDraw
-from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+from support.browser import chromium
 from support.serving import ITEMS, as_base64, row
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 PATIENCE_MS = 60_000  # of a busy machine
 AXE = Path(str(distribution("axe-playwright-python").locate_file("axe_playwright_python/axe.min.js")))
@@ -29,15 +28,8 @@ VIEWS = ["start", "answer", "compare", "error", "knowledge", "add", "delete"]
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None and os.environ.get("CI"):
-        pytest.fail("no Chromium: scripts/chromium.sh installs one")
-    if path is None:
-        pytest.skip("no Chromium on this machine: the page is not tested in a browser")
-    with sync_playwright() as playwright:
-        running = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+    with chromium() as running:
         yield running
-        running.close()
 
 
 @pytest.fixture(scope="module")

@@ -124,6 +124,11 @@ class Journal:
         """The sequence number of the last committed change, 0 before the first."""
         return self._seq
 
+    @property
+    def fault(self) -> str:
+        """Why nothing can be written until the journal is opened again; empty while it can."""
+        return self._fault
+
     def write(
         self,
         puts: Sequence[LiveItem],

@@ -10,17 +10,19 @@ from typing import Any
 
 import pytest
 from support.in_process import run_in_process
+from support.live_items import live_item
 from support.local_service import LocalService, on_the_cpu
 from support.serving import as_base64
 from support.tiny import png
 from support.tiny_clip import write_clip
 
 from comem_ray.config import Config
+from comem_ray.knowledge.live.journal import Journal
 from jobs import quickstart
 from serve.deployments.knowledge import KnowledgeDeployment
 from serve.http.bodies import AnswerRequest, RetrieveRequest
 from serve.http.item_bodies import ItemBody
-from serve.start import check_artifacts
+from serve.start import StartError, check_artifacts
 
 ROWS = 6
 
@@ -117,6 +119,44 @@ def test_a_compaction_under_a_running_service(config: Config) -> None:
         service.close()
 
     asyncio.run(main())
+
+
+def test_a_reader_never_goes_back(config: Config) -> None:
+    """Of two retrievers one may be behind for a while: its replies must not move the ingress back and forth."""
+
+    async def main() -> None:
+        service = LocalService(config)
+        reader = service.flow.knowledge
+        before = reader.base.generations
+        await service.flow.editor.add([item(1)], None, "1")
+        await moved(service, await compact(service, config))
+        now = reader.base.generations
+        assert now != before
+        reader._follow(before)
+        assert reader._moving is None
+        assert reader.base.generations == now
+        service.close()
+
+    asyncio.run(main())
+
+
+def test_a_journal_whose_disk_failed_makes_the_replica_unhealthy(config: Config) -> None:
+    """It takes no writes until it is opened again, which a new replica does."""
+    knowledge = KnowledgeDeployment(config, check_artifacts(config))
+    knowledge.check_health()
+    assert knowledge.journal is not None
+    knowledge.journal._fault = "its disk failed before"
+    with pytest.raises(RuntimeError, match="disk failed"):
+        knowledge.check_health()
+    knowledge.journal.close()
+
+
+def test_live_items_of_another_clip_model_are_refused_at_the_start(config: Config) -> None:
+    journal = Journal(config.folder("live"))
+    journal.write([live_item(0)], [])
+    journal.close()
+    with pytest.raises(StartError, match=r"another: go back to that model, run jobs\.compact"):
+        KnowledgeDeployment(config, check_artifacts(config))
 
 
 def test_a_replica_that_starts_again_serves_what_was_served_last(config: Config) -> None:
