@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import httpx
 import pytest
-from support.serving import NOT_STORED, FinishedRun, Served, image_of, row
+from support.serving import NOT_STORED, FinishedRun, Served, image_of, row, wait_until
 from support.tiny import image
 
 from comem_ray.answers import Question
@@ -98,6 +100,28 @@ def test_a_user_who_leaves_does_not_hold_others_up(served: Served, client: Clien
         with served.http.stream("POST", "/v1/answer", json=body) as response:
             next(response.iter_text())
     assert client.answer("Still there?", mode="none").text
+
+
+def test_a_plain_request_that_is_left_ends_too(served: Served, client: Client) -> None:
+    """Not only streams: the reasoner writes no line for an answer that it did not finish."""
+    body = {"question": "Gone?", "mode": "none", "max_new_tokens": 400}
+    whole = time.monotonic()
+    served.http.post("/v1/answer", json=body, headers={"X-Request-ID": "stayed-1"})
+    whole = time.monotonic() - whole
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(f"{served.url}/v1/answer", json=body, headers={"X-Request-ID": "left-1"}, timeout=whole / 4)
+    assert client.answer("Still there?", mode="none", max_new_tokens=2).text
+    time.sleep(1.5 * whole)  # by then it would have been done
+
+    def lines(request_id: str) -> list[str]:
+        return [line for line in served.log.read_text().splitlines() if f"{request_id} -- " in line]
+
+    def is_done(request_id: str) -> bool:
+        return any("_Reasoner " in line and "done" in line for line in lines(request_id))
+
+    wait_until(lambda: is_done("stayed-1"), 10, served)
+    assert lines("left-1")  # it reached the service
+    assert not is_done("left-1")
 
 
 def test_users_at_once_get_the_answers_they_get_alone(client: Client) -> None:
