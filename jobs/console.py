@@ -50,6 +50,6 @@ def quiet() -> None:
     """Keeps the log of Ray Data off the console, warnings apart. Its files keep all of it."""
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = context.print_on_execution_start = False
-    for handler in logging.getLogger("ray.data").handlers:
-        if isinstance(handler, logging.StreamHandler) and not any(isinstance(f, _Chatter) for f in handler.filters):
+    for handler in logging.getLogger("ray.data").handlers:  # whoever added one of his own gets everything
+        if handler.name == "console" and not any(isinstance(f, _Chatter) for f in handler.filters):
             handler.addFilter(_Chatter())

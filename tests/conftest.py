@@ -22,14 +22,15 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 # Clusters of the tests, and the processes that join them, share one token and leave the user's own alone.
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
-RAY_TESTS = {"jobs", "serve", "test_cluster.py"}  # below tests/
+RAY_TESTS = {"jobs", "test_cluster.py"}  # below tests/
+RAY_FIXTURES = {"served", "small"}  # of tests/serve: most of its tests need no Ray
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make test-unit` leaves out: tests that start Ray, and those of the example's models."""
     for item in items:
         parts = item.path.relative_to(Path(__file__).parent).parts
-        if parts[0] in RAY_TESTS:
+        if parts[0] in RAY_TESTS or RAY_FIXTURES.intersection(item.fixturenames):  # type: ignore[attr-defined]
             item.add_marker("ray")
         if parts[0] == "examples" and "world" not in parts:
             item.add_marker("example")

@@ -54,20 +54,23 @@ def test_on_a_terminal_it_is_one_line_that_is_drawn_again(monkeypatch: pytest.Mo
     assert second.endswith("\n")
 
 
-def test_warnings_reach_the_console_and_the_rest_does_not() -> None:
+def test_warnings_reach_the_console_and_the_rest_does_not(tmp_path: Path) -> None:
     # In a process of its own: Ray's handler keeps the standard error of when it was imported.
     code = """
 import logging
 from jobs.console import quiet
+mine = logging.StreamHandler(open("MINE", "w"))
+logging.getLogger("ray.data").addHandler(mine)
 quiet()
 quiet()  # a second stage of the same process
 log = logging.getLogger("ray.data.some_module")
 log.info("execution finished")
 log.warning("the cluster has no core left")
 logging.getLogger("ray.data._internal.progress").warning("Progress bars disabled")
-"""
+""".replace("MINE", str(tmp_path / "mine.log"))
     result = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     output = result.stdout + result.stderr
     assert output.count("no core left") == 1
     assert "finished" not in output
     assert "disabled" not in output
+    assert "finished" in (tmp_path / "mine.log").read_text()

@@ -45,6 +45,7 @@ def test_a_stage_that_is_missing_or_made_from_other_items_is_refused(
         check_artifacts(config)
 
 
+@pytest.mark.ray
 def test_a_rerun_under_a_running_service_changes_no_answer(run: FinishedRun, tmp_path: Path) -> None:
     """Items, index and memory are made again of other items; then a replica dies and starts again."""
     config = copied(run, tmp_path / "run")

@@ -20,6 +20,8 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from support.browser import chromium
 from support.serving import ITEMS, as_base64, row
 
+pytestmark = pytest.mark.ray
+
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
 PATIENCE_MS = 60_000  # of a busy machine
 AXE = Path(str(distribution("axe-playwright-python").locate_file("axe_playwright_python/axe.min.js")))

@@ -54,6 +54,7 @@ def test_models_of_another_make_build_nothing(run: FinishedRun) -> None:
         build_app({"config": str(run.path), "overrides": ["clip.pretrained=null"]})
 
 
+@pytest.mark.ray
 def test_serve_run_says_in_one_sentence_what_is_wrong(run: FinishedRun, tmp_path: Path) -> None:
     with serve_process(run, tmp_path, broken_root(run, tmp_path, "cut")) as (process, _):
         log, end = tmp_path / "serve.log", time.monotonic() + 120
