@@ -3,6 +3,8 @@
 # Ports: `make serve PORT=8001 DASHBOARD_PORT=8266`.
 PYTHON ?= python3.11
 BIN := .venv/bin
+# Tests that run two at a time. Those that start Ray, train, or measure seconds run one after the other.
+TOGETHER := not slow and not gpu and not ray and not example and not timing
 export COMEM_HOME ?= $(CURDIR)/runs
 export PORT ?= 8000
 export DASHBOARD_PORT ?= 8265
@@ -21,11 +23,11 @@ train-demo: .venv/installed  ## trains the demo's model from nothing; resumes wh
 
 test: .venv/installed lint  ## all tests; those of the report pages need Chromium, and are skipped without
 	scripts/chromium.sh
-	pytest -n 2 -m 'not slow and not gpu and not ray and not example'
-	pytest -m 'not slow and not gpu and (ray or example)'
+	pytest -n 2 -m '$(TOGETHER)'
+	pytest -m 'not slow and not gpu and (ray or example or timing)'
 
 test-unit: .venv/installed  ## the tests that need neither Ray nor the example's models
-	pytest -n 2 -m 'not slow and not gpu and not ray and not example'
+	pytest -n 2 -m '$(TOGETHER)' --ignore=tests/serve
 
 test-slow: .venv/installed  ## tests that take minutes each
 	pytest -m slow

@@ -23,6 +23,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
 
 RAY_TESTS = {"jobs", "test_cluster.py"}  # below tests/
+TIMING_TESTS = {"test_unfinished.py", "test_rates.py", "test_json_body.py", "test_arrival.py", "test_lingering.py"}
 RAY_FIXTURES = {"served", "small"}  # of tests/serve: most of its tests need no Ray
 
 
@@ -32,6 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         parts = item.path.relative_to(Path(__file__).parent).parts
         if parts[0] in RAY_TESTS or RAY_FIXTURES.intersection(item.fixturenames):  # type: ignore[attr-defined]
             item.add_marker("ray")
+        if parts[-1] in TIMING_TESTS:
+            item.add_marker("timing")
         if parts[0] == "examples" and "world" not in parts:
             item.add_marker("example")
 

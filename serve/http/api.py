@@ -39,7 +39,7 @@ Every error has the shape `{"error": {"type", "message", "field"}}`.
 """
 _STREAMED = {
     "description": "The answer; with `stream` as server-sent events: `sources`, `token` ..., `done` (or `error`)",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {}},
 }
 
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 
 from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from comem_ray.config import ApiConfig
 from serve.http.access import client_address
 from serve.http.declared import refuse_declared, too_large
-from serve.http.errors import ApiError, overloaded
+from serve.http.errors import ApiError, api_error, overloaded
 from serve.http.lingering import has_body
+from serve.http.paths import refuse_method
 from serve.http.unfinished import UnfinishedBodies
 
 BODIES_HELD = 16  # bodies of the largest size that may be in memory at once: while they arrive, and again as requests
@@ -39,8 +41,8 @@ class BodyArrival:
             return
         try:
             body = await self._checked(scope, receive)
-        except ApiError as refusal:
-            await refusal.response()(scope, receive, send)
+        except HTTPException as refusal:
+            await api_error(refusal).response()(scope, receive, send)
             return
         except ClientLeft:
             return
@@ -53,6 +55,7 @@ class BodyArrival:
             self.held -= size
 
     async def _checked(self, scope: Scope, receive: Receive) -> bytes:
+        refuse_method(scope)
         refuse_declared(scope["method"], Headers(scope=scope), self.max_bytes)
         if not has_body(scope):
             return b""

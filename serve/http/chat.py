@@ -26,7 +26,6 @@ from serve.http.chat_replies import (
     Json,
     ModelBody,
     ModelList,
-    chat_error,
     chat_refusal,
     model_body,
     sse,
@@ -37,7 +36,7 @@ from serve.http.json_body import JsonRoute
 _ERRORS: dict[int | str, dict[str, Any]] = {"default": {"model": ChatErrorReply, "description": "What is wrong"}}
 _STREAMED = {
     "description": "The answer; with `stream` as server-sent events: chunks, then [DONE] (or an error)",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    "content": {"text/event-stream": {}},
 }
 _SSE_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
@@ -89,7 +88,7 @@ def chat_routes(app: FastAPI, flow: Flow, config: Config, fetch: FetchImage | No
         _check_model(model, config.name, "model")
         return JSONResponse(model_body(config.name, started))
 
-    app.include_router(router)
+    app.router.routes.extend(router.routes)  # as routes of their own, each of which names its methods
 
 
 def caller_of(request: Request) -> str:
@@ -128,8 +127,7 @@ async def _chained(first: list[tuple[str, Json]], events: Any) -> AsyncIterator[
 
 
 def _error_response(error: Exception) -> Response:
-    refusal = chat_refusal(_unsupported(error) or api_error(error))
-    return JSONResponse({"error": chat_error(refusal.body()["error"])}, refusal.status_code, refusal.headers)
+    return chat_refusal(_unsupported(error) or api_error(error)).response()
 
 
 def _unsupported(error: Exception) -> ApiError | None:

@@ -17,16 +17,9 @@ from pydantic import BaseModel, Field
 
 from comem_ray.prompts import Mode
 from serve.http.bodies import ErrorBody, SourceBody, Timings, UsageBody
-from serve.http.errors import ApiError
+from serve.http.errors import ApiError, openai_error
 
 OWNER = "comem-ray"
-# Our words for a fault, and those that OpenAI's clients look for in `code`. Others are the same in both.
-_CODES = {
-    "prompt_too_long": "context_length_exceeded",
-    "missing_field": "missing_required_parameter",
-    "unknown_field": "unknown_parameter",
-    "unsupported_field": "unsupported_parameter",
-}
 
 Json = dict[str, Any]
 
@@ -122,7 +115,7 @@ class ChatAnswer:
             elif name == "token":
                 yield self._chunk({"content": data["text"]}, **more)
             elif name == "error":
-                yield {"error": chat_error(data["error"])}
+                yield {"error": openai_error(data["error"])}
                 return
             else:
                 comem = {"mode": self.mode, "timings_ms": data["timings_ms"]}
@@ -155,11 +148,6 @@ def usage(reply: Mapping[str, Any]) -> Json:
 
 def model_body(name: str, created: int) -> Json:
     return {"id": name, "object": "model", "created": created, "owned_by": OWNER}
-
-
-def chat_error(error: Mapping[str, Any]) -> Json:
-    """An error of this API (type, message, field), with OpenAI's `param` and `code`."""
-    return {**error, "param": error["field"], "code": _CODES.get(error["type"], error["type"])}
 
 
 def chat_refusal(error: ApiError) -> ApiError:

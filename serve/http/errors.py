@@ -23,6 +23,14 @@ from serve.messages import Refusal
 
 log = logging.getLogger("ray.serve")  # its records carry the request id
 
+OPENAI_PATHS = ("/v1/chat/", "/v1/models")  # their errors have `param` and `code` too
+# Our words for a fault, and those that OpenAI's clients look for in `code`. Others are the same in both.
+_CODES = {
+    "prompt_too_long": "context_length_exceeded",
+    "missing_field": "missing_required_parameter",
+    "unknown_field": "unknown_parameter",
+    "unsupported_field": "unsupported_parameter",
+}
 FIELD_CHARS = 200  # of a field's name in an error: it may be the user's own
 LINE_CHARS = 300  # of a traceback in the log, so that no image is in it
 T = TypeVar("T")
@@ -54,11 +62,20 @@ class ErrorResponse(JSONResponse):
 
     def __init__(self, error: ApiError):
         super().__init__(error.body(), error.status_code, error.headers)
-        self.type = error.type
+        self.error = error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope.setdefault("state", {})["error"] = self.type
-        await super().__call__(scope, receive, send)
+        scope.setdefault("state", {})["error"] = self.error.type
+        if scope["path"].startswith(OPENAI_PATHS):
+            body = {"error": openai_error(self.error.body()["error"])}
+            await JSONResponse(body, self.error.status_code, self.error.headers)(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def openai_error(error: Mapping[str, Any]) -> dict[str, Any]:
+    """An error of this API (type, message, field), with OpenAI's `param` and `code`."""
+    return {**error, "param": error["field"], "code": _CODES.get(error["type"], error["type"])}
 
 
 def retry_after(seconds: float) -> dict[str, str]:

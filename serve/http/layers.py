@@ -41,7 +41,7 @@ def add_layers(app: FastAPI, limits: ApiConfig, keys: Keys) -> None:
 
 async def _on_error(request: Request, error: Exception) -> Response:
     if isinstance(error, HTTPException) and error.status_code == 405:
-        headers = {"Allow": allowed_methods(request)}
+        headers = {"Allow": allowed_methods(request.scope)}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
         error = HTTPException(405, headers=headers)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from fastapi import Request
+from starlette.exceptions import HTTPException
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,15 +33,22 @@ class Paths:
         await self.app({**scope, "method": "GET"}, receive, without_body)
 
 
-def allowed_methods(request: Request) -> str:
-    """The methods of the request's path, as the header Allow lists them."""
-    methods = set(_methods(request.app.router.routes, request))
+def allowed_methods(scope: Scope) -> str:
+    """The methods of a path, as the header Allow lists them."""
+    methods = set(_methods(scope["app"].router.routes, scope))
     if "GET" in methods:
         methods.add("HEAD")
     return ", ".join(sorted(methods | {"OPTIONS"}))
 
 
-def _methods(routes: Any, request: Request) -> Iterator[str]:
+def refuse_method(scope: Scope) -> None:
+    """Raises HTTPException (405) where the path is known and does not have the method."""
+    methods = set(_methods(scope["app"].router.routes, scope))
+    if methods and scope["method"] not in methods | {"OPTIONS"}:
+        raise HTTPException(405, headers={"Allow": allowed_methods(scope)})
+
+
+def _methods(routes: Any, scope: Scope) -> Iterator[str]:
     for route in routes:
-        if route.matches(request.scope)[0] != Match.NONE:
+        if route.matches(scope)[0] != Match.NONE:
             yield from getattr(route, "methods", None) or ()

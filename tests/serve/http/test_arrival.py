@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from fastapi import FastAPI
 from starlette.types import Message, Receive, Scope, Send
 from support.guarded import Guarded, check, guarded, head, parse
 
@@ -121,7 +122,8 @@ def test_nothing_is_left_of_a_client_that_left() -> None:
 
     arrival = BodyArrival(inner, ApiConfig())
     headers = [(b"content-type", b"application/json"), (b"content-length", b"9")]
-    scope: Scope = {"type": "http", "method": "POST", "client": ("1.2.3.4", 5), "headers": headers}
+    request = {"type": "http", "method": "POST", "path": "/", "client": ("1.2.3.4", 5), "headers": headers}
+    scope: Scope = {**request, "app": FastAPI()}
     messages: list[Message] = [{"type": "http.request", "body": b"123", "more_body": True}, {"type": "http.disconnect"}]
 
     async def receive() -> Message:

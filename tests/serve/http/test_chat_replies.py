@@ -15,13 +15,12 @@ from serve.http.chat_replies import (
     ChatErrorReply,
     ChatReply,
     ModelBody,
-    chat_error,
     chat_refusal,
     citations,
     model_body,
     sse,
 )
-from serve.http.errors import ApiError
+from serve.http.errors import ApiError, openai_error
 from serve.messages import QuestionRequest
 
 QUESTION = QuestionRequest("Which city?", [], "memory", None, None, None)
@@ -83,7 +82,7 @@ def test_the_error_of_a_stream_is_its_end() -> None:
 def test_a_fault_of_the_request_is_a_400(status: int, expected: int) -> None:
     refusal = chat_refusal(ApiError(status, "unknown_field", "a sentence", "x", {"Retry-After": "3"}))
     assert (refusal.status_code, refusal.headers) == (expected, {"Retry-After": "3"})
-    body = {"error": chat_error(refusal.body()["error"])}
+    body = {"error": openai_error(refusal.body()["error"])}
     assert ChatErrorReply.model_validate(body).model_dump() == body
     assert (body["error"]["code"], body["error"]["param"]) == ("unknown_parameter", "x")
 

@@ -28,6 +28,10 @@ def test_a_wrong_method_names_all_right_ones(app: Guarded) -> None:
         assert response.headers["allow"] == "GET, HEAD, OPTIONS, POST"
 
 
+def test_a_wrong_method_is_told_before_anything_of_its_body(app: Guarded) -> None:
+    assert check(app.http.put("/echo"), 405, "method_not_allowed")
+
+
 def test_options(app: Guarded) -> None:
     response = app.http.options("/echo")
     assert (response.status_code, response.content) == (204, b"")
