@@ -112,6 +112,27 @@ def score(
     typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
 
 
+@app.command(name="convert-training-data")
+def convert_training_data(
+    source: Annotated[Path, typer.Argument(metavar="JSON", help="LLaVA-style training data: a list, or JSON lines")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="folder of the questions' images")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder for the samples and items.jsonl")],
+    item_images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder of the items' images; the same if left out")
+    ] = None,
+    language: Annotated[str, typer.Option(help="language of the questions")] = "en",
+) -> None:
+    """Turns LLaVA-style training JSON, as the paper's authors use it, into samples and a source of items."""
+    from comem_ray.training.data.llava import LlavaFiles, convert
+
+    try:
+        counts = convert(LlavaFiles(source, images, item_images or images, language), out)
+    except (ValueError, OSError) as error:
+        typer.echo(f"convert-training-data: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(json.dumps(counts, indent=2))
+
+
 @app.command()
 def verify(root: Annotated[Path, typer.Argument(help="the folder of a run, which holds items/, index/, ...")]) -> None:
     """Reads every file of a run and names what is damaged or does not belong together. Exit code 3 if anything is."""
