@@ -153,6 +153,32 @@ def verify(root: Annotated[Path, typer.Argument(help="the folder of a run, which
     raise typer.Exit(3 if faults else 0)
 
 
+@app.command()
+def doctor(
+    path: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration of a run")],
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default)
+    part: Annotated[str, typer.Option(help="all, benchmarks or run")] = "all",
+    as_json: Annotated[bool, typer.Option("--json", help="prints one JSON object")] = False,
+) -> None:
+    """Says what is there and what is missing: benchmarks' files, models, and the artifacts of a run.
+
+    Exit code 0 if nothing is missing, 3 if something is, 2 for a wrong configuration. Downloads nothing.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read where the hub's client is imported
+    from comem_ray.doctor import diagnosis
+
+    try:
+        if part not in get_args(diagnosis.Part):
+            raise ConfigError(f"--part is {part!r}, want one of {', '.join(get_args(diagnosis.Part))}")
+        findings = list(diagnosis.diagnose(load_config(path, overrides), part))  # type: ignore[arg-type]
+    except ConfigError as error:
+        typer.echo(f"doctor: {error}", err=True)
+        raise typer.Exit(2) from error
+    report = diagnosis.as_json(findings)
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2) if as_json else diagnosis.as_text(findings))
+    raise typer.Exit(0 if report["ok"] else 3)
+
+
 def render_answer(answer: Answer) -> str:
     """The answer in a few lines: its text, its sources with their scores, tokens and time."""
     usage, stages = answer.usage, answer.timings_ms
