@@ -35,7 +35,7 @@ _KEY = re.compile(r"\d{9,}")  # img2dataset's key: 5 digits of the shard or more
 
 def related(file: SourceFile) -> list[Path]:
     """Files whose change is a change of the shard."""
-    return [_embeddings(Path(file.path), kind) for kind in ("img", "text")]
+    return [*_vector_files(file), *sorted(Path(file.images).glob("*.tar"))]
 
 
 def refuse_other_clip(files: Sequence[SourceFile], clip: ClipConfig, width: int) -> None:
@@ -48,7 +48,7 @@ def refuse_other_clip(files: Sequence[SourceFile], clip: ClipConfig, width: int)
                 f"{made_by[0]!r}, clip_pretrained {made_by[1]!r}; the run has clip.model {clip.model!r}, "
                 f"clip.pretrained {clip.pretrained!r}: they must be equal"
             )
-        for path in related(file):
+        for path in _vector_files(file):
             vectors = _load(path)
             if isinstance(vectors, np.ndarray) and vectors.shape[1] != width:
                 raise ConfigError(
@@ -62,9 +62,11 @@ def read(file: SourceFile, rows: int) -> Iterator[pa.RecordBatch]:
     return batches(_rows(file), rows, file.columns)
 
 
-def _embeddings(metadata: Path, kind: str) -> Path:
+def _vector_files(file: SourceFile) -> list[Path]:
+    """The files of the vectors of images and of texts, present or not."""
+    metadata = Path(file.path)
     number = metadata.stem.removeprefix("metadata_")
-    return metadata.parents[1] / f"{kind}_emb" / f"{kind}_emb_{number}.npy"
+    return [metadata.parents[1] / f"{kind}_emb" / f"{kind}_emb_{number}.npy" for kind in ("img", "text")]
 
 
 def _load(path: Path) -> np.ndarray | RowFault | None:
@@ -84,7 +86,7 @@ def _load(path: Path) -> np.ndarray | RowFault | None:
 
 def _rows(file: SourceFile) -> Iterator[NamedRow]:
     path = Path(file.path)
-    image_path, text_path = related(file)
+    image_path, text_path = _vector_files(file)
     images, texts = _load(image_path), _load(text_path)
     if images is None:
         yield fault_row("embedding_missing", f"there is no {image_path.parent.name}/{image_path.name}")

@@ -2,12 +2,13 @@
 
 A row of the parquet is a source row: `url`, `caption`, `key`, `status`. Its image is the member `<key>.jpg` of
 `00000.tar`, or the file `00000/<key>.jpg`, or the column `jpg` of the parquet itself, as `output_format` had it. A row
-that img2dataset could not fetch is rejected (`download_failed`). A row whose image is not there is, too.
+that img2dataset could not fetch is rejected (`download_failed`), and so is one whose image is not there. Images in
+folders are paths here: they are loaded when items are made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,12 @@ from comem_ray.knowledge.sources.tars import TarImages
 __all__ = ["parse", "read", "related"]
 
 STATUS = ("key", "status", "error_message")
-FindImage = Callable[[str], bytes | RowFault]
 
 
 def related(file: SourceFile) -> list[Path]:
     """Files whose change is a change of the shard."""
-    return [Path(file.path).with_suffix(".tar")]
+    path = Path(file.path)
+    return [path.with_suffix(".tar"), path.with_suffix("")]
 
 
 def read(file: SourceFile, rows: int) -> Iterator[pa.RecordBatch]:
@@ -40,7 +41,8 @@ def _rows(file: SourceFile) -> Iterator[NamedRow]:
     path = Path(file.path)
     tar = path.with_suffix(".tar")
     images = TarImages(tar) if tar.exists() else None
-    find = images.read if images is not None else _files_of(path.with_suffix(""))
+    folder = path.with_suffix("")
+    image_name = dict(file.columns).get("image", "image")
     names = used_names(file.columns) | set(STATUS) | set(IMAGE_ENDINGS)
     empty = True
     for batch in parquet_batches(path, names):
@@ -53,32 +55,33 @@ def _rows(file: SourceFile) -> Iterator[NamedRow]:
             yield fault_row("parquet_columns", f"the columns are {columns}: img2dataset's metadata has key and status")
             return
         for row in rows_of(batch):
-            yield NamedRow({}, fault=row) if isinstance(row, RowFault) else _named(row, find)
+            if isinstance(row, RowFault):
+                yield NamedRow({}, fault=row)
+            else:
+                reference = {} if images is not None else {image_name: _path(folder, str(row["key"]))}
+                yield _named(row, images, reference)
     if images is not None and images.fault:
         yield NamedRow({}, fault=images.fault)
     elif empty:
         yield fault_row("source_empty", "the shard has no row")
 
 
-def _named(row: dict[str, Any], find: FindImage) -> NamedRow:
+def _named(row: dict[str, Any], images: TarImages | None, reference: Mapping[str, str]) -> NamedRow:
+    """The row with its image: bytes of the parquet or the tar, or else `reference`, the path of a file."""
     in_row = next((data for ending in IMAGE_ENDINGS if (data := row.pop(ending, None))), None)
     status = row.get("status")
     if status not in (None, "success"):
         message = row.get("error_message") or "no reason is given"
         return fault_row("download_failed", f"img2dataset did not fetch the image: {status}, {message}", values=row)
-    image = in_row if isinstance(in_row, bytes) else find(str(row["key"]))
+    if isinstance(in_row, bytes):
+        return NamedRow(row, in_row)
+    if images is None:
+        return NamedRow({**row, **reference})
+    image = images.read(str(row["key"]))
     return NamedRow(row, fault=image) if isinstance(image, RowFault) else NamedRow(row, image)
 
 
-def _files_of(folder: Path) -> FindImage:
-    def find(key: str) -> bytes | RowFault:
-        for ending in IMAGE_ENDINGS:
-            path = folder / f"{key}.{ending}"
-            if path.parent == folder and path.is_file():
-                try:
-                    return path.read_bytes()
-                except OSError as error:
-                    return RowFault("image_missing", f"{path.name} cannot be read: {error.strerror}", True)
-        return RowFault("image_missing", f"{folder.name}/ and {folder.name}.tar hold no image of key {key!r}")
-
-    return find
+def _path(folder: Path, key: str) -> str:
+    """The path of a key's image, from the folder of the shards on: it is loaded when its item is made."""
+    names = [f"{key}.{ending}" for ending in IMAGE_ENDINGS]
+    return f"{folder.name}/{next((name for name in names if (folder / name).is_file()), names[0])}"

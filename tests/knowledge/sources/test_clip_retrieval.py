@@ -8,6 +8,7 @@ from support.sources import outcomes, read_all, samples, source_file, write_tar
 from support.tiny import png
 
 from comem_ray.config import ClipConfig, ConfigError
+from comem_ray.knowledge.sources.chunks import related_files
 from comem_ray.knowledge.sources.clip_retrieval import refuse_other_clip
 from comem_ray.knowledge.sources.rows import Row, RowFault
 
@@ -118,6 +119,12 @@ def test_a_bare_key_is_an_image_of_the_tars(tmp_path):
     file = source_file(Path(file.path), "clip_retrieval", images=tmp_path)
     assert outcomes(file) == ["caption 0", "caption 1", "caption 2", "image_missing"]
     assert read_all(file)[1][1].image == png(1, 4, 4)
+
+
+def test_a_changed_tar_or_vector_is_a_changed_source(tmp_path):
+    write_tar(tmp_path / "00000.tar", samples(1))
+    file = source_file(Path(write(tmp_path / "e", 1).path), "clip_retrieval", images=tmp_path)
+    assert [path.name for path in related_files(file)] == ["img_emb_0.npy", "text_emb_0.npy", "00000.tar"]
 
 
 def test_without_its_tar_a_key_is_fetched_from_its_url(tmp_path):

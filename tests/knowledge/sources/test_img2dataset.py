@@ -6,7 +6,11 @@ import pytest
 from support.sources import outcomes, read_all, samples, source_file, write_tar
 from support.tiny import png
 
+from comem_ray.config.ingest import FetchConfig
+from comem_ray.knowledge.fetch import Fetcher
+from comem_ray.knowledge.images import ImageError
 from comem_ray.knowledge.sources.chunks import related_files
+from comem_ray.knowledge.sources.image_bytes import image_bytes
 
 
 def write_metadata(path: Path, count: int, failed: tuple[int, ...] = (), **more: list) -> Path:
@@ -37,7 +41,7 @@ def test_rows_are_those_of_the_parquet_with_images_of_the_tar(tars):
     assert rows[5].image_url == "https://example.org/5.png"
     assert rows[2].reason == "download_failed"
     assert "404" in rows[2].detail
-    assert related_files(tars) == [Path(tars.path).with_suffix(".tar")]
+    assert [path.name for path in related_files(tars)] == ["00000.tar", "00000"]
 
 
 def test_a_cut_tar_costs_the_images_behind_the_break(tars):
@@ -57,15 +61,17 @@ def test_images_in_files(tmp_path):
     (tmp_path / "00000").mkdir()
     for n in (0, 1):
         (tmp_path / "00000" / f"{n:09d}.png").write_bytes(png(n, 4, 4))
-    assert outcomes(file) == ["caption 0", "caption 1", "image_missing"]
-    assert read_all(file)[1][1].image == png(1, 4, 4)
+    rows = [row for _, row in read_all(file)]
+    assert [row.image for row in rows] == ["00000/000000000.png", "00000/000000001.png", "00000/000000002.jpg"]
 
 
 def test_a_key_is_not_a_way_out_of_the_folder(tmp_path):
-    (tmp_path / "00000").mkdir()
+    (tmp_path / "shards" / "00000").mkdir(parents=True)
     (tmp_path / "secret.png").write_bytes(png(0, 4, 4))
-    file = source_file(write_metadata(tmp_path / "00000.parquet", 1, key=["../secret"]), "img2dataset")
-    assert outcomes(file) == ["image_missing"]
+    path = write_metadata(tmp_path / "shards" / "00000.parquet", 1, key=["../../secret"])
+    ((_, row),) = read_all(source_file(path, "img2dataset"))
+    with pytest.raises(ImageError, match="leads out of the source's folder"):
+        image_bytes(row.image, tmp_path / "shards", Fetcher(FetchConfig(), 1_000), 1_000)
 
 
 def test_images_in_the_parquet_itself(tmp_path):
