@@ -112,6 +112,27 @@ def score(
     typer.echo(json.dumps(card.summary, ensure_ascii=False, indent=2))
 
 
+@app.command(name="convert-training-data")
+def convert_training_data(
+    source: Annotated[Path, typer.Argument(metavar="JSON", help="LLaVA-style training data: a list, or JSON lines")],
+    images: Annotated[Path, typer.Option(metavar="DIR", help="folder of the questions' images")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="a new folder for the samples and items.jsonl")],
+    item_images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="folder of the items' images; the same if left out")
+    ] = None,
+    language: Annotated[str, typer.Option(help="language of the questions")] = "en",
+) -> None:
+    """Turns LLaVA-style training JSON, as the paper's authors use it, into samples and a source of items."""
+    from comem_ray.training.data.llava import LlavaFiles, convert
+
+    try:
+        counts = convert(LlavaFiles(source, images, item_images or images, language), out)
+    except (ValueError, OSError) as error:
+        typer.echo(f"convert-training-data: {error}", err=True)
+        raise typer.Exit(2) from error
+    typer.echo(json.dumps(counts, indent=2))
+
+
 @app.command()
 def verify(root: Annotated[Path, typer.Argument(help="the folder of a run, which holds items/, index/, ...")]) -> None:
     """Reads every file of a run and names what is damaged or does not belong together. Exit code 3 if anything is."""
@@ -130,6 +151,32 @@ def verify(root: Annotated[Path, typer.Argument(help="the folder of a run, which
         raise typer.Exit(3) from error
     typer.echo("everything is as it was written" if not faults else f"{faults} faults, see above")
     raise typer.Exit(3 if faults else 0)
+
+
+@app.command()
+def doctor(
+    path: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML configuration of a run")],
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default)
+    part: Annotated[str, typer.Option(help="all, benchmarks or run")] = "all",
+    as_json: Annotated[bool, typer.Option("--json", help="prints one JSON object")] = False,
+) -> None:
+    """Says what is there and what is missing: benchmarks' files, models, and the artifacts of a run.
+
+    Exit code 0 if nothing is missing, 3 if something is, 2 for a wrong configuration. Downloads nothing.
+    """
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")  # read where the hub's client is imported
+    from comem_ray.doctor import diagnosis
+
+    try:
+        if part not in get_args(diagnosis.Part):
+            raise ConfigError(f"--part is {part!r}, want one of {', '.join(get_args(diagnosis.Part))}")
+        findings = list(diagnosis.diagnose(load_config(path, overrides), part))  # type: ignore[arg-type]
+    except ConfigError as error:
+        typer.echo(f"doctor: {error}", err=True)
+        raise typer.Exit(2) from error
+    report = diagnosis.as_json(findings)
+    typer.echo(json.dumps(report, ensure_ascii=False, indent=2) if as_json else diagnosis.as_text(findings))
+    raise typer.Exit(0 if report["ok"] else 3)
 
 
 def render_answer(answer: Answer) -> str:

@@ -2,6 +2,8 @@
 
     ray job submit --working-dir . -- python -m jobs.embed_items --config configs/demo.yaml
 
+Items of a clip_retrieval source bring their embeddings along: these are taken, not computed.
+
 One unit per item shard, on an actor pool. An actor holds one model; its threads decode and tokenise the next batches
 while the current one is computed. A rerun keeps the finished units, takes over the items that did not change, and ends
 with the same bytes. An item that CLIP cannot take is quarantined in embeddings/rejected/; it cannot be retrieved.
@@ -30,6 +32,7 @@ from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.schema import content_digest, embedding_schema, item_contents, stored_column
 from comem_ray.retrieval.clip import ClipEncoder, locate
 from comem_ray.retrieval.embeddings import STAGE, stored_vectors
+from comem_ray.retrieval.ready_embeddings import ReadyEmbeddings
 from jobs.common import Summary, main
 from jobs.item_shards import RejectedItem, ShardTask, commit, item_shard, open_items, run_item_shards
 
@@ -57,7 +60,7 @@ class _Batch:
     item_ids: list[str]
     contents: list[bytes]
     tokens: Future[torch.Tensor] | None
-    pixels: list[Future[torch.Tensor]]
+    pixels: list[Future[torch.Tensor] | None]  # None: the image's embedding is ready
 
 
 class EmbedShard:
@@ -75,9 +78,11 @@ class EmbedShard:
     def __call__(self, batch: dict[str, Any]) -> int:
         task = ShardTask.of(batch)
         path = item_shard(self._config, task)
+        ready = ReadyEmbeddings(path, self._encoder.width)
         contents = item_contents(path) if task.earlier else {}
+        contents = {item_id: ready.content(item_id, content) for item_id, content in contents.items()}
         earlier = self._earlier(task, contents)
-        computed, rejected = self._embed(path, set(earlier["item_id"].to_pylist()))
+        computed, rejected = self._embed(path, set(earlier["item_id"].to_pylist()), ready)
         table = pa.concat_tables([earlier, computed])
         if len(earlier):  # back into the order of the items
             row = {item_id: n for n, item_id in enumerate(table["item_id"].to_pylist())}
@@ -85,7 +90,7 @@ class EmbedShard:
         table = table.combine_chunks()
         write_parquet(self._stage.path / f"{task.unit}.parquet", table)
         commit(self._stage, task, f"{task.unit}.parquet", len(table), rejected)
-        return len(computed)
+        return sum(item_id not in ready for item_id in computed["item_id"].to_pylist())
 
     def _earlier(self, task: ShardTask, contents: Mapping[str, bytes]) -> pa.Table:
         """The rows of the task's earlier shards whose item has the same content still."""
@@ -101,47 +106,61 @@ class EmbedShard:
             )
         return pa.concat_tables(parts)
 
-    def _embed(self, path: Path, known: set[str]) -> tuple[pa.Table, list[RejectedItem]]:
+    def _embed(self, path: Path, known: set[str], ready: ReadyEmbeddings) -> tuple[pa.Table, list[RejectedItem]]:
         """Embeddings of a shard's items that are not `known`, and the items that have none."""
         schema = embedding_schema(self._encoder.width, self._clip.texts)
         parts, rejected = [schema.empty_table()], list[RejectedItem]()
-        for batch in self._prepared(path, known):
-            rows, pixels = [], []
+        for batch in self._prepared(path, known, ready):
+            rows, pixels = list[int](), list[torch.Tensor | None]()
             for row, future in enumerate(batch.pixels):
                 try:
-                    pixels.append(future.result())
+                    pixels.append(None if future is None else future.result())
                     rows.append(row)
                 except (ValueError, OSError) as error:
                     rejected.append(RejectedItem(batch.item_ids[row], "image_refused", str(error)))
             if rows:
-                table, not_finite = self._encode(batch, rows, torch.stack(pixels))
+                table, not_finite = self._encode(batch, rows, pixels, ready)
                 parts.append(table)
                 rejected += not_finite
         return pa.concat_tables(parts), rejected
 
-    def _encode(self, batch: _Batch, rows: list[int], pixels: torch.Tensor) -> tuple[pa.Table, list[RejectedItem]]:
+    def _encode(
+        self, batch: _Batch, rows: list[int], pixels: list[torch.Tensor | None], ready: ReadyEmbeddings
+    ) -> tuple[pa.Table, list[RejectedItem]]:
         """The table of the `rows` of a batch. Where the model gives infinite numbers, each item is asked alone."""
         try:
-            return self._table(batch, rows, pixels), []
+            return self._table(batch, rows, pixels, ready), []
         except NotFinite as error:
             if len(rows) == 1:
-                return self._table(batch, [], pixels), [RejectedItem(batch.item_ids[rows[0]], "not_finite", str(error))]
-            alone = [self._encode(batch, [row], pixels[n : n + 1]) for n, row in enumerate(rows)]
+                schema = embedding_schema(self._encoder.width, self._clip.texts)
+                return schema.empty_table(), [RejectedItem(batch.item_ids[rows[0]], "not_finite", str(error))]
+            alone = [self._encode(batch, [row], pixels[n : n + 1], ready) for n, row in enumerate(rows)]
             tables, rejected = zip(*alone, strict=True)
             if not any(map(len, tables)):
                 raise ConfigError(f"clip.precision: no item of {len(rows)} is finite: {error}") from error
             return pa.concat_tables(tables), [r for some in rejected for r in some]
 
-    def _table(self, batch: _Batch, rows: list[int], pixels: torch.Tensor) -> pa.Table:
+    def _table(
+        self, batch: _Batch, rows: list[int], pixels: list[torch.Tensor | None], ready: ReadyEmbeddings
+    ) -> pa.Table:
+        ids = [batch.item_ids[r] for r in rows]
+
+        def encode_images(positions: list[int]) -> np.ndarray:
+            chosen = [image for n in positions if (image := pixels[n]) is not None]
+            assert len(chosen) == len(positions), "an image is prepared, or its embedding is ready"
+            return self._encoder.encode_images(torch.stack(chosen))
+
+        def encode_texts(positions: list[int]) -> np.ndarray:
+            assert batch.tokens is not None
+            return self._encoder.encode_texts(batch.tokens.result()[[rows[n] for n in positions]])
+
+        vectors = [ready.completed("image", ids, encode_images)]
+        vectors += [] if batch.tokens is None else [ready.completed("text", ids, encode_texts)]
+        contents = [batch.contents[r] for r in rows]
         schema = embedding_schema(self._encoder.width, self._clip.texts)
-        if not rows:
-            return schema.empty_table()
-        texts = [] if batch.tokens is None else [self._encoder.encode_texts(batch.tokens.result()[rows])]
-        vectors = [self._encoder.encode_images(pixels), *texts]
-        ids, contents = [batch.item_ids[r] for r in rows], [batch.contents[r] for r in rows]
         return pa.table([ids, contents, *map(_vector_column, vectors)], schema=schema)
 
-    def _prepared(self, path: Path, known: set[str]) -> Iterator[_Batch]:
+    def _prepared(self, path: Path, known: set[str], ready: ReadyEmbeddings) -> Iterator[_Batch]:
         """The batches of a shard's items that are not `known`; the next ones are begun before one is yielded."""
         under_way: deque[_Batch] = deque()
         with pq.ParquetFile(path) as file:
@@ -149,16 +168,20 @@ class EmbedShard:
             for rows in file.iter_batches(self._clip.batch_size, columns=columns):
                 items = [row for row in zip(*(c.to_pylist() for c in rows.columns), strict=True) if row[0] not in known]
                 if items:
-                    under_way.append(self._begin(items))
+                    under_way.append(self._begin(items, ready))
                 if len(under_way) > AHEAD:
                     yield under_way.popleft()
         yield from under_way
 
-    def _begin(self, items: Sequence[tuple[str, str, bytes]]) -> _Batch:
+    def _begin(self, items: Sequence[tuple[str, str, bytes]], ready: ReadyEmbeddings) -> _Batch:
         ids, texts, images = map(list, zip(*items, strict=True))
-        contents = [content_digest(text, image) for _, text, image in items]
+        contents = [ready.content(item_id, content_digest(text, image)) for item_id, text, image in items]
         tokens = self._threads.submit(self._encoder.tokenize, texts) if self._clip.texts else None
-        return _Batch(ids, contents, tokens, [self._threads.submit(self._pixels, image) for image in images])
+        pixels = [
+            None if item_id in ready else self._threads.submit(self._pixels, image)
+            for item_id, image in zip(ids, images, strict=True)
+        ]
+        return _Batch(ids, contents, tokens, pixels)
 
     def _pixels(self, image: bytes) -> torch.Tensor:
         return self._encoder.preprocess(open_image(image, self._max_pixels))

@@ -31,6 +31,7 @@ from comem_ray.artifacts import ArtifactError, Manifest, Record, StageFolder
 from comem_ray.artifacts.reuse import files_holding, hex_ids, parquet_ids
 from comem_ray.config import Config, ConfigError, IngestConfig
 from comem_ray.knowledge.ingest import ImageMaker, Reuse, ingest_unit, rejected_file
+from comem_ray.knowledge.sources import clip_retrieval
 from comem_ray.knowledge.sources.chunks import RULES, from_bytes, read_chunks, to_bytes
 from comem_ray.knowledge.sources.files import SourceFile, source_files
 from comem_ray.knowledge.sources.live import live_source, refuse_damaged
@@ -46,6 +47,7 @@ def run(config: Config) -> Summary:
     """Makes the items of `config`. Raises ConfigError where a source names no file, ArtifactError for another make."""
     ingest = config.ingest
     files = source_files(ingest.sources)
+    refuse_other_clip(files, config)
     live = live_source(config.folder("live"), files)
     files += [live.file] if live and live.file else []
     identity = {"rules": RULES, "rows_per_shard": ingest.rows_per_shard, "images": ingest.images.model_dump()}
@@ -65,6 +67,15 @@ def run(config: Config) -> Summary:
     extra = {"sources": [file.name for file in files], **({"live": live.seq} if live else {})}
     manifest = stage.close(inputs, extra)
     return _summary(manifest, kept, taken_over, ingest.recheck)
+
+
+def refuse_other_clip(files: list[SourceFile], config: Config) -> None:
+    """Raises ConfigError where a source brings embeddings of another CLIP model than the run's."""
+    ready = [file for file in files if file.format == "clip_retrieval"]
+    if ready:
+        from comem_ray.retrieval.clip import locate  # torch, which no other source needs
+
+        clip_retrieval.refuse_other_clip(ready, config.clip, locate(config.clip).architecture["embed_dim"])
 
 
 def scan_files(files: list[SourceFile], rows: int, folder: Path, cpus: float = 1) -> list[Scan]:

@@ -7,15 +7,18 @@ the prompt, official scoring. A unit leaves `part-NNNNNN.parquet` (TRAINING_SCHE
 (file, row, reason, answer). A question that comes again is left out and counted. Where
 `synthesis.translation` is set, each language is one more unit, `translated-<language>.parquet`, of kept samples drawn
 by seed. The folder is training-data/ below the run's root; `training.data` names it.
+
+The summary and the manifest say how many questions of each source were asked, answered, right and kept, and with which
+seed and decoding.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from comem_ray.prompts import translation_instruction
 from comem_ray.retrieval.index import STAGE as INDEX
 from comem_ray.tasks.example import Example
 from comem_ray.tasks.rules.own import import_rules
+from comem_ray.training.data.counts import COUNTED, by_source, sampling, source_counts
 from comem_ray.training.data.questions import DUPLICATE, RejectedSample, read_questions, without_duplicates
 from comem_ray.training.data.samples import REJECTED, REJECTED_SAMPLE_SCHEMA, TRAINING_SCHEMA
 from comem_ray.training.data.synthesis import Synthesizer, synthesis_identity
@@ -36,7 +40,8 @@ from comem_ray.training.data.translation import ChatTranslator, draw_samples, tr
 from jobs.common import Summary, main, run_units
 
 STAGE = "synthesize"
-Rows = list[Example | RejectedSample]
+Rows = list[tuple[str, Example | RejectedSample]]
+"""Rows with the name of the source that each is of."""
 
 
 def run(config: Config) -> Summary:
@@ -56,7 +61,12 @@ def run(config: Config) -> Summary:
         kept = stage.finished({**inputs, **translations})
         more = [{"unit": unit, "inputs": digest} for unit, digest in translations.items() if unit not in kept]
         run_units(more, TranslateUnit, (config, stage, list(inputs)), synthesis.translation.workers, "translate")
-    return _summary(stage.close([*inputs, *translations]), len(todo))
+    counts = Counter[str]()
+    for record in stage.records():
+        if record.unit in inputs:
+            counts.update(record.counts)
+    extra = {"sources": by_source(counts), "sampling": sampling(config, synthesis)}
+    return _summary(stage.close([*inputs, *translations], extra), len(todo))
 
 
 def _section(config: Config) -> SynthesisConfig:
@@ -68,11 +78,11 @@ def _section(config: Config) -> SynthesisConfig:
 def _units(config: Config, synthesis: SynthesisConfig, index: str) -> Iterator[dict[str, Any]]:
     """Numbered runs of rows, each with the digest of what its samples are made from: rows, images, index."""
     own_rules = import_rules(config.scoring_rules)
-    sources = [read_questions(source, own_rules) for source in synthesis.sources]
+    sources = [zip(repeat(s.name or s.task), read_questions(s, own_rules)) for s in synthesis.sources]
     rows = without_duplicates(chain.from_iterable(sources))
     number = 0
     while chunk := list(islice(rows, synthesis.questions_per_unit)):
-        digest = fingerprint([index, [_input(row) for row in chunk]])
+        digest = fingerprint([index, [_input(row) for _, row in chunk]])
         yield {"unit": f"part-{number:06d}", "inputs": digest, "payload": pickle.dumps(chunk)}
         number += 1
 
@@ -113,15 +123,16 @@ class SynthesizeUnit:
         unit, inputs = str(batch["unit"][0]), str(batch["inputs"][0])
         rows: Rows = pickle.loads(batch["payload"][0])
         torch.manual_seed(int(fingerprint([self.seed, unit])[:8], 16))  # counts where answers are sampled
-        answered = iter(self.synthesizer.outcomes([row for row in rows if isinstance(row, Example)]))
-        outcomes = [next(answered) if isinstance(row, Example) else row for row in rows]
+        answered = iter(self.synthesizer.outcomes([row for _, row in rows if isinstance(row, Example)]))
+        outcomes = [next(answered) if isinstance(row, Example) else row for _, row in rows]
         samples = [outcome for outcome in outcomes if isinstance(outcome, dict)]
         rejected = [one for one in outcomes if isinstance(one, RejectedSample) and one.reason != DUPLICATE]
         names = f"{unit}.parquet", unit + REJECTED
         write_parquet(self.stage.path / names[0], pa.Table.from_pylist(samples, TRAINING_SCHEMA))
         write_parquet(self.stage.path / names[1], _rejected_table(rejected))
         files = dict(zip(names, (len(samples), len(rejected)), strict=True))
-        self.stage.commit(unit, inputs, files, _counts(len(rows), len(samples), rejected))
+        by_name = source_counts((name, outcome) for (name, _), outcome in zip(rows, outcomes, strict=True))
+        self.stage.commit(unit, inputs, files, {**_counts(len(rows), len(samples), rejected), **by_name})
         return {"unit": [unit]}
 
 
@@ -174,10 +185,16 @@ def _summary(manifest: Manifest, units_now: int) -> Summary:
         "duplicates": counts["duplicates"],
         "translated": counts["translated"],
         "translations left out": counts["translations left out"],
+        **{f"source {name}": _counts_text(own) for name, own in manifest.extra["sources"].items()},
+        "sampling": ", ".join(f"{name} {value}" for name, value in manifest.extra["sampling"].items()),
         "units": len(manifest.records),
         "units made now": units_now,
         "bytes": sum(shard.bytes for shard in manifest.shards()),
     }
+
+
+def _counts_text(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{counts[name]:,} {name}" for name in COUNTED)
 
 
 if __name__ == "__main__":

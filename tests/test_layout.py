@@ -34,7 +34,7 @@ LAYERS = [
     {"memory_store"},
     {"pipeline", "client", "http_proxy"},
     {"evaluation", "training"},
-    {"report"},
+    {"report", "doctor"},
     {"__init__"},
     {"cli"},
 ]

@@ -37,15 +37,33 @@ class FetchConfig(Section):
     )
 
 
-class SourceConfig(Section):
-    """One file, or a glob of files of one format."""
+SourceFormat = Literal[
+    "auto", "wit_tsv", "wit_parquet", "jsonl", "webdataset", "img2dataset", "hf_dataset", "image_folder",
+    "clip_retrieval",
+]  # fmt: skip
+ItemField = Literal["image", "title", "text", "language", "page_url", "image_url", "item_id"]
 
-    path: str = Field(min_length=1, description="file or glob; a relative path is below $COMEM_HOME")
-    format: Literal["auto", "wit_tsv", "wit_parquet", "jsonl"] = Field(
-        "auto", description="format of the files; 'auto' chooses it by the ending of the name"
+
+class SourceConfig(Section):
+    """One file, a glob of files of one format, or a folder of a format that has folders."""
+
+    path: str = Field(min_length=1, description="file, glob or folder; a relative path is below $COMEM_HOME")
+    format: SourceFormat = Field(
+        "auto", description="format of the files; 'auto' chooses it by the ending of the name, of a folder by its files"
     )
     images: str | None = Field(
         None, description="folder that relative image paths of the rows start from; null: the folder of the file"
+    )
+    columns: dict[ItemField, str] = Field(
+        default_factory=dict,
+        description="columns by the field of an item that they hold, such as {text: alt, title: name}, where they have "
+        "unusual names; not for wit_tsv, wit_parquet and jsonl",
+    )
+    clip_model: str | None = Field(
+        None, description="clip_retrieval: the model that made the embeddings; it must be that of clip.model"
+    )
+    clip_pretrained: str | None = Field(
+        None, description="clip_retrieval: the weights that made the embeddings; they must be those of clip.pretrained"
     )
 
 

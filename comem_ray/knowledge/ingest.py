@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -23,7 +24,7 @@ from comem_ray.config import IngestConfig
 from comem_ray.knowledge.earlier import REJECTED, EarlierItems, made_by_rules
 from comem_ray.knowledge.fetch import Fetcher
 from comem_ray.knowledge.images import ImageError, StoredImage, normalize_image
-from comem_ray.knowledge.schema import ITEM_SCHEMA, REJECTED_SCHEMA
+from comem_ray.knowledge.schema import READY_COLUMNS, REJECTED_SCHEMA, item_schema
 from comem_ray.knowledge.sources.chunks import parse_batch, rows_digest
 from comem_ray.knowledge.sources.files import SourceFile
 from comem_ray.knowledge.sources.image_bytes import image_bytes, is_local_file
@@ -93,7 +94,7 @@ def ingest_unit(
 
     def write(path: Path) -> None:
         nonlocal items
-        with _ItemWriter(path, made_by_rules(ITEM_SCHEMA, rows)) as writer:
+        with _ItemWriter(path, made_by_rules(item_schema(_ready_widths(rows)), rows)) as writer:
             for number, raw, row, outcome in _outcomes(file, unit, rows, earlier, maker):
                 if isinstance(outcome, StoredImage):
                     assert isinstance(row, Row)
@@ -108,6 +109,12 @@ def ingest_unit(
     files = {item_file(unit.name): items, rejected_file(unit.name): len(rejected)}
     stage.commit(unit.name, unit.inputs, files, _counts(unit, len(rows), items, rejected))
     return earlier.count
+
+
+def _ready_widths(rows: Sequence[ParsedRow]) -> dict[str, int]:
+    """The widths of the ready embeddings among the rows, by column."""
+    vectors = [(name, getattr(row, name)) for _, row in rows if isinstance(row, Row) for name in READY_COLUMNS]
+    return {name: len(data) // np.float16().itemsize for name, data in vectors if data is not None}
 
 
 class _Earlier:
@@ -219,6 +226,7 @@ def _item(file: SourceFile, number: int, row: Row, image: StoredImage) -> dict[s
         "height": image.height,
         "source": file.name,
         "source_row": number,
+        **{n: np.frombuffer(data, np.float16) for n in READY_COLUMNS if (data := getattr(row, n)) is not None},
     }
 
 

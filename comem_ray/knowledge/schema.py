@@ -7,6 +7,7 @@ wrote two columns under other names; `stored_column` and `current_columns` let r
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -33,6 +34,19 @@ ITEM_SCHEMA = pa.schema(
         pa.field("source_row", pa.int64(), nullable=False),  # row in that file, 0 is the first after the header
     ]
 )
+
+READY_COLUMNS = ("image_embedding", "text_embedding")
+"""Columns that an item shard has where its source brought CLIP embeddings along (sources/clip_retrieval.py)."""
+
+
+def item_schema(widths: Mapping[str, int]) -> pa.Schema:
+    """ITEM_SCHEMA with the columns of ready embeddings that `widths` names, each with the width C of its vectors.
+
+    The vectors are float16 of length 1; null where the source has none of an item.
+    """
+    ready = [pa.field(name, pa.list_(pa.float16(), widths[name])) for name in READY_COLUMNS if name in widths]
+    return pa.schema([*ITEM_SCHEMA, *ready])
+
 
 REJECTED_SCHEMA = pa.schema(
     [

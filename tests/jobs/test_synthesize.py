@@ -25,6 +25,7 @@ from comem_ray.knowledge.images import open_image
 from comem_ray.knowledge.items import ItemStore
 from comem_ray.retrieval.retriever import Query, Retriever
 from comem_ray.tasks.example import Example
+from comem_ray.training.data.counts import COUNTED
 from comem_ray.training.data.questions import RejectedSample, read_questions
 from comem_ray.training.data.samples import SampleSet
 from comem_ray.training.data.synthesis import Synthesizer
@@ -185,6 +186,33 @@ def test_every_row_has_one_outcome(world, uninterrupted):
     assert json.loads((config.folder("summaries") / "synthesize.json").read_text())["kept"] == kept
     assert re.search(rf"^ +questions +{QUESTIONS + 2}$", output, re.MULTILINE)
     assert re.search(r"^ +rejected\.image_missing +1$", output, re.MULTILINE)
+
+
+def test_counts_of_each_source_seed_and_decoding_are_printed_and_saved(uninterrupted):
+    path, output = uninterrupted
+    config = load_config(path)
+    folder = config.folder("training-data")
+    manifest = load_manifest(folder, "synthesize")
+    rejected = rows_of(folder, "*.rejected.parquet")
+    kept = len(rows_of(folder, "part-??????.parquet"))
+    ended = sum(row["reason"] in ("wrong_answer", "scoring_failed") for row in rejected)
+    unasked = sum(row["answer"] is None for row in rejected) + 1  # and the duplicate
+    counts = manifest.extra["sources"]
+    assert counts == {
+        "jsonl": {
+            "questions": QUESTIONS + 2,
+            "asked": QUESTIONS + 2 - unasked,
+            "answered": kept + ended,
+            "right": kept,
+            "kept": kept,
+        }
+    }
+    assert manifest.extra["sampling"]["seed"] == config.seed
+    assert manifest.extra["sampling"]["items in the prompt"] == 2
+    summary = json.loads((config.folder("summaries") / "synthesize.json").read_text())
+    assert summary["source jsonl"] == ", ".join(f"{counts['jsonl'][name]} {name}" for name in COUNTED)
+    assert re.search(rf"^ +source jsonl +{QUESTIONS + 2} questions, .*, {kept} kept$", output, re.MULTILINE)
+    assert "seed 0" in summary["sampling"]
 
 
 def test_translations_and_the_sample_set(uninterrupted):

@@ -13,6 +13,7 @@ from comem_ray.knowledge.schema import (
     current_columns,
     embedding_schema,
     item_contents,
+    item_schema,
     stored_column,
 )
 
@@ -57,3 +58,10 @@ def test_the_contents_of_a_shard_come_by_id_in_its_order(tmp_path: Path) -> None
     (path,) = shard_paths(tmp_path)
     rows = [item_row(i) for i in range(70)]
     assert list(item_contents(path).items()) == [(r["item_id"], content_digest(r["text"], r["image"])) for r in rows]
+
+
+def test_ready_embeddings_are_further_columns_of_items():
+    assert item_schema({}).equals(ITEM_SCHEMA)
+    schema = item_schema({"text_embedding": 24, "image_embedding": 24})
+    assert schema.names == [*ITEM_SCHEMA.names, "image_embedding", "text_embedding"]
+    assert schema.field("image_embedding").type == embedding_schema(24).field("image_embedding").type

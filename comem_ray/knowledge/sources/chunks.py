@@ -13,11 +13,33 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from comem_ray.knowledge.sources import jsonl, wit_parquet, wit_tsv
+from comem_ray.knowledge.sources import (
+    clip_retrieval,
+    hf_dataset,
+    image_folder,
+    img2dataset,
+    jsonl,
+    webdataset,
+    wit_parquet,
+    wit_tsv,
+)
 from comem_ray.knowledge.sources.files import SourceFile
 from comem_ray.knowledge.sources.rows import ParsedRow, Row
 
-FORMATS = {"wit_tsv": wit_tsv, "wit_parquet": wit_parquet, "jsonl": jsonl}
+PATH_FORMATS = {"wit_tsv": wit_tsv, "wit_parquet": wit_parquet, "jsonl": jsonl}
+NAMED_FORMATS = {
+    "webdataset": webdataset,
+    "img2dataset": img2dataset,
+    "hf_dataset": hf_dataset,
+    "image_folder": image_folder,
+    "clip_retrieval": clip_retrieval,
+}
+"""Formats whose rows are named values (named_rows.py): the source may say what their columns are called."""
+RELATED = {
+    "img2dataset": img2dataset.related,
+    "image_folder": image_folder.related,
+    "clip_retrieval": clip_retrieval.related,
+}
 RULES = 2  # version of the reading rules: one more whenever a file would be cut or parsed in another way
 
 
@@ -33,14 +55,23 @@ class Chunk:
 def read_chunks(file: SourceFile, rows: int) -> Iterator[Chunk]:
     """Streams a file in chunks of at most `rows` rows. Damaged content makes rejected rows, never an exception."""
     first_row = 0
-    for number, batch in enumerate(FORMATS[file.format].read(Path(file.path), rows)):
+    if file.format in PATH_FORMATS:
+        batches = PATH_FORMATS[file.format].read(Path(file.path), rows)
+    else:
+        batches = NAMED_FORMATS[file.format].read(file, rows)
+    for number, batch in enumerate(batches):
         yield Chunk(number, first_row, batch)
         first_row += wit_parquet.count_rows(batch) if file.format == "wit_parquet" else batch.num_rows
 
 
 def parse_batch(format: str, batch: pa.RecordBatch) -> list[ParsedRow]:
     """The rows of a chunk's batch: the bytes of each in the file, with the Row or the RowFault made of them."""
-    return list(FORMATS[format].parse(batch))
+    return list({**PATH_FORMATS, **NAMED_FORMATS}[format].parse(batch))
+
+
+def related_files(file: SourceFile) -> list[Path]:
+    """Further files that the rows of `file` are read from, present or not."""
+    return RELATED[file.format](file) if file.format in RELATED else []
 
 
 def rows_digest(rows: list[ParsedRow]) -> str:
@@ -49,8 +80,10 @@ def rows_digest(rows: list[ParsedRow]) -> str:
     for raw, row in rows:
         digest.update(b"%d:" % len(raw) + raw)
         digest.update((row.item_id if isinstance(row, Row) else row.reason).encode())
-        if isinstance(row, Row) and isinstance(row.image, bytes):
-            digest.update(row.image)
+        if isinstance(row, Row):
+            for part in (row.image, row.image_embedding, row.text_embedding):
+                if isinstance(part, bytes):
+                    digest.update(part)
     return digest.hexdigest()
 
 

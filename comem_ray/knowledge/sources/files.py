@@ -1,6 +1,6 @@
-"""The files that a run reads: the sources of the configuration with their globs resolved, in a fixed order.
+"""The files that a run reads: the sources of the configuration with globs and folders resolved, in a fixed order.
 
-Opens no file.
+Of the files it opens only the small ones that list the shards of a folder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,20 @@ from pathlib import Path
 
 from comem_ray.config import ConfigError, SourceConfig
 from comem_ray.home import home_hint, resolve
+from comem_ray.knowledge.sources.folders import Shard, folder_shards
 
-ENDINGS = {".tsv": "wit_tsv", ".tsv.gz": "wit_tsv", ".parquet": "wit_parquet", ".jsonl": "jsonl", ".jsonl.gz": "jsonl"}
+ENDINGS = {
+    ".tsv": "wit_tsv",
+    ".tsv.gz": "wit_tsv",
+    ".parquet": "wit_parquet",
+    ".jsonl": "jsonl",
+    ".jsonl.gz": "jsonl",
+    ".tar": "webdataset",
+    ".tar.gz": "webdataset",
+    ".tgz": "webdataset",
+    ".arrow": "hf_dataset",
+}
+FIXED_COLUMNS = ("wit_tsv", "wit_parquet", "jsonl")
 
 LABEL_CHARS = 100
 LIVE = "live"
@@ -24,9 +36,11 @@ LIVE = "live"
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One file to read. `label` names it in units and scans. Relative image paths start from `images`.
+    """One file to read, or a folder of format image_folder. `label` names it in units and scans.
 
-    `live`: it is the live source (`sources.live`), whose files come and go under ever new names.
+    Relative image paths start from `images`. `live`: it is the live source (`sources.live`), whose files come and go
+    under ever new names. `columns` are pairs of a field of an item and the column that holds it. `clip_model` and
+    `clip_pretrained` made the ready embeddings of the format clip_retrieval.
     """
 
     label: str
@@ -34,6 +48,9 @@ class SourceFile:
     format: str
     images: str
     live: bool = False
+    columns: tuple[tuple[str, str], ...] = ()
+    clip_model: str | None = None
+    clip_pretrained: str | None = None
 
     @property
     def name(self) -> str:
@@ -47,10 +64,29 @@ def source_files(sources: Sequence[SourceConfig]) -> list[SourceFile]:
     for n, source in enumerate(sources):
         field = f"ingest.sources.{n}"
         for path in _matches(source.path, f"{field}.path"):
-            kind = source.format if source.format != "auto" else _format(path, f"{field}.format")
-            label = unused_label(path.name, files)
-            files.append(SourceFile(label, str(path), kind, _images(source, path, f"{field}.images")))
+            if path.is_dir():
+                shards = folder_shards(path, source.format, f"{field}.path")
+                base = path
+            else:
+                shards = [Shard(path, source.format if source.format != "auto" else _format(path, f"{field}.format"))]
+                base = path.parent
+            for shard in shards:
+                files.append(_source_file(source, shard, base, files, field))
     return files
+
+
+def _source_file(source: SourceConfig, shard: Shard, base: Path, files: Sequence[SourceFile], field: str) -> SourceFile:
+    if source.columns and shard.format in FIXED_COLUMNS:
+        raise ConfigError(f"field {field}.columns: format {shard.format} has fixed columns, leave them out")
+    return SourceFile(
+        label=unused_label(shard.name or shard.path.name, files),
+        path=str(shard.path),
+        format=shard.format,
+        images=_images(source, base, f"{field}.images"),
+        columns=tuple(sorted(source.columns.items())),
+        clip_model=source.clip_model,
+        clip_pretrained=source.clip_pretrained,
+    )
 
 
 def unused_label(name: str, files: Sequence[SourceFile]) -> str:
@@ -69,8 +105,6 @@ def _matches(value: str, field: str) -> list[Path]:
     paths = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path), recursive=True))]
     if not paths:
         raise ConfigError(f"field {field}: {value!r} matches no file: {path} does not exist{home_hint(path)}")
-    if folders := [p for p in paths if p.is_dir()]:
-        raise ConfigError(f"field {field}: {folders[0]} is a folder, wanted a file or a glob such as {value}/*.tsv.gz")
     return paths
 
 
@@ -78,12 +112,12 @@ def _format(path: Path, field: str) -> str:
     for ending, kind in ENDINGS.items():
         if path.name.lower().endswith(ending):
             return kind
-    raise ConfigError(f"field {field}: the ending of {path.name} names no format; set wit_tsv, wit_parquet or jsonl")
+    raise ConfigError(f"field {field}: the ending of {path.name} names no format; set one, such as wit_tsv or jsonl")
 
 
-def _images(source: SourceConfig, path: Path, field: str) -> str:
+def _images(source: SourceConfig, base: Path, field: str) -> str:
     if source.images is None:
-        return str(path.parent)
+        return str(base)
     folder = resolve(source.images)
     if not folder.is_dir():
         raise ConfigError(f"field {field}: {folder} is not a folder{home_hint(folder)}")

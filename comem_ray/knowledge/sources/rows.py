@@ -28,7 +28,8 @@ class Row:
     """A row with all that an item needs, except the pixels.
 
     `image` is bytes, or a reference: an http(s) URL, a data URI, or a path below the source's folder of images.
-    `digest` is that of its fields: the `item_id` itself, unless the source gives one.
+    `digest` is that of its fields: the `item_id` itself, unless the source gives one. Embeddings are ready ones that
+    the source brings along: the bytes of (C,) float16 vectors of length 1.
     """
 
     item_id: str
@@ -39,6 +40,8 @@ class Row:
     image_url: str | None
     image: str | bytes
     digest: str
+    image_embedding: bytes | None = None
+    text_embedding: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from comem_ray.artifacts import fingerprint, write_atomic
-from comem_ray.knowledge.sources.chunks import RULES, parse_batch, read_chunks, rows_digest
+from comem_ray.knowledge.sources.chunks import PATH_FORMATS, RULES, parse_batch, read_chunks, related_files, rows_digest
 from comem_ray.knowledge.sources.files import SourceFile
 from comem_ray.knowledge.sources.rows import ID_BYTES, NO_ITEM, Row
 
@@ -147,8 +147,22 @@ def _file_state(file: SourceFile, rows: int) -> dict[str, Any]:
     times = [status.st_mtime_ns, status.st_ctime_ns]
     state = {"rules": RULES, "path": file.path, "format": file.format, "rows": rows, "size": status.st_size}
     # Before a JSONL row could give its id, its scan held the digest in that place.
-    ids = {"ids": "given"} if file.format == "jsonl" else {}
-    return {**state, "at": times, **ids}
+    more: dict[str, Any] = {"ids": "given"} if file.format == "jsonl" else {}
+    if related := related_files(file):
+        more["related"] = fingerprint([_related_state(path) for path in related])
+    if file.columns:
+        more["columns"] = [list(pair) for pair in file.columns]
+    if file.format not in PATH_FORMATS:
+        more["images"] = file.images
+    return {**state, "at": times, **more}
+
+
+def _related_state(path: Path) -> list[Any]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return [str(path)]
+    return [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _load(path: Path, state: dict[str, Any]) -> Scan | None:

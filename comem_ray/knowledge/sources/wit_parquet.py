@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from comem_ray.knowledge.sources.framed import CHUNK_BYTES, fault_batch, is_framed, rows_of
 from comem_ray.knowledge.sources.rows import ParsedRow, RowFault, make_row
+from comem_ray.knowledge.sources.tables import READ_ROWS, broken
 
 COLUMNS = ("image", "image_url", "wit_features")
-_READ_ROWS = 64  # parquet rows read at a time
 TEXTS = ("language", "page_url", "page_title", "context_page_description", "context_section_description")
 
 
@@ -31,7 +31,7 @@ def read(path: Path, rows: int) -> Iterator[pa.RecordBatch]:
         # A small buffer: by default a whole column of a row group, with all its images, is read at once.
         file = pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20)
     except (pa.ArrowException, OSError) as error:
-        yield fault_batch(_broken(error, "the file is not parquet, or its footer is damaged"))
+        yield fault_batch(broken(error, "parquet_corrupt", "the file is not parquet, or its footer is damaged"))
         return
     with file:
         columns = [name for name in COLUMNS if name in file.schema_arrow.names]
@@ -68,12 +68,15 @@ def _group(file: pq.ParquetFile, group: int, columns: list[str], rows: int) -> I
     held: list[pa.RecordBatch] = []
     taken = size = 0
     fault: RowFault | None = None
-    batches = file.iter_batches(_READ_ROWS, row_groups=[group], columns=columns, use_threads=False)
+    batches = file.iter_batches(READ_ROWS, row_groups=[group], columns=columns, use_threads=False)
     while True:
         try:
             batch = next(batches, None)
         except (pa.ArrowException, OSError) as error:
-            fault, batch = _broken(error, f"row group {group} is damaged, the rest of it is lost"), None
+            fault, batch = (
+                broken(error, "parquet_corrupt", f"row group {group} is damaged, the rest of it is lost"),
+                None,
+            )
         if batch is None:
             break
         for row, count in enumerate(_entry_counts(batch)):
@@ -87,13 +90,6 @@ def _group(file: pq.ParquetFile, group: int, columns: list[str], rows: int) -> I
         yield pa.concat_batches(held)
     if fault is not None:
         yield fault_batch(fault)
-
-
-def _broken(error: Exception, detail: str) -> RowFault:
-    # The system's errors have a number; pyarrow raises OSErrors without one for damaged bytes.
-    if isinstance(error, OSError) and error.errno:
-        return RowFault("source_unreadable", f"the file cannot be read: {error.strerror}", True)
-    return RowFault("parquet_corrupt", detail)
 
 
 def _has_entries(schema: pa.Schema) -> bool:

@@ -68,17 +68,19 @@ def read_questions(source: SynthesisSourceConfig, own_rules: OwnRules = NO_RULES
     return islice(_rows(source, task, TaskFiles(paths[:1], paths[1:]), images, own_rules), source.limit)
 
 
-def without_duplicates(rows: Iterable[Example | RejectedSample]) -> Iterator[Example | RejectedSample]:
-    """The rows, with a RejectedSample of reason DUPLICATE in the place of a question that came before."""
+def without_duplicates(
+    rows: Iterable[tuple[str, Example | RejectedSample]],
+) -> Iterator[tuple[str, Example | RejectedSample]]:
+    """Rows with their sources' names; in the place of a question that came before a RejectedSample (DUPLICATE)."""
     ids = set()
-    for row in rows:
+    for source, row in rows:
         if isinstance(row, Example):
             digest = bytes.fromhex(sample_id(row))
             if digest in ids:
-                yield rejected_sample(row, DUPLICATE, "the same question came before")
+                yield source, rejected_sample(row, DUPLICATE, "the same question came before")
                 continue
             ids.add(digest)
-        yield row
+        yield source, row
 
 
 def _rows(

@@ -1,6 +1,15 @@
 import json
 
-from comem_ray.knowledge.sources.chunks import from_bytes, parse_batch, read_chunks, rows_digest, to_bytes
+from support.sources import samples, source_file, write_tar
+
+from comem_ray.knowledge.sources.chunks import (
+    from_bytes,
+    parse_batch,
+    read_chunks,
+    related_files,
+    rows_digest,
+    to_bytes,
+)
 from comem_ray.knowledge.sources.files import SourceFile
 
 
@@ -24,6 +33,15 @@ def test_a_chunk_survives_the_journey(tmp_path):
     (chunk,) = chunks(tmp_path, list("ab"), 3)
     copy = from_bytes(to_bytes(chunk.batch))
     assert copy.equals(chunk.batch, check_metadata=True)
+
+
+def test_images_of_a_tar_travel_with_their_chunk_and_are_in_its_digest(tmp_path):
+    file = source_file(write_tar(tmp_path / "a.tar", samples(3)), "webdataset")
+    first = [rows_digest(parse_batch("webdataset", from_bytes(to_bytes(c.batch)))) for c in read_chunks(file, 2)]
+    assert related_files(file) == []
+    write_tar(tmp_path / "a.tar", {**samples(3), "000000002.png": b"another"})
+    second = [rows_digest(parse_batch("webdataset", c.batch)) for c in read_chunks(file, 2)]
+    assert (first[0] == second[0], first[1] == second[1]) == (True, False)
 
 
 def test_the_digest_is_of_the_rows(tmp_path):

@@ -47,6 +47,28 @@ def test_what_names_no_file_is_a_wrong_configuration(home, source, field):
         source_files([SourceConfig(**source)])
 
 
+def test_a_folder_becomes_its_shards_with_labels_of_their_own(home):
+    for name in ("cc/00000.tar", "cc/00001.tar", "more/cc/00000.tar", "trees/a.jpg"):
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).touch()
+    files = source_files([SourceConfig(path="cc"), SourceConfig(path="more/cc"), SourceConfig(path="trees")])
+    assert [(f.label, f.name, f.format) for f in files] == [
+        ("cc_00000", "00000.tar", "webdataset"),
+        ("cc_00001", "00001.tar", "webdataset"),
+        ("cc_00000~2", "00000.tar", "webdataset"),
+        ("trees", "trees", "image_folder"),
+    ]
+    assert {f.images for f in files} == {str(home / name) for name in ("cc", "more/cc", "trees")}
+
+
+def test_columns_travel_and_are_refused_where_they_are_fixed(home):
+    (home / "a.tar").touch()
+    (file,) = source_files([SourceConfig(path="a.tar", columns={"title": "name", "text": "alt"})])
+    assert file.columns == (("text", "alt"), ("title", "name"))
+    with pytest.raises(ConfigError, match=r"sources\.0\.columns: format jsonl has fixed columns"):
+        source_files([SourceConfig(path="wit/c.jsonl", columns={"text": "alt"})])
+
+
 def test_a_stated_format_needs_no_ending(home):
     (file,) = source_files([SourceConfig(path="wit/e.txt", format="wit_tsv")])
     assert file.format == "wit_tsv"

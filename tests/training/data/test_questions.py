@@ -145,7 +145,7 @@ def test_plain_jsonl(tmp_path):
     assert (questions[0].source, questions[0].rule, questions[0].language) == ("own", "exact", "en")
     assert (questions[1].image_at, questions[1].language, questions[1].gold) == (None, "fr", "a|b&&c")
     assert reasons(questions) == [(2, "image_missing"), (3, "bad_field"), (4, "bad_field")]
-    assert reasons(without_duplicates(questions))[-1] == (5, "duplicate")
+    assert reasons(row for _, row in without_duplicates([("a", q) for q in questions]))[-1] == (5, "duplicate")
     assert len(read(task="jsonl", path=tmp_path / "q.jsonl", limit=2)) == 2
 
 
