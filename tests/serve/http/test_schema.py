@@ -73,6 +73,10 @@ def test_every_request_is_answered_as_documented(url: str, tmp_path: Path) -> No
     command = [str(Path(sys.executable).with_name("schemathesis")), "--config-file", str(CONFIG), "run"]
     options = ["--url", url, f"--max-examples={EXAMPLES}", "--seed=1", "--no-color", "--checks", ",".join(CHECKS)]
     result = subprocess.run(
-        [*command, str(tmp_path / "openapi.json"), *options], capture_output=True, text=True, timeout=3_000
+        [*command, str(tmp_path / "openapi.json"), *options],
+        capture_output=True,
+        text=True,
+        timeout=3_000,
+        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stdout[-20_000:] + result.stderr[-2_000:]
