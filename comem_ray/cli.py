@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -130,6 +132,46 @@ def verify(root: Annotated[Path, typer.Argument(help="the folder of a run, which
         raise typer.Exit(3) from error
     typer.echo("everything is as it was written" if not faults else f"{faults} faults, see above")
     raise typer.Exit(3 if faults else 0)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="folder of the authors' release, or its name on the hub")
+    ],
+    base: Annotated[str, typer.Option(help="the backbone that it was trained from: a folder, or a name on the hub")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write, which is not there yet")],
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="rank to keep; default: 16, or more where more is found")
+    ] = None,
+    passes: Annotated[int, typer.Option(min=1, help="passes of the Q-Former through its layer; no weight tells")] = 8,
+    heads: Annotated[int, typer.Option(min=1, help="attention heads of the Q-Former; no weight tells")] = 16,
+) -> None:
+    """Makes an adapter of a checkpoint that CoMEM's authors released, and a configuration that runs it as they do.
+
+    The release and its base are read tensor by tensor: 2 GB of memory are enough at 7B. LoRA is recovered from the
+    difference to the base, the Q-Former is renamed. DIR is whole at the end, or not there. Also takes what `comem
+    export` wrote. docs/checkpoints.md says more.
+    """
+    from comem_ray.model.released.importing import import_checkpoint
+
+    show = _progress("Linears") if sys.stderr.isatty() else lambda done, total: None
+    try:
+        report = import_checkpoint(source, base, out, rank, passes, heads, show)
+    except (ValueError, OSError) as error:
+        typer.echo(f"import-checkpoint: {error}", err=True)
+        raise typer.Exit(_exit_code(error)) from error
+    typer.echo(report.table())
+    typer.echo(f"written to {out}; try it: comem config {out / 'comem.yaml'}")
+
+
+def _progress(what: str) -> Callable[[int, int], None]:
+    """Writes the count of a long work over itself on the last line of the terminal."""
+
+    def show(done: int, total: int) -> None:
+        typer.echo(f"\r{what}: {done} of {total}" + ("\n" if done == total else ""), nl=False, err=True)
+
+    return show
 
 
 def render_answer(answer: Answer) -> str:
