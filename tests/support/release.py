@@ -11,10 +11,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from comem_ray.config import Config, load_config
 from comem_ray.model.lora import TARGETS
 from comem_ray.model.qformer import QFormer
+from comem_ray.model.released.importing import import_checkpoint
+from comem_ray.model.released.report import ImportReport
 
 PASSES, HEADS = 3, 4
+SMALL = ["memory.batch_tokens=64", "backbone.precision=float32", "reasoner.max_new_tokens=12", "reasoner.temperature=0"]
 LATER = re.compile(r"^model\.(language_model\.|visual\.)")
 THEIRS = {
     "queries": "latents", "proj_in": "proj_in", "norm_x": "layers.0.norm1", "norm_h": "layers.0.norm2",
@@ -102,3 +106,9 @@ def write_shards(folder: Path, tensors: dict[str, Tensor], shards: int = 3) -> N
     size = sum(t.numel() * t.element_size() for t in tensors.values())
     index = {"metadata": {"total_size": size}, "weight_map": files}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def imported(release: Path, base: Path, out: Path, rank: int | None = None) -> tuple[ImportReport, Config]:
+    """Imports a release to `out`; the configuration is the one that was written, in float32 and greedy."""
+    report = import_checkpoint(str(release), str(base), out, rank, PASSES, HEADS)
+    return report, load_config(out / "comem.yaml", SMALL)

@@ -125,14 +125,16 @@ def _require_release(
     for released in list(wanted):
         if released.name not in parts[released.part] and _may_be_absent(released, parts["reasoner"], tied):
             del wanted[released]
-    present = {tensor.name: tensor.shape for tensors in parts.values() for tensor in tensors.values()}
 
     def spelled(released: ReleasedName) -> str:
         tensor = parts[released.part].get(released.name)
         return f"{authors_name(released)} of shape {list(wanted[released])}" if tensor is None else tensor.name
 
     advice = f"Want the whole release, and as --base the checkpoint that it was trained from; here it is {base_folder}"
-    require_fit(folder, present, {spelled(released): shape for released, shape in wanted.items()}, advice)
+    for some in (("encoder", "reasoner"), ("qformer",)):  # with a wrong base, the message is about the backbone
+        present = {tensor.name: tensor.shape for part in some for tensor in parts[part].values()}
+        names = {spelled(released): shape for released, shape in wanted.items() if released.part in some}
+        require_fit(folder, present, names, advice)
 
 
 def _may_be_absent(released: ReleasedName, reasoner: Tensors, tied: bool) -> bool:
