@@ -165,6 +165,33 @@ def import_checkpoint(
     typer.echo(f"written to {out}; try it: comem config {out / 'comem.yaml'}")
 
 
+@app.command()
+def export(
+    config: Annotated[Path, typer.Option(metavar="CONFIG", help="configuration whose adapter.path is exported")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write, which is not there yet")],
+    merged: Annotated[
+        bool,
+        typer.Option("--merged", help="also whole checkpoints, LoRA added to the weights: as large as the backbone"),
+    ] = False,
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default)
+) -> None:
+    """Writes the adapter as a folder for the Hugging Face Hub: PEFT files, Q-Former, configuration, model card.
+
+    The card has the tables of the run's evaluation, if there is one of this adapter. Read it and comem.yaml before you
+    publish them. DIR is whole at the end, or not there.
+    """
+    from comem_ray.export.hub import export_adapter
+
+    show = _progress("tensors") if sys.stderr.isatty() else lambda done, total: None
+    try:
+        files = export_adapter(load_config(config, overrides), out, merged, show)
+    except (ValueError, OSError) as error:
+        typer.echo(f"export: {error}", err=True)
+        raise typer.Exit(_exit_code(error)) from error
+    for name, size in files.items():
+        typer.echo(f"{size:>15,}  {name}")
+
+
 def _progress(what: str) -> Callable[[int, int], None]:
     """Writes the count of a long work over itself on the last line of the terminal."""
 

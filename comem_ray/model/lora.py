@@ -103,7 +103,7 @@ def _read(model: PreTrainedModel, folder: Path, trainable: bool) -> tuple[LoraCo
         raise ArtifactError(f"{folder} has no adapter_model.safetensors; an adapter in a pickle (.bin) is not loaded")
     settings, linears = lora_settings(folder / "adapter_config.json"), _linears(model)
     modules = _target_modules(linears, folder / "adapter_config.json", settings)
-    tensors = _lora_tensors(weights)
+    tensors = lora_tensors(weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     require_fit(weights, shapes, _shapes(modules, settings["r"]), _advice(settings["r"]))
     require_finite(weights, {n: t.to(model.dtype) for n, t in tensors.items()}, "backbone.precision")
@@ -203,7 +203,7 @@ def _target_modules(linears: dict[str, nn.Linear], path: Path, settings: dict[st
     return chosen
 
 
-def _lora_tensors(path: Path) -> dict[str, Tensor]:
+def lora_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of adapter_model.safetensors by today's names. Raises ArtifactError where two become one."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in load_tensors(path).items():

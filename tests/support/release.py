@@ -111,4 +111,5 @@ def write_shards(folder: Path, tensors: dict[str, Tensor], shards: int = 3) -> N
 def imported(release: Path, base: Path, out: Path, rank: int | None = None) -> tuple[ImportReport, Config]:
     """Imports a release to `out`; the configuration is the one that was written, in float32 and greedy."""
     report = import_checkpoint(str(release), str(base), out, rank, PASSES, HEADS)
+    assert isinstance(report, ImportReport)
     return report, load_config(out / "comem.yaml", SMALL)

@@ -18,14 +18,16 @@ from comem_ray.model.released.release import Tensors
 Matrices = Mapping[str, tuple[Tensor, Tensor]]
 
 
-def write_lora(folder: Path, matrices: Matrices, rank: int, alpha: float, every_linear: bool, base: str | None) -> None:
+def write_lora(
+    folder: Path, matrices: Matrices, sizes: Mapping[str, Any], every_linear: bool, base: str | None
+) -> None:
     """Writes a PEFT folder, which `PeftModel.from_pretrained` loads on the stock model.
 
+    `sizes` are the fields `r` and `lora_alpha` of PEFT's configuration, and others that differ from their defaults.
     `every_linear` says that the matrices are those of all Linears; `base` is the base's name on the hub.
     """
     config = LoraConfig(
-        r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]
+        **sizes,
         bias="none",
         target_modules=TARGETS if every_linear else sorted(matrices),
         inference_mode=True,
@@ -36,7 +38,7 @@ def write_lora(folder: Path, matrices: Matrices, rank: int, alpha: float, every_
         tensors[f"base_model.model.{module}.lora_A.weight"] = a
         tensors[f"base_model.model.{module}.lora_B.weight"] = b
     with storage_errors(folder):
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         config.save_pretrained(str(folder))
         save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 

@@ -17,6 +17,7 @@ from comem_ray.config import ConfigError
 from comem_ray.home import resolve
 from comem_ray.model.adapter import REASONER_FOLDER
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
+from comem_ray.model.released.adapter_folder import SETTINGS, AdapterReport, import_adapter, is_adapter
 from comem_ray.model.released.differences import require_equal
 from comem_ray.model.released.folder import write_facts, write_lora, write_qformer
 from comem_ray.model.released.recovery import RecoveredLora, recover_lora, zero_matrices
@@ -24,7 +25,7 @@ from comem_ray.model.released.release import Release, open_release, qformer_size
 from comem_ray.model.released.report import ImportReport
 from comem_ray.model.released.settings import authors_settings, write_settings
 
-REPORT, SETTINGS = "import.json", "comem.yaml"
+REPORT = "import.json"
 Progress = Callable[[int, int], object]
 """Called with the number of Linears that are done, and of all."""
 
@@ -37,11 +38,13 @@ def import_checkpoint(
     passes: int = 8,
     heads: int = 16,
     progress: Progress = lambda done, all_: None,
-) -> ImportReport:
+) -> ImportReport | AdapterReport:
     """Makes the adapter folder `out` of the release `source` (a folder, or a name on the hub) and its base.
 
     `rank` None takes 16, or more where more is found. `passes` and `heads` are those of the Q-Former. `out` appears
     when all is well, or not at all. It also gets the report (import.json) and a configuration (comem.yaml).
+
+    An adapter folder, ours or one that `comem export` wrote, is checked and copied.
 
     Raises ConfigError where a folder is not a checkpoint, ArtifactError where `out` holds files, a file is missing or
     damaged, or the release was not trained from this base; the message names tensor, shapes and what would be right.
@@ -50,11 +53,13 @@ def import_checkpoint(
     out = out.absolute()
     require_new(out)
     folder, base_folder = folder_of(source, "the release"), folder_of(base, "--base")
+    if is_adapter(folder):
+        return import_adapter(folder, base_folder, name_on_the_hub(base) or str(base_folder.absolute()), out)
     release = open_release(folder, base_folder)
     sizes = qformer_sizes(release.qformer, passes, heads)
     compared = require_equal(release, release.encoder) + require_equal(release, release.reasoner)
     lora, reasoner = _loras(release, rank, progress)
-    hub_name = None if Path(base).is_dir() or resolve(base).is_dir() else base
+    hub_name = name_on_the_hub(base)
     with new_folder(out) as building:
         _write_lora(building / "lora", release, lora, hub_name)
         if reasoner is not None and reasoner.changed:
@@ -68,6 +73,11 @@ def import_checkpoint(
         )
         write_json(building / REPORT, report.to_json())
     return report
+
+
+def name_on_the_hub(model: str) -> str | None:
+    """The name of a checkpoint that is not a folder here."""
+    return None if Path(model).expanduser().is_dir() or resolve(model).is_dir() else model
 
 
 def folder_of(name: str, what: str) -> Path:
@@ -97,4 +107,4 @@ def _loras(release: Release, rank: int | None, progress: Progress) -> tuple[Reco
 def _write_lora(folder: Path, release: Release, lora: RecoveredLora, base: str | None) -> None:
     matrices = lora.matrices or dict(zero_matrices(release, lora.rank))
     every = len(matrices) == len(release.linears)
-    write_lora(folder, matrices, lora.rank, lora.alpha, every, base)
+    write_lora(folder, matrices, {"r": lora.rank, "lora_alpha": lora.alpha}, every, base)

@@ -19,7 +19,13 @@ MODULE = "model.language_model.layers.1.self_attn.q_proj"
 
 def test_the_lora_loads_by_plain_peft(backbones, tmp_path):
     a, b = torch.randn(4, 64), torch.randn(64, 4)
-    write_lora(tmp_path / "lora", {MODULE: (a, b)}, 4, 8.0, every_linear=False, base="Qwen/Qwen2.5-VL-7B-Instruct")
+    write_lora(
+        tmp_path / "lora",
+        {MODULE: (a, b)},
+        {"r": 4, "lora_alpha": 8.0},
+        every_linear=False,
+        base="Qwen/Qwen2.5-VL-7B-Instruct",
+    )
     settings = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
     assert (settings["r"], settings["lora_alpha"], settings["target_modules"]) == (4, 8.0, [MODULE])
     assert settings["base_model_name_or_path"] == "Qwen/Qwen2.5-VL-7B-Instruct"
