@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, get_args
 
@@ -177,6 +179,73 @@ def doctor(
     report = diagnosis.as_json(findings)
     typer.echo(json.dumps(report, ensure_ascii=False, indent=2) if as_json else diagnosis.as_text(findings))
     raise typer.Exit(0 if report["ok"] else 3)
+
+
+@app.command("import-checkpoint")
+def import_checkpoint(
+    source: Annotated[
+        str, typer.Argument(metavar="SRC", help="folder of the authors' release, or its name on the hub")
+    ],
+    base: Annotated[str, typer.Option(help="the backbone that it was trained from: a folder, or a name on the hub")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write, which is not there yet")],
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="rank to keep; default: 16, or more where more is found")
+    ] = None,
+    passes: Annotated[int, typer.Option(min=1, help="passes of the Q-Former through its layer; no weight tells")] = 8,
+    heads: Annotated[int, typer.Option(min=1, help="attention heads of the Q-Former; no weight tells")] = 16,
+) -> None:
+    """Makes an adapter of a checkpoint that CoMEM's authors released, and a configuration that runs it as they do.
+
+    The release and its base are read tensor by tensor: 2 GB of memory are enough at 7B. LoRA is recovered from the
+    difference to the base, the Q-Former is renamed. DIR is whole at the end, or not there. Also takes what `comem
+    export` wrote. docs/checkpoints.md says more.
+    """
+    from comem_ray.model.released.importing import import_checkpoint
+
+    show = _progress("Linears") if sys.stderr.isatty() else lambda done, total: None
+    try:
+        report = import_checkpoint(source, base, out, rank, passes, heads, show)
+    except (ValueError, OSError) as error:
+        typer.echo(f"import-checkpoint: {error}", err=True)
+        raise typer.Exit(_exit_code(error)) from error
+    typer.echo(report.table())
+    typer.echo(f"written to {out}; try it: comem config {out / 'comem.yaml'}")
+
+
+@app.command()
+def export(
+    config: Annotated[Path, typer.Option(metavar="CONFIG", help="configuration whose adapter.path is exported")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="folder to write, which is not there yet")],
+    merged: Annotated[
+        bool,
+        typer.Option("--merged", help="also whole checkpoints, LoRA added to the weights: as large as the backbone"),
+    ] = False,
+    overrides: Overrides = [],  # noqa: B006 (typer reads the default)
+) -> None:
+    """Writes the adapter as a folder for the Hugging Face Hub: PEFT files, Q-Former, configuration, model card.
+
+    The card has the tables of the run's evaluation, if there is one of this adapter. Read it and comem.yaml before you
+    publish them. DIR is whole at the end, or not there.
+    """
+    from comem_ray.export.hub import export_adapter
+
+    show = _progress("tensors") if sys.stderr.isatty() else lambda done, total: None
+    try:
+        files = export_adapter(load_config(config, overrides), out, merged, show)
+    except (ValueError, OSError) as error:
+        typer.echo(f"export: {error}", err=True)
+        raise typer.Exit(_exit_code(error)) from error
+    for name, size in files.items():
+        typer.echo(f"{size:>15,}  {name}")
+
+
+def _progress(what: str) -> Callable[[int, int], None]:
+    """Writes the count of a long work over itself on the last line of the terminal."""
+
+    def show(done: int, total: int) -> None:
+        typer.echo(f"\r{what}: {done} of {total}" + ("\n" if done == total else ""), nl=False, err=True)
+
+    return show
 
 
 def render_answer(answer: Answer) -> str:

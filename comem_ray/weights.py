@@ -24,7 +24,7 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 def read_settings(path: Path) -> dict[str, Any]:
     """The mapping that a JSON file holds. Raises ArtifactError for a file that is missing, damaged or another value."""
-    _require_contents(path)
+    require_contents(path)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
@@ -39,7 +39,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 def tensor_shapes(path: Path) -> Shapes:
     """Shapes by name of a safetensors file, of its header alone. Raises ArtifactError for a damaged file."""
-    _require_contents(path)
+    require_contents(path)
     try:
         with safe_open(path, framework="pt") as f:
             return {name: tuple(f.get_slice(name).get_shape()) for name in f.keys()}  # noqa: SIM118
@@ -49,7 +49,7 @@ def tensor_shapes(path: Path) -> Shapes:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """Tensors by name of a safetensors file, on the CPU. Raises ArtifactError for a damaged file."""
-    _require_contents(path)
+    require_contents(path)
     try:
         with safe_open(path, framework="pt") as f:
             return {name: f.get_tensor(name) for name in f.keys()}  # noqa: SIM118
@@ -105,7 +105,7 @@ def brief(error: BaseException, limit: int = 200) -> str:
     return text if len(text) <= limit else text[:limit] + " ..."
 
 
-def _require_contents(path: Path) -> None:
+def require_contents(path: Path) -> None:
     """Raises ArtifactError where there is no such file, an empty one, or only Git LFS's note of where it is."""
     try:
         with open(path, "rb") as f:

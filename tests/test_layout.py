@@ -34,7 +34,7 @@ LAYERS = [
     {"memory_store"},
     {"pipeline", "client", "http_proxy"},
     {"evaluation", "training"},
-    {"report", "doctor"},
+    {"report", "doctor", "export"},
     {"__init__"},
     {"cli"},
 ]

@@ -92,6 +92,11 @@ class ReasonerConfig(Section):
         description="vision tower for a question's image: 'base' without LoRA; 'adapter' with it, for the authors' "
         "checkpoints",
     )
+    language_model: Literal["auto", "base", "adapter"] = Field(
+        "auto",
+        description="language model that answers: 'base' without LoRA; 'adapter' with that in the adapter's folder "
+        "reasoner/, which an import makes where the authors' model_inf is not the base; 'auto': 'adapter' where it is",
+    )
     max_new_tokens: int = Field(64, ge=1, description="longest answer in tokens; more allows reasoning and takes time")
     max_prompt_tokens: int = Field(
         32_768, ge=16, description="longest prompt in tokens, memory included; a longer one is refused"

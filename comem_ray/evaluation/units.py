@@ -10,7 +10,7 @@ from comem_ray.artifacts import fingerprint, load_manifest
 from comem_ray.config import Config, EvaluationConfig
 from comem_ray.evaluation.predictions import TIMES
 from comem_ray.evaluation.questions import packed
-from comem_ray.model.adapter import encoder_identity
+from comem_ray.model.adapter import encoder_identity, reasoner_identity
 from comem_ray.retrieval.index import STAGE as INDEX
 from comem_ray.tasks.example import Example
 
@@ -20,7 +20,7 @@ def evaluation_identity(config: Config, evaluation: EvaluationConfig) -> dict[st
     return {
         "encoder": encoder_identity(config),
         "question_pixels": config.backbone.question_pixels.model_dump(),
-        "reasoner": config.reasoner.model_dump(),
+        "reasoner": reasoner_identity(config),
         "retrieval": config.retrieval.model_dump(exclude={"top_k"}),
         "evaluation": evaluation.model_dump(
             include={"modes", "k", "gold_positions", "knowledge_sizes", "items_language"}

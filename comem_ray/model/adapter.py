@@ -1,8 +1,11 @@
 """The adapter, which is the trained part: its folder, and the fingerprint of an encoder (a backbone with an adapter).
 
 An adapter folder holds `lora/` (a PEFT folder, which `PeftModel.from_pretrained` loads), `qformer.safetensors` and
-`adapter.json` (sizes, and the fingerprint of the backbone that it was trained on). No file is a pickle. A folder is
-loaded only if every tensor lands and is finite.
+`adapter.json` (sizes, and the fingerprint of the backbone that it was trained on). The files of `lora/` may also stand
+in the folder itself, as `comem export` writes them for the hub. No file is a pickle. A folder is loaded only if every
+tensor lands and is finite.
+
+An imported adapter may have a second LoRA in `reasoner/`: the language model that answers, where it is not the base.
 """
 
 from __future__ import annotations
@@ -26,6 +29,8 @@ from comem_ray.prompts import MAX_TEXT_CHARS, item_turn
 from comem_ray.weights import load_tensors, read_settings, require_finite, require_fit, tensor_shapes
 
 ADAPTER_FILES = ("adapter.json", "qformer.safetensors", "lora/adapter_config.json", "lora/adapter_model.safetensors")
+LORA_FOLDER, REASONER_FOLDER = "lora", "reasoner"
+LORA_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 @dataclass
@@ -65,11 +70,51 @@ def adapter_files(folder: Path) -> dict[str, str]:
     """Digests of an adapter folder's files. Raises ConfigError if one is missing, ArtifactError if one is damaged."""
     if folder.is_file():
         raise ConfigError(f"adapter.path: {folder} is a file: name the folder of the adapter, {folder.parent}")
-    if missing := [n for n in ADAPTER_FILES if not (folder / n).is_file()]:
+    paths = {name: _path(folder, name) for name in ADAPTER_FILES}
+    if missing := [name for name, path in paths.items() if not path.is_file()]:
         raise ConfigError(f"{folder} is not an adapter folder: it lacks {', '.join(missing)}{home_hint(folder)}")
-    for name in ADAPTER_FILES:
-        (read_settings if name.endswith(".json") else tensor_shapes)(folder / name)
-    return {name: file_sha256(folder / name) for name in ADAPTER_FILES}
+    return _digests(paths)
+
+
+def lora_folder(folder: Path) -> Path:
+    """Where the PEFT files of an adapter folder are: in lora/, or in the folder itself, as on the hub."""
+    in_itself = not (folder / LORA_FOLDER).is_dir() and (folder / LORA_FILES[0]).is_file()
+    return folder if in_itself else folder / LORA_FOLDER
+
+
+def reasoner_lora(config: Config) -> Path | None:
+    """The PEFT folder of the LoRA that is on while questions are answered; None where the base answers.
+
+    Raises ConfigError where `reasoner.language_model` is "adapter" and the adapter has none.
+    """
+    wanted, path = config.reasoner.language_model, config.adapter.path
+    folder = None if path is None else resolve(path) / REASONER_FOLDER
+    if wanted == "base" or (wanted == "auto" and (folder is None or not folder.is_dir())):
+        return None
+    if folder is None or not folder.is_dir():
+        raise ConfigError(
+            f"reasoner.language_model is 'adapter', but the adapter {path} has no {REASONER_FOLDER}/: "
+            "set it to 'auto' or 'base', or name an adapter that has one"
+        )
+    return folder
+
+
+def reasoner_identity(config: Config) -> dict[str, Any]:
+    """What an answer depends on in the section `reasoner`, with the digests of its LoRA where it has one."""
+    fields, folder = config.reasoner.model_dump(exclude={"language_model"}), reasoner_lora(config)
+    return fields if folder is None else fields | {"language_model": _digests({n: folder / n for n in LORA_FILES})}
+
+
+def _path(folder: Path, name: str) -> Path:
+    parent, _, file = name.rpartition("/")
+    return lora_folder(folder) / file if parent == LORA_FOLDER else folder / name
+
+
+def _digests(paths: dict[str, Path]) -> dict[str, str]:
+    """Digests of files by name. Raises ArtifactError where one is damaged."""
+    for name, path in paths.items():
+        (read_settings if name.endswith(".json") else tensor_shapes)(path)
+    return {name: file_sha256(path) for name, path in paths.items()}
 
 
 def attach_adapter(config: AdapterConfig, backbone: Backbone, trainable: bool = False) -> Adapter:
@@ -93,7 +138,7 @@ def attach_adapter(config: AdapterConfig, backbone: Backbone, trainable: bool = 
 
 def save_adapter(folder: Path, adapter: Adapter, backbone_fingerprint: str) -> None:
     """Writes an adapter folder. `backbone_fingerprint` is that of the checkpoint that it was trained on."""
-    adapter.lora.save_pretrained(str(folder / "lora"), safe_serialization=True)
+    adapter.lora.save_pretrained(str(folder / LORA_FOLDER), safe_serialization=True)
     weights = {k: v.detach().contiguous().cpu() for k, v in adapter.qformer.state_dict().items()}
     save_file(weights, folder / "qformer.safetensors")
     facts = {"qformer": adapter.qformer.sizes, "lora": lora_sizes(adapter.lora)}
@@ -105,7 +150,7 @@ def _load(folder: Path, backbone: Backbone, trainable: bool) -> Adapter:
     _refuse_another_backbone(folder, stored, checkpoint_fingerprint(Path(backbone.model.name_or_path)))
     qformer = _load_qformer(folder, stored.get("qformer"), backbone)
     _refuse_other_lora_sizes(folder, stored.get("lora"))
-    return Adapter(load_lora(backbone.model, folder / "lora", trainable), qformer)
+    return Adapter(load_lora(backbone.model, lora_folder(folder), trainable), qformer)
 
 
 def _refuse_another_backbone(folder: Path, stored: dict[str, Any], present: str) -> None:
@@ -121,15 +166,16 @@ def _refuse_another_backbone(folder: Path, stored: dict[str, Any], present: str)
 
 def _refuse_other_lora_sizes(folder: Path, stored: dict[str, Any] | None) -> None:
     """Adapters of version 0.1 do not state these sizes; `stored` is None then, and nothing is compared."""
-    settings = lora_settings(folder / "lora" / "adapter_config.json")
+    settings = lora_settings(lora_folder(folder) / LORA_FILES[0])
     present = {
         "rank": settings.get("r"),
         "alpha": settings.get("lora_alpha"),
         "use_rslora": bool(settings.get("use_rslora")),
     }
     if stored is not None and present != stored:
+        path = lora_folder(folder).relative_to(folder) / LORA_FILES[0]
         raise ArtifactError(
-            f"{folder}: lora/adapter_config.json says {present}, adapter.json says {stored}: "
+            f"{folder}: {path} says {present}, adapter.json says {stored}: "
             "the LoRA is of another training, copy the adapter's folder again"
         )
 

@@ -4,6 +4,8 @@ The encoder is the backbone with the adapter on, the reasoner is the same backbo
 CoMEM (arXiv 2505.17670) puts LoRA on every Linear of the language model and of the vision tower (its merger included),
 but not on the patch embedding (a convolution), the token embedding or lm_head. The library is PEFT.
 
+An imported reasoner may have a LoRA of its own (`add_reasoner_lora`). Then "off" means: that one on.
+
 PEFT leaves a matrix at its initial value where the file has none of its name, and drops those it does not know. Here a
 LoRA folder is loaded only if every tensor lands.
 """
@@ -30,6 +32,8 @@ from comem_ray.weights import Shapes, brief, load_tensors, read_settings, requir
 _NAMES = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj|fc1|fc2|mlp\\.0|mlp\\.2"
 TARGETS = rf"model\.(language_model\.layers\.\d+|visual\.blocks\.\d+|visual\.merger)\.(.+\.)?({_NAMES})"
 """Matches whole module names of Qwen2-VL and Qwen2.5-VL."""
+
+ENCODER, REASONER = "default", "reasoner"  # PEFT's names of the two adapters
 
 # Fields of adapter_config.json that choose the modules or the scale, and those that change no number.
 _USED = {"peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora"}
@@ -70,12 +74,36 @@ def load_lora(model: PreTrainedModel, folder: Path, trainable: bool = False) -> 
     folder is damaged, is more than LoRA on the Linears of TARGETS, or a tensor is missing, unexpected, of another
     shape or not finite.
     """
+    config, tensors = _read(model, folder, trainable)
+    with torch.random.fork_rng():
+        lora = PeftModel(model, config, autocast_adapter_dtype=False)
+    _copy_into(lora, tensors, ENCODER)
+    return _disabled(lora)
+
+
+def add_reasoner_lora(lora: PeftModel, folder: Path) -> None:
+    """Adds the LoRA of the reasoner, a PEFT folder, beside that of the encoder. From now on it is on wherever the
+    encoder's is not. Does nothing where it is there already. Raises as `load_lora` does.
+    """
+    if REASONER in lora.peft_config:
+        return
+    config, tensors = _read(lora.base_model.model, folder, trainable=False)  # type: ignore[arg-type]
+    with torch.random.fork_rng():
+        lora.add_adapter(REASONER, config, autocast_adapter_dtype=False)
+    _copy_into(lora, tensors, REASONER)
+    tuner: Any = lora.base_model
+    tuner.enable_adapter_layers()
+    tuner.set_adapter(REASONER, inference_mode=True)
+
+
+def _read(model: PreTrainedModel, folder: Path, trainable: bool) -> tuple[LoraConfig, dict[str, Tensor]]:
+    """PEFT's configuration of a folder and its tensors, of which each has its place in `model`."""
     weights = folder / "adapter_model.safetensors"
     if not weights.exists():
         raise ArtifactError(f"{folder} has no adapter_model.safetensors; an adapter in a pickle (.bin) is not loaded")
     settings, linears = lora_settings(folder / "adapter_config.json"), _linears(model)
     modules = _target_modules(linears, folder / "adapter_config.json", settings)
-    tensors = _lora_tensors(weights)
+    tensors = lora_tensors(weights)
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     require_fit(weights, shapes, _shapes(modules, settings["r"]), _advice(settings["r"]))
     require_finite(weights, {n: t.to(model.dtype) for n, t in tensors.items()}, "backbone.precision")
@@ -88,10 +116,7 @@ def load_lora(model: PreTrainedModel, folder: Path, trainable: bool = False) -> 
         target_modules=TARGETS if modules.keys() == linears.keys() else sorted(modules),
         inference_mode=not trainable,
     )
-    with torch.random.fork_rng():
-        lora = PeftModel(model, config, autocast_adapter_dtype=False)
-    _copy_into(lora, tensors)
-    return _disabled(lora)
+    return config, tensors
 
 
 def lora_sizes(lora: PeftModel) -> dict[str, Any]:
@@ -102,13 +127,19 @@ def lora_sizes(lora: PeftModel) -> dict[str, Any]:
 
 @contextmanager
 def adapter_enabled(lora: PeftModel) -> Iterator[None]:
-    """The adapter is active within the block only, even if the block raises."""
+    """The encoder's adapter is active within the block only, even if the block raises."""
     tuner: Any = lora.base_model
-    tuner.enable_adapter_layers()
+    if REASONER in lora.peft_config:
+        tuner.set_adapter(ENCODER)
+    else:
+        tuner.enable_adapter_layers()
     try:
         yield
     finally:
-        tuner.disable_adapter_layers()
+        if REASONER in lora.peft_config:
+            tuner.set_adapter(REASONER, inference_mode=True)
+        else:
+            tuner.disable_adapter_layers()
 
 
 def _disabled(lora: PeftModel) -> PeftModel:
@@ -118,8 +149,9 @@ def _disabled(lora: PeftModel) -> PeftModel:
 
 
 def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
-    """The modules that may carry LoRA, by name."""
-    return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(TARGETS, n)}
+    """The modules that may carry LoRA, by name, also where they carry one already."""
+    targets = {n: getattr(m, "base_layer", m) for n, m in model.named_modules() if re.fullmatch(TARGETS, n)}
+    return {name: module for name, module in targets.items() if isinstance(module, nn.Linear)}
 
 
 def _advice(rank: int) -> str:
@@ -171,7 +203,7 @@ def _target_modules(linears: dict[str, nn.Linear], path: Path, settings: dict[st
     return chosen
 
 
-def _lora_tensors(path: Path) -> dict[str, Tensor]:
+def lora_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of adapter_model.safetensors by today's names. Raises ArtifactError where two become one."""
     tensors: dict[str, Tensor] = {}
     for name, tensor in load_tensors(path).items():
@@ -191,8 +223,9 @@ def _shapes(modules: dict[str, nn.Linear], rank: int) -> Shapes:
 
 
 @torch.no_grad()
-def _copy_into(lora: PeftModel, tensors: dict[str, Tensor]) -> None:
-    parameters = {current_lora_name(n): p for n, p in lora.named_parameters() if ".lora_" in n}
+def _copy_into(lora: PeftModel, tensors: dict[str, Tensor], adapter: str) -> None:
+    suffix = f".{adapter}.weight"
+    parameters = {current_lora_name(n): p for n, p in lora.named_parameters() if ".lora_" in n and n.endswith(suffix)}
     assert parameters.keys() == tensors.keys()
     for name, tensor in tensors.items():
         parameters[name].copy_(tensor)

@@ -18,11 +18,11 @@ from torch import Tensor
 
 from comem_ray.config import Config
 from comem_ray.finite import NotFinite, dtype_name, right_precision
-from comem_ray.model.adapter import Adapter, attach_adapter
+from comem_ray.model.adapter import Adapter, attach_adapter, reasoner_lora
 from comem_ray.model.answer_text import AnswerText
 from comem_ray.model.backbone import Backbone, load_backbone
 from comem_ray.model.decoding import Draw, OnText, Sampling, stop_ids
-from comem_ray.model.lora import adapter_enabled
+from comem_ray.model.lora import adapter_enabled, add_reasoner_lora
 from comem_ray.model.prompt import Prompt, PromptTooLong
 from comem_ray.model.running import Completion, RunningAnswer, RunningRows
 from comem_ray.model.sequences import Batch, ImageFeatures, TokenSequence
@@ -36,7 +36,8 @@ class Reasoner:
     """The frozen backbone with memory, items or nothing before the question.
 
     `backbone` and `adapter` may be given to share one copy of the weights with a MemoryEncoder in the same process. The
-    adapter is needed (and loaded) only where `reasoner.question_vision` is "adapter".
+    adapter is needed (and loaded) only where `reasoner.question_vision` is "adapter", or where the language model that
+    answers has a LoRA of its own (`reasoner.language_model`): that one is on whenever the encoder's is not.
     """
 
     def __init__(
@@ -45,8 +46,13 @@ class Reasoner:
         self.config = config.reasoner
         self.backbone = backbone or load_backbone(config.backbone, device)
         self.vision_lora = None
-        if self.config.question_vision == "adapter":
-            self.vision_lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
+        self.language_lora = reasoner_lora(config)
+        if self.config.question_vision == "adapter" or self.language_lora is not None:
+            lora = (adapter or attach_adapter(config.adapter, self.backbone)).lora
+            if self.config.question_vision == "adapter":
+                self.vision_lora = lora
+            if self.language_lora is not None:
+                add_reasoner_lora(lora, self.language_lora)
 
     def sequence(self, question: Prompt) -> TokenSequence:
         """The tokenised prompt. Raises PromptTooLong, and ValueError for an unknown mode or a wrong memory."""

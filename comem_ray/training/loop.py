@@ -70,7 +70,7 @@ class Trainer:
         if self.training.gradient_checkpointing:
             self.backbone.model.gradient_checkpointing_enable({"use_reentrant": False})
         encoder = MemoryEncoder(config, backbone=self.backbone, adapter=self.adapter)
-        reasoner = Reasoner(config, backbone=self.backbone)
+        reasoner = Reasoner(config, backbone=self.backbone, adapter=self.adapter)
         self.objective = Objective(encoder, reasoner, self.training.distillation)
         self.samples = training_samples(config)
         self.validator = None

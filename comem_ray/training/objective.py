@@ -51,13 +51,18 @@ NOTHING = Figures(0.0, 0.0, 0, 0, 0, 0)
 class Objective:
     """Loss and gradients of samples. `encoder` and `reasoner` share one backbone.
 
-    Raises ValueError if the reasoner encodes images with the adapter, which must be off in its pass.
+    Raises ValueError if the reasoner encodes images with the adapter, which must be off in its pass, or has a LoRA.
     """
 
     def __init__(self, encoder: MemoryEncoder, reasoner: Reasoner, distillation: float = 0.0):
         assert encoder.backbone is reasoner.backbone
         if reasoner.vision_lora is not None:
             raise ValueError("training needs reasoner.question_vision: base; 'adapter' is for imported checkpoints")
+        if reasoner.language_lora is not None:
+            raise ValueError(
+                "training needs the base as reasoner: set reasoner.language_model to base; the adapter.path that is "
+                "written holds the LoRA of an imported reasoner, so name another folder"
+            )
         self.encoder, self.reasoner, self.distillation = encoder, reasoner, distillation
 
     def backward(self, samples: Sequence[Sample], weight: float) -> Figures:

@@ -27,7 +27,7 @@ from PIL.Image import Image
 from comem_ray.artifacts import fingerprint
 from comem_ray.config import Config, SynthesisConfig
 from comem_ray.knowledge.images import ImageError, normalize_image, open_image
-from comem_ray.model.adapter import encoder_fingerprint
+from comem_ray.model.adapter import encoder_fingerprint, reasoner_identity
 from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.model.reasoner import Completion, Prompt, PromptTooLong
 from comem_ray.pipeline import Pipeline
@@ -58,13 +58,15 @@ def synthesis_identity(config: Config, synthesis: SynthesisConfig) -> dict[str, 
 
     Precision, device and batch are not in it: they change the rounding.
     """
+    reasoner = reasoner_identity(config)
+    del reasoner["max_new_tokens"]
     by_adapter = config.reasoner.question_vision == "adapter"
     return {
         "backbone": checkpoint_fingerprint(checkpoint_folder(config.backbone.model)),
         "pixels": [config.backbone.item_pixels.model_dump(), config.backbone.question_pixels.model_dump()],
         "question_vision": encoder_fingerprint(config) if by_adapter else "base",
         "retrieval": config.retrieval.model_dump(exclude={"top_k"}),
-        "reasoner": config.reasoner.model_dump(exclude={"max_new_tokens"}),
+        "reasoner": reasoner,
         "scoring_rules": config.scoring_rules,
         "synthesis": synthesis.model_dump(exclude={"sources", "translation", "workers", "batch"}),
         "prompt": fingerprint([SYSTEM, with_instruction("", synthesis)]),
