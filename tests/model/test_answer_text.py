@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from comem_ray.model.answer_text import AnswerText
-from comem_ray.model.random_backbone import byte_tokenizer
+from comem_ray.model.random_tokenizers import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 START = TOKENIZER.convert_tokens_to_ids("<|im_start|>")
