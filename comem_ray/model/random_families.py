@@ -11,12 +11,22 @@ from typing import Any
 
 from transformers import (
     CLIPImageProcessor,
+    GotOcr2ImageProcessor,
+    Idefics3Config,
+    Idefics3ImageProcessor,
+    InternVLConfig,
     LlavaConfig,
+    LlavaNextConfig,
+    LlavaNextImageProcessor,
+    LlavaOnevisionConfig,
+    LlavaOnevisionImageProcessor,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2VLConfig,
     Qwen2VLImageProcessor,
     Qwen3VLConfig,
+    SmolVLMConfig,
+    SmolVLMImageProcessor,
 )
 
 from comem_ray.model.random_tokenizers import byte_tokenizer, spaced_tokenizer, token_id
@@ -40,6 +50,8 @@ TOWER: dict[str, Any] = {
     "patch_size": 14,
     "image_size": 42,
 }
+CANVASES = [[42, 84], [84, 42], [84, 84], [126, 42], [42, 126]]
+LARGE_CANVASES = [[42 * rows, 42 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
@@ -64,6 +76,20 @@ def _qwen(config: type, vision: dict[str, Any], processor: Callable[[], Any], te
         "vision_end_token_id": "<|vision_end|>",
     }
     return RandomFamily(config, byte_tokenizer, processor, text, vision, tokens, {})
+
+
+def _idefics3(config: type, processor: type) -> RandomFamily:
+    tiles = [f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7)]
+    control = ["<|im_start|>", "<|im_end|>", "<end_of_utterance>", "<fake_token_around_image>", "<image>"]
+    return RandomFamily(
+        config,
+        lambda: byte_tokenizer([*control, "<global-img>", *tiles], end="<end_of_utterance>", pad="<|im_end|>"),
+        lambda: processor(size={"longest_edge": 96}, max_image_size={"longest_edge": 32}),
+        {"model_type": "llama", **LAYERS},
+        {**TOWER, "patch_size": 8, "image_size": 32},
+        {"image_token_id": "<image>"},
+        {"scale_factor": 2},
+    )
 
 
 RANDOM_FAMILIES: dict[str, RandomFamily] = {
@@ -113,6 +139,37 @@ RANDOM_FAMILIES: dict[str, RandomFamily] = {
         {"model_type": "clip_vision_model", **TOWER, "projection_dim": 16},
         {"image_token_index": "<image>"},
         {},
+    ),
+    "llava_next": RandomFamily(
+        LlavaNextConfig,
+        lambda: spaced_tokenizer(["<image>"], legacy=True),
+        lambda: LlavaNextImageProcessor(
+            size={"shortest_edge": 42}, crop_size={"height": 42, "width": 42}, image_grid_pinpoints=CANVASES
+        ),
+        {"model_type": "mistral", "sliding_window": 40, **LAYERS},
+        {"model_type": "clip_vision_model", **TOWER, "projection_dim": 16},
+        {"image_token_index": "<image>"},
+        {"image_grid_pinpoints": CANVASES},
+    ),
+    "llava_onevision": RandomFamily(
+        LlavaOnevisionConfig,
+        lambda: byte_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<image>", "<video>"]),
+        lambda: LlavaOnevisionImageProcessor(size={"height": 42, "width": 42}, image_grid_pinpoints=LARGE_CANVASES),
+        {"model_type": "qwen2", **LAYERS},
+        {"model_type": "siglip_vision_model", **TOWER, "vision_use_head": False},
+        {"image_token_index": "<image>", "video_token_index": "<video>"},
+        {"image_grid_pinpoints": LARGE_CANVASES, "vision_aspect_ratio": "anyres_max_2"},
+    ),
+    "idefics3": _idefics3(Idefics3Config, Idefics3ImageProcessor),
+    "smolvlm": _idefics3(SmolVLMConfig, SmolVLMImageProcessor),
+    "internvl": RandomFamily(
+        InternVLConfig,
+        lambda: byte_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<img>", "</img>", "<IMG_CONTEXT>"]),
+        lambda: GotOcr2ImageProcessor(size={"height": 28, "width": 28}, max_patches=6),
+        {"model_type": "qwen2", **LAYERS},
+        {**TOWER, "patch_size": [7, 7], "image_size": [28, 28]},
+        {"image_token_id": "<IMG_CONTEXT>"},
+        {"image_seq_length": 4, "tie_word_embeddings": False},
     ),
 }
 

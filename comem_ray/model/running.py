@@ -1,8 +1,8 @@
 """Answers in the making, and the loop that makes their tokens: rows that share one padded cache.
 
-It calls the stock language model, which takes embeddings and positions on one or three axes; continuous batching of transformers
-(5.23: `add_request` takes token ids, positions are one-dimensional) takes neither. No state of the model is used, so
-several groups of rows may run on one model in turn.
+It calls the stock language model, which takes embeddings and positions on one or three axes; continuous batching of
+transformers (5.23: `add_request` takes token ids, positions are one-dimensional) takes neither. No state of the model
+is used, so several groups of rows may run on one model in turn.
 
 Shapes: B rows, L tokens of the longest prompt, D width, W width of input embeddings (Backbone.embed), A axes of
 positions, V tokens of the vocabulary.

@@ -73,7 +73,8 @@ def world(request: Any, make_config: Any, tmp_path_factory: pytest.TempPathFacto
 
 NO_LIMITS: dict[str, Any] = {"item_pixels": {"min": None, "max": None}, "question_pixels": {"min": None, "max": None}}
 QWEN_LIMITS: dict[str, Any] = {}  # those of make_config
-LIMITS: dict[str, dict[str, Any]] = {"llava": NO_LIMITS}
+OTHERS = ("llava", "llava_next", "llava_onevision", "idefics3", "smolvlm", "internvl")
+LIMITS: dict[str, dict[str, Any]] = dict.fromkeys(OTHERS, NO_LIMITS)
 
 
 def prompts(memory: torch.Tensor) -> list[Prompt]:
@@ -196,6 +197,7 @@ def test_lora_is_on_every_linear_of_language_model_and_vision_tower(world: Any) 
     present = {n.removesuffix(".lora_A") for n, _ in world.backbone.model.named_modules() if n.endswith(".lora_A")}
     assert present == wanted
     parts = [*world.backbone.family.vision_modules(world.backbone.model), world.backbone.language_model]
+    assert len(world.backbone.family.vision_layers(world.backbone.model)) > 1
     for part in parts:
         assert any(name.endswith("lora_A") for name, _ in part.named_modules())
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from comem_ray.model.families.anyres import LLAVA_NEXT, LLAVA_ONEVISION
 from comem_ray.model.families.family import Family
+from comem_ray.model.families.idefics3 import IDEFICS3, SMOLVLM
+from comem_ray.model.families.internvl import INTERNVL
 from comem_ray.model.families.llava import LLAVA
 from comem_ray.model.families.qwen import QWEN2_5_VL, QWEN2_VL, QWEN3_VL
 
@@ -16,6 +19,11 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": QWEN2_VL,
     "qwen3_vl": QWEN3_VL,
     "llava": LLAVA,
+    "llava_next": LLAVA_NEXT,
+    "llava_onevision": LLAVA_ONEVISION,
+    "idefics3": IDEFICS3,
+    "smolvlm": SMOLVLM,
+    "internvl": INTERNVL,
 }
 
 

@@ -70,7 +70,7 @@ LLAMA3 = Chat(
     image=("", "\n"),
 )
 
-IDEFICS3 = Chat(
+SMOLVLM = Chat(
     control=("<|im_start|>", "<end_of_utterance>"),
     end_token="<end_of_utterance>",
     user="User:",
@@ -83,6 +83,8 @@ IDEFICS3 = Chat(
     reply=" ",
 )
 
+IDEFICS3 = replace(SMOLVLM, control=("<|begin_of_text|>", "<end_of_utterance>"), begin="<|begin_of_text|>")
+
 INTERNVL = replace(
     CHATML,
     control=("<|im_start|>", "<|im_end|>"),
@@ -91,6 +93,11 @@ INTERNVL = replace(
 )
 
 _ROWS_OF_LLAMA_2, _ROWS_OF_YI = 40_000, 100_000  # at most: rows of the token embedding
+
+
+def idefics3_chat(settings: Any) -> Chat:
+    """The format of an Idefics3 or SmolVLM checkpoint: they differ in the token that begins a prompt."""
+    return IDEFICS3 if settings.text_config.vocab_size > _ROWS_OF_YI else SMOLVLM
 
 
 def llava_chat(settings: Any) -> Chat:

@@ -13,7 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor, nn
 
-from comem_ray.config import PixelLimitsConfig
+from comem_ray.config import ConfigError, PixelLimitsConfig
 from comem_ray.prompts import Chat
 
 Options = dict[str, Any]
@@ -94,9 +94,12 @@ def lora_targets(*parts: tuple[str, str]) -> str:
     return "|".join(rf"model\.({modules})\.(.+\.)?({linears})" for modules, linears in parts)
 
 
-def image_tokens(placeholders: Placeholders) -> int:
-    """The number of image tokens among placeholders."""
-    return sum(part for part in placeholders if isinstance(part, int))
+def broken_limits(limits: PixelLimitsConfig, field: str, reason: str) -> ConfigError:
+    """The refusal of pixel limits that a family cannot keep."""
+    return ConfigError(
+        f"backbone.{field}: this backbone cannot keep the limits {limits.min} to {limits.max}: {reason}. "
+        f"Set {field} to {{min: null, max: null}}, or to limits that it can keep"
+    )
 
 
 def cat_last(parts: Sequence[Tensor]) -> Tensor:

@@ -8,9 +8,17 @@ from typing import Any
 from PIL.Image import Image
 from torch import Tensor
 
-from comem_ray.config import ConfigError, PixelLimitsConfig
+from comem_ray.config import PixelLimitsConfig
 from comem_ray.model.families.chats import llava_chat
-from comem_ray.model.families.family import LINEARS, Family, Grid, Options, Placeholders, lora_targets
+from comem_ray.model.families.family import (
+    LINEARS,
+    Family,
+    Grid,
+    Options,
+    Placeholders,
+    broken_limits,
+    lora_targets,
+)
 
 TOWERS = ("clip_vision_model", "siglip_vision_model")
 LLAVA_TARGETS = lora_targets(
@@ -31,10 +39,9 @@ def tile_misfit(processor: Any, settings: Any) -> str | None:
 
 def tile_side(processor: Any) -> int | None:
     """Pixels of the side of a tile, as the image processor cuts it."""
-    for size in (getattr(processor, "crop_size", None), processor.size):
-        if size:
-            return next((size[key] for key in ("height", "shortest_edge") if key in size and size[key]), None)
-    return None
+    sizes = (getattr(processor, "crop_size", None), processor.size)
+    sides = [getattr(size, key, None) for size in sizes for key in ("height", "shortest_edge")]
+    return next((side for side in sides if side), None)
 
 
 def tokens_per_tile(settings: Any) -> int:
@@ -45,18 +52,10 @@ def tokens_per_tile(settings: Any) -> int:
     return patches + has_cls - dropped
 
 
-def require_within(pixels: int, limits: PixelLimitsConfig, field: str, reason: str) -> None:
-    """Raises ConfigError where the fewest pixels that the family can do are outside of the limits."""
-    if (limits.max is not None and limits.max < pixels) or (limits.min is not None and limits.min > pixels):
-        raise ConfigError(
-            f"backbone.{field}: this backbone cannot keep the limits {limits.min} to {limits.max}: {reason}. "
-            f"Set {field} to {{min: null, max: null}}, or to limits that hold {pixels} pixels"
-        )
-
-
 def _options(processor: Any, settings: Any, limits: PixelLimitsConfig, field: str) -> Options:
     side = settings.vision_config.image_size
-    require_within(side * side, limits, field, f"it resizes every image to {side} x {side} pixels")
+    if (limits.min or 0) > side * side or (limits.max or side * side) < side * side:
+        raise broken_limits(limits, field, f"it resizes every image to {side} x {side} pixels")
     return {}
 
 
