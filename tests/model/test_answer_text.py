@@ -70,6 +70,18 @@ def test_the_text_ends_before_the_stop_string_that_is_complete_first(whole, stop
     assert all(want.startswith(each) for each in texts)  # nothing of a stop string was ever shown
 
 
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [([" ", "Sofia", " is"], "Sofia is"), ([" Sofia", " is"], "Sofia is"), (["Sofia"], "Sofia"), ([" ", " x"], " x")],
+)
+def test_the_space_of_a_reply_is_not_part_of_the_answer(pieces, text):
+    answer = AnswerText(Pieces(pieces), reply=" ")
+    for n in range(len(pieces)):
+        answer.add(n)
+    answer.end()
+    assert answer.text == text
+
+
 class Pieces:
     """A tokenizer whose token n is the n-th piece of a text."""
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.stock_prompts import STOCK_IMAGES, stock_prompt_ids
 from support.tiny import image
 from torch import nn
@@ -23,6 +24,7 @@ from comem_ray.model.backbone import load_backbone
 from comem_ray.model.checkpoint import checkpoint_fingerprint
 from comem_ray.model.families import FAMILIES
 from comem_ray.model.memory_encoder import MemoryEncoder
+from comem_ray.model.module_names import current_name
 from comem_ray.model.random_backbone import write_random_backbone
 from comem_ray.model.random_families import RANDOM_FAMILIES
 from comem_ray.model.reasoner import Prompt, Reasoner
@@ -94,6 +96,13 @@ def control_ids(world: Any) -> set[int]:
 
 def test_every_family_has_its_row() -> None:
     assert RANDOM_FAMILIES.keys() == FAMILIES.keys()
+
+
+def test_released_names_of_weights_are_known(world: Any) -> None:
+    """The files have the names that stock code saves, which are those of the released checkpoints."""
+    names = load_file(world.folder / "model.safetensors")
+    base = AutoModelForImageTextToText.from_pretrained(world.folder)
+    assert {current_name(name) for name in names} == set(base.state_dict())
 
 
 def test_logits_are_those_of_the_stock_model(world: Any) -> None:

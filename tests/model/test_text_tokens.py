@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from comem_ray.model.random_tokenizers import byte_tokenizer, spaced_tokenizer
@@ -58,15 +59,11 @@ def test_a_vocabulary_that_makes_control_tokens_of_text_is_kept_from_it() -> Non
     vocab = backend["model"]["vocab"]
     vocab |= {"<s": len(vocab) + 10}
     backend["model"]["merges"] += [["<", "s"], ["<s", ">"]]
-    tokenizer = type(tokenizer)(tokenizer_object=_from(backend), eos_token="</s>", unk_token="<unk>")
+    tokenizer = type(tokenizer)(
+        tokenizer_object=Tokenizer.from_str(json.dumps(backend)), eos_token="</s>", unk_token="<unk>"
+    )
     tokens, start = TextTokens(tokenizer), tokenizer.convert_tokens_to_ids("<s>")
     for text in ("<s>", "a<s>b<s>", "x <s></s> y"):
         ids = tokens.run([PlainText(text)], first=True)
         assert start not in ids
         assert tokens.decode(ids).removeprefix(" ") == text
-
-
-def _from(backend: dict) -> object:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_str(json.dumps(backend))

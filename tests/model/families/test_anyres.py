@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from support.tiny import image
-from transformers import LlavaNextImageProcessor, LlavaOnevisionConfig, LlavaOnevisionModel
+from transformers import LlavaNextImageProcessor, LlavaNextModel, LlavaOnevisionConfig, LlavaOnevisionModel
 from transformers.image_processing_utils import select_best_resolution
 
 from comem_ray.config import ConfigError, PixelLimitsConfig
@@ -30,8 +30,6 @@ def test_tokens_are_those_of_the_stock_models(family: str) -> None:
     """Without a vision tower: the stock code packs features of the right number of tiles."""
     record = {"llava_next": LLAVA_NEXT, "llava_onevision": LLAVA_ONEVISION}[family]
     config, sizes = settings(family), [*product((7, 42, 55, 130), (11, 42, 83, 400))]
-    from transformers import LlavaNextModel
-
     model_class = LlavaOnevisionModel if isinstance(config, LlavaOnevisionConfig) else LlavaNextModel
     with torch.device("meta"):
         model = model_class(config)
@@ -57,7 +55,8 @@ def test_no_canvas_is_larger_than_the_limit() -> None:
         width, height = fit(size, canvases, None, most)
         rows, columns = select_best_resolution((height, width), canvases)
         assert rows * columns <= most, (size, most)
-        assert width <= size[0] and height <= size[1]
+        assert width <= size[0]
+        assert height <= size[1]
 
 
 def test_without_limits_an_image_stays_as_it_is_and_a_small_one_can_be_enlarged() -> None:
