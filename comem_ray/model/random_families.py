@@ -52,7 +52,7 @@ TOWER: dict[str, Any] = {
 }
 CANVASES = [[42, 84], [84, 42], [84, 84], [126, 42], [42, 126]]
 LARGE_CANVASES = [[42 * rows, 42 * columns] for rows in (1, 2, 3) for columns in (1, 2, 3)]
-HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+HALF = [0.5] * 3
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ RANDOM_FAMILIES: dict[str, RandomFamily] = {
             "num_position_embeddings": 16,
             "deepstack_visual_indexes": [0, 1],
         },
-        lambda: Qwen2VLImageProcessor(patch_size=16, **HALF),
+        lambda: Qwen2VLImageProcessor(patch_size=16, image_mean=HALF, image_std=HALF),
         {
             **LAYERS,
             "head_dim": 16,

@@ -28,7 +28,7 @@ class TextTokens:
         bare, self._prefix = _without_prefix(backend)
         self._first = Tokenizer.from_str(json.dumps(backend | {"added_tokens": []}))
         self._bare = Tokenizer.from_str(json.dumps(bare | {"added_tokens": []}))
-        self._decoder = Tokenizer.from_str(json.dumps(bare)) if self._prefix else tokenizer
+        self._decoder: Any = Tokenizer.from_str(json.dumps(bare)) if self._prefix else tokenizer
         added = tokenizer.added_tokens_encoder
         self._control_ids = set(added.values()) - {tokenizer.unk_token_id}
         self._control = re.compile("(" + "|".join(re.escape(t) for t in sorted(added, key=len, reverse=True)) + ")")
@@ -67,7 +67,8 @@ class TextTokens:
 
     def decode(self, ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of tokens that follow others: a space at their beginning is kept."""
-        return self._decoder.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        text: str = self._decoder.decode(list(ids), skip_special_tokens=skip_special_tokens)
+        return text
 
     def _encode(self, backend: Tokenizer, text: str) -> list[int]:
         ids = backend.encode(text, add_special_tokens=False).ids

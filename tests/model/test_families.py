@@ -52,7 +52,9 @@ def world(request: Any, make_config: Any, tmp_path_factory: pytest.TempPathFacto
     folder = tmp_path_factory.mktemp(request.param)
     write_random_backbone(folder, request.param)
     config = make_config(
-        backbone={"model": str(folder), **LIMITS.get(request.param, QWEN_LIMITS)}, memory={"batch_tokens": 400}
+        backbone={"model": str(folder), **LIMITS.get(request.param, QWEN_LIMITS)},
+        memory={"batch_tokens": 400},
+        adapter={"lora_dropout": 0.0},
     )
     backbone = load_backbone(config.backbone)
     adapter = attach_adapter(config.adapter, backbone, trainable=True)
@@ -241,6 +243,27 @@ def test_a_training_step_gives_gradients_to_the_adapter_alone(world: Any) -> Non
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(before[name])
+
+
+def test_gradient_checkpointing_changes_no_gradient(world: Any) -> None:
+    samples = [Sample("1", "Question?", image(3), [("Item: text", image(7, 50, 60))], "Sofia.")]
+    objective, model = Objective(world.encoder, world.reasoner), world.backbone.model
+    parameters = trainable_parameters(world.encoder.adapter)
+    results = []
+    world.encoder.adapter.lora.train()
+    for checkpointing in (False, True):
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        objective.backward(samples, 1.0)
+        results.append({n: p.grad.clone() for n, p in parameters.items() if p.grad is not None})
+        for parameter in parameters.values():
+            parameter.grad = None
+    model.gradient_checkpointing_disable()
+    world.encoder.adapter.lora.eval()
+    scale = max(float(gradient.abs().max()) for gradient in results[0].values())
+    assert results[0].keys() == results[1].keys()
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient, atol=2e-5 * scale, rtol=2e-3)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
