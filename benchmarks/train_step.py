@@ -32,7 +32,7 @@ from comem_ray.model.adapter import attach_adapter
 from comem_ray.model.backbone import Backbone
 from comem_ray.model.memory_encoder import MemoryEncoder
 from comem_ray.model.patch_embedding import use_linear_patch_embedding
-from comem_ray.model.random_backbone import byte_tokenizer
+from comem_ray.model.random_tokenizers import byte_tokenizer
 from comem_ray.model.reasoner import Reasoner
 from comem_ray.model.sequences import Sequencer
 from comem_ray.model.shapes import backbone_config
@@ -124,7 +124,7 @@ def random_backbone(config: Config, device: str) -> Backbone:
     group_attention_windows(model)
     use_linear_patch_embedding(model)
     limits = {"item": config.backbone.item_pixels, "question": config.backbone.question_pixels}
-    sequencer = Sequencer(tokenizer, Qwen2VLImageProcessor(), shapes.image_token_id, limits)
+    sequencer = Sequencer(tokenizer, Qwen2VLImageProcessor(), shapes, limits)
     return Backbone(model, sequencer, torch.device(device))
 
 

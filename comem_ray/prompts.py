@@ -5,7 +5,7 @@ A prompt is a list of parts. `ControlText` is our own and may hold control token
 a question; all of it is tokenised as text. `ImagePart` is an image. Knows no tokenizer and no model.
 
 The item turn is that of the paper's code (Qwen chat format, no system turn). Questions put the image first, in training
-and in inference.
+and in inference. Other families of models have other chat formats: a `Chat` holds the control text of one.
 """
 
 from __future__ import annotations
@@ -110,25 +110,55 @@ class Turn:
     images: Sequence[Any] = ()
 
 
-TURN_END, IMAGE_TOKEN = "<|im_end|>", "<|image_pad|>"
-CONTROL_TOKENS = ("<|im_start|>", TURN_END, "<|vision_start|>", "<|vision_end|>", IMAGE_TOKEN)
-"""The control tokens that a tokenizer must have, each as one token."""
+@dataclass(frozen=True)
+class Chat:
+    """The control text of a chat format. A turn is: its start, its images, its text, its end.
 
-USER = ControlText("<|im_start|>user\n")
+    `control` are the control tokens that a tokenizer must have, each as one token.
+    """
+
+    control: tuple[str, ...]
+    end_token: str  # what a model ends its answer with
+    user: str
+    user_end: str
+    assistant: str  # a prompt ends with it
+    assistant_end: str  # begins with `end_token`
+    system: tuple[str, str]  # before and after the text of a system turn
+    default_system: str | None = None  # None: no system turn, unless one is given
+    begin: str = ""  # before the whole prompt
+    image: tuple[str, str] = ("", "")  # before and after each image
+    after_images: str = ""  # between a turn's images and its text
+    without_images: str = ""  # before the text of a user's turn that has no image
+    reply: str = ""  # between `assistant` and the text of an answer, which the model itself writes
+
+
+CHATML_IMAGE = ("<|vision_start|>", "<|vision_end|>")
+CHATML = Chat(
+    control=("<|im_start|>", "<|im_end|>", *CHATML_IMAGE),
+    end_token="<|im_end|>",
+    user="<|im_start|>user\n",
+    user_end="<|im_end|>\n",
+    assistant="<|im_start|>assistant\n",
+    assistant_end="<|im_end|>\n",
+    system=("<|im_start|>system\n", "<|im_end|>\n"),
+    default_system=SYSTEM,
+    image=CHATML_IMAGE,
+)
+"""The format of Qwen2-VL and Qwen2.5-VL, and the default. The formats of other families: comem_ray.model.families."""
+
 ASSISTANT = ControlText("<|im_end|>\n<|im_start|>assistant\n")
-ASSISTANT_TURN = ControlText("<|im_start|>assistant\n")
 END = ControlText("<|im_end|>\n")
 
 
-def item_turn(text: str, image: Any) -> list[PromptPart]:
+def item_turn(text: str, image: Any, chat: Chat = CHATML) -> list[PromptPart]:
     """The prompt of the memory encoder for one item: the image in the user's turn, the text in the assistant's."""
     return [
-        USER,
-        *image_parts(image, "item"),
-        ControlText(ITEM_CAPTION),
-        ASSISTANT,
+        *_control(chat.begin + chat.user),
+        *image_parts(image, "item", chat),
+        ControlText(chat.after_images + ITEM_CAPTION),
+        ControlText(chat.user_end + chat.assistant + chat.reply),
         PlainText(text[:MAX_TEXT_CHARS]),
-        END,
+        ControlText(chat.assistant_end),
     ]
 
 
@@ -138,37 +168,74 @@ def question_prompt(
     items: Sequence[tuple[str, Any]] = (),
     system: str | None = None,
     history: Sequence[Turn] = (),
+    chat: Chat = CHATML,
 ) -> list[PromptPart]:
     """The reasoner's prompt, up to the start of the answer: system, items, earlier turns, the question.
 
     `image` is None, one image or a sequence of images; they come before the text. `items` (rag mode) come as user
-    turns, text before image. `system` takes the place of SYSTEM, as text in which nothing becomes a control token.
+    turns, text before image. `system` takes the place of the format's own, as text in which nothing becomes a control
+    token.
 
     Memory is not a part: its embeddings come before the whole prompt, system turn included.
     """
-    parts = _system_turn(system)
+    parts = [*_control(chat.begin), *_system_turn(system, chat)]
     for item_text, item_image in items:
-        parts += [USER, PlainText(item_text[:MAX_TEXT_CHARS]), *image_parts(item_image, "item"), END]
+        item = [PlainText(item_text[:MAX_TEXT_CHARS]), *image_parts(item_image, "item", chat)]
+        parts += [*_control(chat.user + chat.without_images), *item, ControlText(chat.user_end)]
     for turn in history:
-        start = USER if turn.role == "user" else ASSISTANT_TURN
-        parts += [start, *_question_images(turn.images), PlainText(turn.text), END]
+        parts += _history_turn(turn, chat)
     images = [] if image is None else image if isinstance(image, (list, tuple)) else [image]
-    return [*parts, USER, *_question_images(images), PlainText(text), ASSISTANT]
+    return [*parts, *_user_text(text, images, chat), ControlText(chat.user_end + chat.assistant)]
 
 
-def _system_turn(system: str | None) -> list[PromptPart]:
-    if system is None:
-        return [ControlText(f"<|im_start|>system\n{SYSTEM}<|im_end|>\n")]
-    return [ControlText("<|im_start|>system\n"), PlainText(system), END]
+def answer_parts(text: str, chat: Chat = CHATML) -> list[PromptPart]:
+    """An answer as it follows its prompt, with the end of its turn."""
+    return [*_control(chat.reply), PlainText(text), ControlText(chat.assistant_end)]
 
 
-def _question_images(images: Sequence[Any]) -> list[PromptPart]:
-    return [part for image in images for part in image_parts(image, "question")]
+def _system_turn(system: str | None, chat: Chat) -> list[PromptPart]:
+    start, end = chat.system
+    if system is not None:
+        return [*_control(start), PlainText(system), *_control(end)]
+    return [] if chat.default_system is None else [ControlText(start + chat.default_system + end)]
 
 
-def image_parts(image: Any, role: Literal["item", "question"]) -> list[PromptPart]:
+def _history_turn(turn: Turn, chat: Chat) -> list[PromptPart]:
+    if turn.role == "user":
+        return [*_user_text(turn.text, turn.images, chat), ControlText(chat.user_end)]
+    images = _question_images(turn.images, chat)
+    return [
+        *_control(chat.assistant + chat.reply),
+        *images,
+        PlainText(turn.text),
+        ControlText(chat.assistant_end),
+    ]
+
+
+def _user_text(text: str, images: Sequence[Any], chat: Chat) -> list[PromptPart]:
+    """A user's turn up to its end."""
+    if not images:
+        return [*_control(chat.user + chat.without_images), PlainText(text)]
+    return [
+        *_control(chat.user),
+        *_question_images(images, chat),
+        *_control(chat.after_images),
+        PlainText(text),
+    ]
+
+
+def _control(text: str) -> list[PromptPart]:
+    return [ControlText(text)] if text else []
+
+
+def _question_images(images: Sequence[Any], chat: Chat) -> list[PromptPart]:
+    return [part for image in images for part in image_parts(image, "question", chat)]
+
+
+def image_parts(image: Any, role: Literal["item", "question"], chat: Chat = CHATML) -> list[PromptPart]:
     """An image between its control tokens."""
-    return [ControlText("<|vision_start|>"), ImagePart(image, role), ControlText("<|vision_end|>")]
+    before, after = chat.image
+    return [*_control(before), ImagePart(image, role), *_control(after)]
 
 
 def options(question: str, choices: Sequence[tuple[str, str]], instruction: str) -> str:

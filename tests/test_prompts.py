@@ -40,7 +40,7 @@ def test_a_question_puts_its_image_first_and_ends_where_the_answer_begins():
         "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
         "<|im_start|>user\n<|vision_start|>.<|vision_end|>What is this?<|im_end|>\n<|im_start|>assistant\n"
     )
-    assert parts[-1] is ASSISTANT
+    assert parts[-1] == ASSISTANT
     assert text_of(question_prompt("What?", None)).count(".<|vision_end|>") == 0
 
 

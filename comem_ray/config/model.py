@@ -10,7 +10,11 @@ from comem_ray.config.base import Language, Precision, Section, WorkersConfig
 
 
 class PixelLimitsConfig(Section):
-    """Limits that an image is resized within before the vision tower. 28*28 pixels make one token."""
+    """Limits that an image is resized within before the vision tower.
+
+    28*28 pixels make one token in Qwen2-VL and Qwen2.5-VL, 32*32 in Qwen3-VL. Backbones that cut images into tiles keep
+    a limit as a number of tiles. LLaVA-1.5 knows one size: a limit that does not hold it is refused.
+    """
 
     min: int | None = Field(None, ge=1, description="fewest pixels; null: the checkpoint's own limit")
     max: int | None = Field(
@@ -25,7 +29,10 @@ class PixelLimitsConfig(Section):
 
 
 class BackboneConfig(Section):
-    """The VLM: Qwen2.5-VL or Qwen2-VL of any size. It is both encoder and reasoner, and is never trained."""
+    """The VLM, of a family that docs/compatibility.md lists and of any size.
+
+    It is both encoder and reasoner, and is never trained.
+    """
 
     model: str = Field(description="folder of the checkpoint, or its name on the hub")
     precision: Precision | Literal["auto"] = Field(

@@ -30,7 +30,7 @@ from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
 from comem_ray.model.lora import lora_settings, lora_tensors
 from comem_ray.model.released.adapter_folder import SETTINGS
 from comem_ray.model.released.folder import Matrices, write_lora
-from comem_ray.model.released.release import base_shapes
+from comem_ray.model.released.release import base_shapes, lora_pattern
 from comem_ray.weights import read_settings
 
 _SIZES = ("r", "lora_alpha", "lora_dropout", "use_rslora")
@@ -78,7 +78,8 @@ def export_adapter(
         loras[REASONER_FOLDER] = read_lora(folder / REASONER_FOLDER)
     with new_folder(out) as building, storage_errors(out):
         for name, lora in loras.items():
-            write_lora(building / name, lora.matrices, lora.sizes, len(lora.matrices) == len(every), base)
+            targets = lora_pattern(base_folder) if len(lora.matrices) == len(every) else None
+            write_lora(building / name, lora.matrices, lora.sizes, targets, base)
             if merged:
                 target = building / (f"merged_{name}" if name else "merged")
                 write_merged(target, base_folder, lora.matrices, lora.scale, progress)

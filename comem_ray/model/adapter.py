@@ -22,7 +22,8 @@ from comem_ray.artifacts import ArtifactError, file_sha256, fingerprint, write_j
 from comem_ray.config import AdapterConfig, Config, ConfigError
 from comem_ray.home import home_hint, resolve
 from comem_ray.model.backbone import Backbone
-from comem_ray.model.checkpoint import checkpoint_fingerprint, checkpoint_folder
+from comem_ray.model.checkpoint import checkpoint_config, checkpoint_fingerprint, checkpoint_folder
+from comem_ray.model.families import family_of
 from comem_ray.model.lora import add_lora, load_lora, lora_settings, lora_sizes
 from comem_ray.model.qformer import QFormer
 from comem_ray.prompts import MAX_TEXT_CHARS, item_turn
@@ -46,9 +47,12 @@ def encoder_identity(config: Config) -> dict[str, Any]:
 
     Precision and device are left out: they change the rounding of a memory, not its content.
     """
-    template = [getattr(part, "text", None) for part in item_turn("", None)]  # type: ignore[arg-type]
+    folder = checkpoint_folder(config.backbone.model)
+    backbone = checkpoint_fingerprint(folder)
+    settings = checkpoint_config(folder)
+    template = [getattr(part, "text", None) for part in item_turn("", None, family_of(settings).chat(settings))]
     return {
-        "backbone": checkpoint_fingerprint(checkpoint_folder(config.backbone.model)),
+        "backbone": backbone,
         "adapter": _adapter_identity(config.adapter),
         "item_pixels": config.backbone.item_pixels.model_dump(),
         "prompt": fingerprint([template, MAX_TEXT_CHARS]),

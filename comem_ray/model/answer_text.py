@@ -9,12 +9,14 @@ from typing import Any
 class AnswerText:
     """Text of tokens that are added one by one, up to the first of the stop strings.
 
-    The first stop string is the one that is complete first, so that it does not depend on where tokens begin. The
-    tokenizer works on bytes (as all tokenizers of the Qwen family): the text of tokens is that of their joined bytes.
+    The first stop string is the one that is complete first, so that it does not depend on where tokens begin.
+    `tokenizer` has `decode(ids, skip_special_tokens)` that works on bytes and keeps spaces (a byte-level tokenizer, or
+    `TextTokens`): the text of tokens is that of their joined bytes. `reply` is what the model writes between the prompt
+    and the answer (a space, in some chat formats); it is left out.
     """
 
-    def __init__(self, tokenizer: Any, stop: Sequence[str] = ()):
-        self.tokenizer, self.stop = tokenizer, stop
+    def __init__(self, tokenizer: Any, stop: Sequence[str] = (), reply: str = ""):
+        self.tokenizer, self.stop, self._reply = tokenizer, stop, reply
         self.stopped = False  # a stop string was met; `text` is what comes before it
         self.text = ""  # safe to pass on: it only grows
         self._whole = ""  # with what may become a stop string
@@ -39,6 +41,8 @@ class AnswerText:
 
     def _append(self, text: str) -> None:
         self._pending = []
+        if text:
+            text, self._reply = text.removeprefix(self._reply), ""
         before, self._whole = len(self._whole), self._whole + text
         matches = []
         for stop in self.stop:

@@ -1,10 +1,11 @@
-"""The backbone: a frozen Qwen2.5-VL or Qwen2-VL of any size, run on `inputs_embeds`.
+"""The backbone: a frozen VLM of a known family and any size, run on `inputs_embeds`.
 
 Knows token ids, images and positions, but nothing of knowledge items, answers, or files other than its checkpoint.
 No forward pass of transformers is copied: this module builds the embeddings, the stock position code gives the
-positions, and the stock language model does the rest.
+positions, and the stock language model does the rest. What differs between families is in comem_ray.model.families.
 
-Shapes: B sequences, L tokens, D width, M memory vectors of the whole batch.
+Shapes: B sequences, L tokens, D width, M memory vectors of the whole batch, A axes of positions, C cached columns. W is
+D, or a multiple of it where image tokens carry vectors for several layers of the language model (Qwen3-VL).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import AutoModelForImageTextToText, GenerationConfig
 
 from comem_ray.config import BackboneConfig, ConfigError
@@ -27,11 +29,10 @@ from comem_ray.model.checkpoint import (
     unusable,
     weight_files,
 )
+from comem_ray.model.families import Family, family_of
 from comem_ray.model.module_names import current_name
-from comem_ray.model.patch_embedding import use_linear_patch_embedding
 from comem_ray.model.processors import load_image_processor, load_tokenizer
 from comem_ray.model.sequences import Batch, Sequencer
-from comem_ray.model.window_attention import group_attention_windows
 from comem_ray.weights import Shapes, brief, require_finite, require_fit, tensor_shapes
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,7 @@ _ADVICE = "Want the weights that config.json describes, all of them: copy or dow
 class Backbone:
     """The stock model with its tokenizer and image processor."""
 
-    model: Any  # Qwen2_5_VLForConditionalGeneration or Qwen2VLForConditionalGeneration
+    model: Any  # the stock class for conditional generation
     sequencer: Sequencer
     device: torch.device
 
@@ -56,8 +57,18 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         return self.model.dtype
 
+    @property
+    def family(self) -> Family:
+        """What the model's family differs in."""
+        return family_of(self.model.config)
+
+    @property
+    def language_model(self) -> Any:
+        """The stock language model, without its head."""
+        return self.family.language_model(self.model)
+
     def image_features(self, batch: Batch) -> Tensor | None:
-        """Image tokens of the whole batch (tokens, D), in order, or None without images."""
+        """Image tokens of the whole batch (tokens, W), in order, or None without images."""
         if batch.grids is None:
             return None
         tokens = [None if f is None else f.tokens.to(self.device, self.dtype) for f in batch.image_features]
@@ -65,41 +76,45 @@ class Backbone:
         if missing:
             assert batch.pixel_values is not None
             pixels, grids = batch.pixel_values.to(self.device, self.dtype), batch.grids[missing].to(self.device)
-            encoded = self.model.model.get_image_features(pixels, grids).pooler_output
+            encoded = self.family.features(self.model, pixels, grids)
             for n, image_tokens in zip(missing, encoded, strict=True):
                 tokens[n] = image_tokens
         return torch.cat([t for t in tokens if t is not None])
 
     def embed(self, batch: Batch, images: Tensor | None, memory: Tensor | None = None) -> Tensor:
-        """Input embeddings (B, L, D): token embeddings, with image tokens and memory (M, D) for the placeholders."""
+        """Input embeddings (B, L, W): token embeddings, with image tokens and memory (M, D) for the placeholders."""
         embeds = self.model.get_input_embeddings()(batch.input_ids.to(self.device))
         if images is not None:
+            embeds = pad(embeds, (0, images.shape[-1] - embeds.shape[-1]))
             embeds = _scatter(embeds, batch.token_types == 1, images, "image tokens")
         if memory is not None:
             embeds = _scatter(embeds, batch.memory_mask, memory, "memory vectors")
         return embeds
 
     def positions(self, batch: Batch) -> Tensor:
-        """M-RoPE positions (3, B, L), int64, by the stock code. Memory counts as text before the prompt."""
+        """Positions (A, B, L), int64: M-RoPE on 3 axes by the stock code, else 1. Memory counts as text in front."""
         return self.cpu_positions(batch).to(self.device)
 
     def cpu_positions(self, batch: Batch) -> Tensor:
         """The same on the CPU, for a process without a GPU that prepares batches for another."""
-        positions, _ = self.model.model.get_rope_index(
-            input_ids=batch.input_ids,
-            mm_token_type_ids=batch.token_types,
-            image_grid_thw=batch.grids,
-            attention_mask=batch.attention_mask,
-        )
-        return positions
+        return self.family.positions(self.model, batch)
 
     def hidden_states(self, batch: Batch, embeds: Tensor) -> Tensor:
         """Hidden states (B, L, D) of the last layer of the language model, after the final norm."""
-        return self.model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=batch.attention_mask.to(self.device),
-            position_ids=self.positions(batch),
-            use_cache=False,
+        return self.run_layers(embeds, batch.attention_mask.to(self.device), self.positions(batch))
+
+    def run_layers(self, embeds: Tensor, mask: Tensor | None, positions: Tensor, cache: Any = None) -> Tensor:
+        """Hidden states (B, L, D) of embeddings (B, L, W) at positions (A, B, L), after the final norm.
+
+        `mask` (B, L), or (B, C + L) with a cache of C columns, is true on real tokens; None: all are real. The keys and
+        values of the new columns are added to `cache`.
+        """
+        return self.language_model(
+            **self.family.inputs(embeds, self.width),
+            attention_mask=mask,
+            position_ids=positions if len(positions) > 1 else positions[0],
+            past_key_values=cache,
+            use_cache=cache is not None,
         ).last_hidden_state
 
 
@@ -117,16 +132,16 @@ def load_backbone(config: BackboneConfig, device: str = "cpu") -> Backbone:
     for path in weight_files(folder):
         present |= tensor_shapes(path)
     rows = _refuse_other_shapes(folder, settings, present)
-    tokenizer = load_tokenizer(folder, rows, settings.image_token_id)
-    processor = load_image_processor(folder, settings.vision_config)
+    family = family_of(settings)
+    tokenizer = load_tokenizer(folder, rows, settings)
+    processor = load_image_processor(folder, settings)
+    limits = {"item": config.item_pixels, "question": config.question_pixels}
+    sequencer = Sequencer(tokenizer, processor, settings, limits)
     model = _load_model(folder, config, device, present)
     model.eval().requires_grad_(False)
-    group_attention_windows(model)
-    use_linear_patch_embedding(model)
+    family.prepare(model)
     parameters = model.num_parameters() / 1e6
     log.info("backbone %s: %s, %.1f M parameters, %s", config.model, settings.model_type, parameters, device)
-    limits = {"item": config.item_pixels, "question": config.question_pixels}
-    sequencer = Sequencer(tokenizer, processor, settings.image_token_id, limits)
     return Backbone(model, sequencer, torch.device(device))
 
 
@@ -194,4 +209,5 @@ def _scatter(embeds: Tensor, mask_BL: Tensor, rows: Tensor, what: str) -> Tensor
     if placeholders != len(rows):
         raise ValueError(f"the prompt has placeholders for {placeholders} {what}, got {len(rows)}")
     mask = mask_BL[..., None].to(embeds.device)
-    return embeds.masked_scatter(mask, rows.to(embeds.device, embeds.dtype))
+    rows = pad(rows.to(embeds.device, embeds.dtype), (0, embeds.shape[-1] - rows.shape[-1]))
+    return embeds.masked_scatter(mask, rows)

@@ -14,12 +14,12 @@ from transformers import AutoConfig
 from comem_ray.artifacts import ArtifactError, file_sha256, fingerprint
 from comem_ray.config import ConfigError
 from comem_ray.home import home_hint, resolve
+from comem_ray.model.families import FAMILIES
 from comem_ray.weights import brief, first_names, read_settings, tensor_shapes
 
 log = logging.getLogger(__name__)
 
 UNUSABLE = (ValueError, TypeError, LookupError, AttributeError, ArithmeticError)  # what wrong fields lead to
-FAMILIES = ("qwen2_5_vl", "qwen2_vl")
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 _PIECE = 1 << 20
 _PIECES = 64
@@ -58,7 +58,7 @@ def checkpoint_config(folder: Path) -> Any:
     """
     family = checkpoint_settings(folder).get("model_type")
     if family not in FAMILIES:
-        raise ConfigError(f"backbone.model {folder} is of type {family!r}, wanted {' or '.join(FAMILIES)}")
+        raise ConfigError(f"backbone.model {folder} is of type {family!r}, wanted one of {', '.join(FAMILIES)}")
     try:
         settings = AutoConfig.from_pretrained(folder)
         text = settings.text_config

@@ -26,12 +26,9 @@ from transformers import PreTrainedModel
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import AdapterConfig
+from comem_ray.model.families import family_of
 from comem_ray.model.module_names import current_lora_name, earlier_names
 from comem_ray.weights import Shapes, brief, load_tensors, read_settings, require_finite, require_fit
-
-_NAMES = "q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj|qkv|proj|fc1|fc2|mlp\\.0|mlp\\.2"
-TARGETS = rf"model\.(language_model\.layers\.\d+|visual\.blocks\.\d+|visual\.merger)\.(.+\.)?({_NAMES})"
-"""Matches whole module names of Qwen2-VL and Qwen2.5-VL."""
 
 ENCODER, REASONER = "default", "reasoner"  # PEFT's names of the two adapters
 
@@ -59,7 +56,7 @@ def add_lora(model: PreTrainedModel, sizes: AdapterConfig) -> PeftModel:
         lora_alpha=sizes.lora_alpha,  # type: ignore[arg-type]
         lora_dropout=sizes.lora_dropout,
         bias="none",
-        target_modules=TARGETS,
+        target_modules=family_of(model.config).lora_targets,
     )
     with torch.random.fork_rng():
         torch.manual_seed(sizes.seed)
@@ -71,7 +68,7 @@ def load_lora(model: PreTrainedModel, folder: Path, trainable: bool = False) -> 
     """Adds the LoRA layers of a PEFT folder (safetensors only) to `model` in place, disabled.
 
     Key names from before transformers 4.52 are known. Raises ArtifactError, and leaves `model` as it was, where the
-    folder is damaged, is more than LoRA on the Linears of TARGETS, or a tensor is missing, unexpected, of another
+    folder is damaged, is more than LoRA on the family's Linears, or a tensor is missing, unexpected, of another
     shape or not finite.
     """
     config, tensors = _read(model, folder, trainable)
@@ -113,7 +110,7 @@ def _read(model: PreTrainedModel, folder: Path, trainable: bool) -> tuple[LoraCo
         lora_dropout=settings.get("lora_dropout", 0.0),
         use_rslora=bool(settings.get("use_rslora")),
         bias="none",
-        target_modules=TARGETS if modules.keys() == linears.keys() else sorted(modules),
+        target_modules=family_of(model.config).lora_targets if modules.keys() == linears.keys() else sorted(modules),
         inference_mode=not trainable,
     )
     return config, tensors
@@ -150,8 +147,9 @@ def _disabled(lora: PeftModel) -> PeftModel:
 
 def _linears(model: PreTrainedModel) -> dict[str, nn.Linear]:
     """The modules that may carry LoRA, by name, also where they carry one already."""
-    targets = {n: getattr(m, "base_layer", m) for n, m in model.named_modules() if re.fullmatch(TARGETS, n)}
-    return {name: module for name, module in targets.items() if isinstance(module, nn.Linear)}
+    targets = re.compile(family_of(model.config).lora_targets)
+    modules = {n: getattr(m, "base_layer", m) for n, m in model.named_modules() if targets.fullmatch(n)}
+    return {name: module for name, module in modules.items() if isinstance(module, nn.Linear)}
 
 
 def _advice(rank: int) -> str:

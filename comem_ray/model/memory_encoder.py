@@ -36,7 +36,8 @@ class MemoryEncoder:
 
     def sequence(self, text: str, image: Image) -> TokenSequence:
         """The tokenised turn of one item."""
-        return self.backbone.sequencer.sequence(item_turn(text, image))
+        sequencer = self.backbone.sequencer
+        return sequencer.sequence(item_turn(text, image, sequencer.chat))
 
     def forward(self, sequences: Sequence[TokenSequence]) -> Tensor:
         """Memory (items, Q, D) of items encoded together, with gradients if they are enabled."""

@@ -1,7 +1,8 @@
 """Names of the backbone's modules: today's, and those that earlier software gave to the same modules.
 
 transformers 4.52 moved the language model of Qwen2-VL and Qwen2.5-VL from `model.` to `model.language_model.`, and the
-vision tower from `visual.` to `model.visual.`. Released checkpoints and adapters keep the names of their time.
+vision tower from `visual.` to `model.visual.`. It did the same for LLaVA and InternVL, whose towers later lost the step
+`vision_model.`. Released checkpoints and adapters keep the names of their time.
 """
 
 from __future__ import annotations
@@ -9,9 +10,14 @@ from __future__ import annotations
 import re
 
 # What PEFT, distributed training and torch.compile put in front.
-_WRAPPERS = re.compile(r"^(?:(?:base_model\.model|module|_orig_mod)\.)+(?=model\.|visual\.|language_model\.|lm_head\.)")
+_WRAPPERS = re.compile(
+    r"^(?:(?:base_model\.model|module|_orig_mod)\.)+"
+    r"(?=model\.|visual\.|language_model\.|lm_head\.|vision_tower\.|multi_modal_projector\.)"
+)
 _LANGUAGE = re.compile(r"^(?:model\.)?(?:language_model\.)?(?:model\.)?(layers|embed_tokens|norm)\.")
 _VISION = re.compile(r"^(?:model\.)?visual\.")
+_HEAD = re.compile(r"^language_model\.lm_head\.")
+_LLAVA = re.compile(r"^(?:model\.)?(vision_tower|multi_modal_projector|image_newline)(?:\.vision_model)?(?=\.|$)")
 _ADAPTER = re.compile(r"\.(lora_[AB])\.(?:[^.]+\.)?weight$")
 
 
@@ -19,6 +25,8 @@ def current_name(name: str) -> str:
     """Today's name of a module or parameter of the backbone. A name that is unknown comes back as it is."""
     name = _WRAPPERS.sub("", name)
     name = _LANGUAGE.sub(r"model.language_model.\1.", name)
+    name = _HEAD.sub("lm_head.", name)
+    name = _LLAVA.sub(r"model.\1", name)
     return _VISION.sub("model.visual.", name)
 
 

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 
 def use_linear_patch_embedding(model: Any) -> None:
-    """Makes the vision tower of a Qwen2.5-VL or Qwen2-VL `model` embed its patches by a product, in place."""
+    """Makes the vision tower of a Qwen-VL `model` embed its patches by a product, in place."""
     patch_embed = model.model.visual.patch_embed
     patch_embed.forward = MethodType(_embed_patches, patch_embed)
 
@@ -25,4 +25,4 @@ def use_linear_patch_embedding(model: Any) -> None:
 def _embed_patches(self: Any, patches_PC: Tensor) -> Tensor:
     """Embeddings (P, W) of patches, in the dtype of the weights."""
     kernel_WC = self.proj.weight.flatten(1)
-    return linear(patches_PC.view(-1, kernel_WC.shape[1]).to(kernel_WC.dtype), kernel_WC)
+    return linear(patches_PC.view(-1, kernel_WC.shape[1]).to(kernel_WC.dtype), kernel_WC, self.proj.bias)

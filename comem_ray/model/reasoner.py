@@ -60,8 +60,9 @@ class Reasoner:
             raise ValueError(f"mode {question.mode!r} is not one of {', '.join(MODES)}")
         items = self._ordered(list(question.items)) if question.mode == "rag" else []
         memory = self._memory_vectors(question.memory) if question.mode == "memory" else 0
-        parts = question_prompt(question.text, question.image, items, question.system, question.history)
-        sequence = self.backbone.sequencer.sequence(parts, memory)
+        sequencer = self.backbone.sequencer
+        parts = question_prompt(question.text, question.image, items, question.system, question.history, sequencer.chat)
+        sequence = sequencer.sequence(parts, memory)
         if len(sequence) > self.config.max_prompt_tokens:
             raise PromptTooLong(
                 f"the prompt has {len(sequence)} tokens, the limit is {self.config.max_prompt_tokens}: "
@@ -85,7 +86,7 @@ class Reasoner:
         return items if self.config.item_order == "best_first" else items[::-1]
 
     def inputs(self, questions: Sequence[Prompt], sequences: Sequence[TokenSequence]) -> tuple[Batch, Tensor]:
-        """The left-padded batch and its input embeddings (B, L, D)."""
+        """The left-padded batch and its input embeddings (B, L, D or more: `Backbone.embed`)."""
         batch = self.backbone.sequencer.batch(sequences, padding="left")
         images = self._features(batch)
         memories = [q.memory for q in questions if q.mode == "memory" and q.memory is not None]
@@ -93,9 +94,10 @@ class Reasoner:
         return batch, self.backbone.embed(batch, images, torch.cat(memory) if memory else None)
 
     def _features(self, batch: Batch) -> Tensor | None:
-        tower: Any = self.backbone.model.model.visual
+        towers = self.backbone.family.vision_modules(self.backbone.model)
+        trained = any(p.requires_grad for tower in towers for p in tower.parameters())
         # A frozen tower gives no gradient. With gradients enabled, gradient checkpointing would run it again for none.
-        with torch.set_grad_enabled(torch.is_grad_enabled() and any(p.requires_grad for p in tower.parameters())):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and trained):
             if self.vision_lora is None:
                 return self.backbone.image_features(batch)
             with adapter_enabled(self.vision_lora):
@@ -170,7 +172,7 @@ class Reasoner:
         answers = []
         for prompt, sequence in zip(prompts, sequences, strict=True):
             sampling = prompt.sampling or Sampling(self.config.temperature, self.config.top_p)
-            text = AnswerText(sequencer.tokenizer, sampling.stop)
+            text = AnswerText(sequencer.text, sampling.stop, sequencer.chat.reply)
             limit = prompt.max_new_tokens or self.config.max_new_tokens
             answers.append(RunningAnswer(sequence, limit, Draw(sampling, self.backbone.device), text, stops))
         batch, embeds = self.inputs(prompts, sequences)

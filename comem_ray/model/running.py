@@ -1,10 +1,11 @@
 """Answers in the making, and the loop that makes their tokens: rows that share one padded cache.
 
-It calls the stock language model, which takes embeddings and M-RoPE positions; continuous batching of transformers
-(5.23: `add_request` takes token ids, positions are one-dimensional) takes neither. No state of the model is used, so
-several groups of rows may run on one model in turn.
+It calls the stock language model, which takes embeddings and positions on one or three axes; continuous batching of
+transformers (5.23: `add_request` takes token ids, positions are one-dimensional) takes neither. No state of the model
+is used, so several groups of rows may run on one model in turn.
 
-Shapes: B rows, L tokens of the longest prompt, D width, V tokens of the vocabulary.
+Shapes: B rows, L tokens of the longest prompt, D width, W width of input embeddings (Backbone.embed), A axes of
+positions, V tokens of the vocabulary.
 """
 
 from __future__ import annotations
@@ -91,10 +92,11 @@ class RunningRows:
         penalty: float,
         not_finite: Callable[[], NotFinite],
     ):
-        """Prompts as a left-padded batch with embeddings (B, L, D). Draws the first token of each."""
+        """Prompts as a left-padded batch with embeddings (B, L, W). Draws the first token of each."""
         self.backbone, self.answers, self.not_finite = backbone, list(answers), not_finite
         self.cache = PaddedCache([answer.prompt_columns for answer in answers])
         self._positions = backbone.cpu_positions(batch)
+        self._axes = len(self._positions)
         logits = self._forward(embeds, self._positions)
         self._positions = self._positions.amax(dim=(0, 2)) + 1  # (B,) int64: of each row's next token
         prompts = [answer.ids for answer in answers]
@@ -106,7 +108,7 @@ class RunningRows:
         tokens = torch.tensor([[answer.tokens[-1]] for answer in self.answers], device=self.backbone.device)
         self.cache.grow()
         embeds = self.backbone.model.get_input_embeddings()(tokens)
-        logits = self._forward(embeds, self._positions[None, :, None].expand(3, -1, 1))
+        logits = self._forward(embeds, self._positions[None, :, None].expand(self._axes, -1, 1))
         self._positions = self._positions + 1
         self._choose(logits)
 
@@ -124,16 +126,11 @@ class RunningRows:
         self._keep([row for row, answer in enumerate(self.answers) if id(answer) not in dropped])
 
     def _forward(self, embeds: Tensor, positions: Tensor) -> Tensor:
-        """Logits (B, V) after the last of the new columns: embeddings (B, new, D), positions (3, B, new)."""
-        model, device = self.backbone.model, self.backbone.device
-        hidden = model.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=self.cache.mask(device),
-            position_ids=positions.to(device),
-            past_key_values=self.cache.layers,
-            use_cache=True,
-        ).last_hidden_state
-        return model.lm_head(hidden[:, -1:])[:, -1]
+        """Logits (B, V) after the last of the new columns: embeddings (B, new, W), positions (A, B, new)."""
+        device = self.backbone.device
+        mask = self.cache.mask(device)
+        hidden = self.backbone.run_layers(embeds, mask, positions.to(device), self.cache.layers)
+        return self.backbone.model.lm_head(hidden[:, -1:])[:, -1]
 
     def _choose(self, logits: Tensor) -> None:
         tokens, finite = choose(logits, self.penalty, [answer.draw for answer in self.answers])

@@ -1,26 +1,27 @@
 """From the parts of a prompt to the input tensors of a backbone.
 
-The text of items and questions is tokenised by a copy of the tokenizer without added tokens, so that no part of it can
-become a control token. Each part is tokenised on its own.
+How an image is cut, and which tokens stand for it, is the family's. No text of items and questions becomes a control
+token (comem_ray.model.text_tokens).
 
-Shapes: B sequences, L tokens of the longest, P patches of all images, T tokens of an image, D width.
+Shapes: B sequences, L tokens of the longest, P patches (or tiles) of all images, T tokens of an image, D width (of
+image tokens: wider where the family's language model takes several vectors for one), G numbers of a grid.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerBase
 
 from comem_ray.config import PixelLimitsConfig
-from comem_ray.prompts import TURN_END, ControlText, ImagePart, PlainText, PromptPart
+from comem_ray.model.families import family_of
+from comem_ray.model.text_tokens import TextTokens
+from comem_ray.prompts import ControlText, ImagePart, PlainText, PromptPart, answer_parts
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class ImageFeatures:
     """An encoded image: the vision tower's tokens. It may take the place of an image in a prompt."""
 
     tokens: Tensor  # (T, D)
-    grid: list[int]  # [1, patch rows, patch columns]
+    grid: list[int]  # (G); Qwen: [1, patch rows, patch columns]
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class TokenSequence:
     """One tokenised prompt. `memory` is the number of placeholder tokens before it."""
 
     ids: list[int]
-    pixels: list[Tensor | ImageFeatures]  # one per image: (patches, channels * 2 * patch * patch) float32, or tokens
-    grids: list[list[int]]  # one per image: [1, patch rows, patch columns]
+    pixels: list[Tensor | ImageFeatures]  # one per image: (patches or tiles, ...) float32, or tokens
+    grids: list[list[int]]  # one per image: (G) numbers, the family's
     memory: int = 0
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class Batch:
     token_types: Tensor  # (B, L) int32, 1 on image tokens
     memory_mask: Tensor  # (B, L) bool, true on the placeholders of memory
     pixel_values: Tensor | None  # (P, ...) float32, of the images still to be encoded
-    grids: Tensor | None  # (images, 3) int64, of all images
+    grids: Tensor | None  # (images, G) int64, of all images
     image_features: list[ImageFeatures | None]  # one per image; None for an image in pixel_values
 
 
@@ -64,52 +65,70 @@ class Sequencer:
         self,
         tokenizer: PreTrainedTokenizerBase,
         image_processor: Any,
-        image_token_id: int,
+        settings: Any,
         limits: Mapping[str, PixelLimitsConfig],
     ):
-        self.tokenizer, self.image_processor, self.image_token_id = tokenizer, image_processor, image_token_id
-        self.limits = limits  # "item" and "question"
-        backend = json.loads(tokenizer.backend_tokenizer.to_str())
-        self._plain = Tokenizer.from_str(json.dumps(backend | {"added_tokens": []}))
-        (self.turn_end_id,) = self.control_ids(TURN_END)
+        """`settings` is the checkpoint's config.json, `limits` those of an "item" and of a "question".
+
+        Raises ConfigError for limits that the family cannot keep.
+        """
+        self.tokenizer, self.image_processor, self.settings = tokenizer, image_processor, settings
+        self.family = family_of(settings)
+        self.chat = self.family.chat(settings)
+        self.image_token_id: int = settings.image_token_id
+        self.options = {
+            role: self.family.options(image_processor, settings, limit, f"{role}_pixels")
+            for role, limit in limits.items()
+        }
+        self.text = TextTokens(tokenizer)
+        (self.turn_end_id,) = self.control_ids(self.chat.end_token)
         # Any text token will do: its embedding is replaced, its position is that of text.
         self.placeholder_id = self.pad_id = self.turn_end_id
 
     def plain_ids(self, text: str) -> list[int]:
         """Token ids of the text of an item or a question; control tokens never occur among them."""
-        return self._plain.encode(text, add_special_tokens=False).ids
+        return self.text.plain(text)
 
     def control_ids(self, text: str) -> list[int]:
         """Token ids of our own text, control tokens included."""
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return self.text.control(text)
+
+    def answer_ids(self, text: str) -> list[int]:
+        """Token ids of an answer as it follows its prompt, with the end of its turn."""
+        parts = answer_parts(text, self.chat)
+        return self.text.run([p for p in parts if not isinstance(p, ImagePart)], first=False, continues=True)
 
     def sequence(self, parts: Sequence[PromptPart], memory: int = 0) -> TokenSequence:
         """Tokenises `parts`, images resized within the limits of their role. `memory` placeholders come first."""
         ids: list[int] = []
         pixels: list[Tensor | ImageFeatures] = []
         grids: list[list[int]] = []
+        run: list[ControlText | PlainText] = []
         for part in parts:
-            if isinstance(part, ControlText):
-                ids += self.control_ids(part.text)
-            elif isinstance(part, PlainText):
-                ids += self.plain_ids(part.text)
-            else:
-                image, grid = self._image(part)
-                ids += [self.image_token_id] * (grid[0] * grid[1] * grid[2] // self.image_processor.merge_size**2)
-                pixels.append(image)
-                grids.append(grid)
+            if not isinstance(part, ImagePart):
+                run.append(part)
+                continue
+            image, grid = self._image(part)
+            pixels.append(image)
+            grids.append(grid)
+            for placeholder in self.family.placeholders(self.settings, grid):
+                if isinstance(placeholder, str):
+                    run.append(ControlText(placeholder))
+                    continue
+                ids += self.text.run(run, first=not ids)
+                ids += [self.image_token_id] * placeholder
+                run = []
+        ids += self.text.run(run, first=not ids)
         return TokenSequence(ids, pixels, grids, memory)
+
+    def image_grid(self, role: str, size: tuple[int, int]) -> list[int]:
+        """The grid of an image of (width, height), as `sequence` would cut it, without its pixels."""
+        return self.family.grid(self.image_processor, self.settings, size, self.options[role])
 
     def _image(self, part: ImagePart) -> tuple[Tensor | ImageFeatures, list[int]]:
         if isinstance(part.image, ImageFeatures):
             return part.image, part.image.grid
-        limits, default = self.limits[part.role], self.image_processor.size
-        size = {
-            "shortest_edge": limits.min or default["shortest_edge"],
-            "longest_edge": limits.max or default["longest_edge"],
-        }
-        patches = self.image_processor(images=[part.image], size=size, return_tensors="pt")
-        return patches["pixel_values"], patches["image_grid_thw"][0].tolist()
+        return self.family.cut(self.image_processor, self.settings, part.image, self.options[part.role])
 
     def batch(self, sequences: Sequence[TokenSequence], padding: Literal["left", "right"]) -> Batch:
         """Pads sequences to one length: on the left for decoding, on the right for encoding."""

@@ -23,7 +23,7 @@ NAME = "sdpa_flash_windows"
 
 
 def group_attention_windows(model: Any) -> None:
-    """Makes the vision tower of a Qwen2.5-VL or Qwen2-VL `model` compute equal windows together, in place.
+    """Makes the vision tower of a Qwen-VL `model` compute equal windows together, in place.
 
     Flash attention does so itself, and is not replaced.
     """

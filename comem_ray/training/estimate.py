@@ -17,6 +17,7 @@ from torch import nn
 
 from comem_ray.config import Config, PixelLimitsConfig
 from comem_ray.home import resolve
+from comem_ray.model.families import family_of
 from comem_ray.model.lora import add_lora
 from comem_ray.model.qformer import QFormer
 from comem_ray.model.shapes import empty_backbone
@@ -100,14 +101,16 @@ def estimate(config: Config) -> Estimate:
 
 def _trainable(config: Config, model: Any) -> dict[str, int]:
     sizes, width = config.adapter, model.config.text_config.hidden_size
+    family = family_of(model.config)
     lora = {n: p.numel() for n, p in add_lora(model, sizes).named_parameters() if ".lora_" in n}
+    language = sum(c for n, c in lora.items() if f".{family.language}.layers." in n)
     with torch.device("meta"):
         qformer: nn.Module = QFormer(
             width, sizes.queries, sizes.qformer_layers, sizes.qformer_heads, sizes.qformer_head_width
         )
     return {
-        "LoRA, language model": sum(c for n, c in lora.items() if ".visual." not in n),
-        "LoRA, vision tower": sum(c for n, c in lora.items() if ".visual." in n),
+        "LoRA, language model": language,
+        "LoRA, vision tower": sum(lora.values()) - language,
         "Q-Former": sum(p.numel() for p in qformer.parameters()),
     }
 
@@ -137,9 +140,10 @@ def _image_tokens(pixels: int, limits: PixelLimitsConfig) -> int:
 
 def _flop(model: Any, parts: Mapping[str, int], tokens: Mapping[str, int]) -> float:
     """Useful FLOPs per sample, forward and backward, without recomputation and without attention scores."""
-    language = _matrices(model.model.language_model.layers)
+    family = family_of(model.config)
+    language = _matrices(family.language_model(model).layers)
     # Four patches make one image token. No gradient goes through the reasoner's vision tower.
-    vision = 4 * _matrices(model.model.visual.blocks)
+    vision = 4 * _matrices(family.vision_layers(model))
     encoder = tokens["encoder"] * (4 * language + 6 * parts["LoRA, language model"])
     encoder += tokens["encoder images"] * (4 * vision + 24 * parts["LoRA, vision tower"])
     reasoner = tokens["reasoner"] * 4 * language + tokens["reasoner images"] * 2 * vision

@@ -163,7 +163,7 @@ def flops_per_token(backbone: Backbone) -> float:
     Each weight of a layer counts 2 for the forward pass and 2 for the gradient of the input (weights are frozen). Left
     out are attention scores, the vision tower, the Q-Former and lm_head (less than a tenth at 7B).
     """
-    layers = backbone.model.model.language_model.layers
+    layers = backbone.language_model.layers
     weights = sum(p.numel() for n, p in layers.named_parameters() if p.ndim == 2 and ".lora_" not in n)
     return 4.0 * weights
 

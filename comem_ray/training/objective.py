@@ -4,7 +4,7 @@ One backbone is encoder (adapter on) and reasoner (adapter off). The backward pa
 checkpointing recomputes with the adapter's state at that time: first the reasoner, adapter off, back to the memory;
 then the encoder, adapter on, from the memory's gradient. The result equals that of a single graph.
 
-The loss of a sample is the mean over the tokens of its answer, the closing <|im_end|> and the newline after it. Logits
+The loss of a sample is the mean over the tokens of its answer and the end of its turn (<|im_end|> and newline). Logits
 are computed at these positions only. An option, which the paper does not have: the KL divergence from the rag pass of
 the same backbone to the memory pass (distillation), over the same positions.
 
@@ -26,7 +26,6 @@ from comem_ray.model.lora import adapter_enabled
 from comem_ray.model.memory_encoder import MemoryEncoder, length_buckets
 from comem_ray.model.reasoner import Prompt, Reasoner
 from comem_ray.model.sequences import TokenSequence
-from comem_ray.prompts import END, PlainText
 from comem_ray.training.data.samples import Sample
 
 
@@ -89,7 +88,7 @@ class Objective:
     def _reason(
         self, samples: Sequence[Sample], memory: Sequence[Tensor | None]
     ) -> tuple[Tensor, Tensor, tuple[int, int]]:
-        answers = [self._answer_ids(s.answer) for s in samples]
+        answers = [self.encoder.backbone.sequencer.answer_ids(s.answer) for s in samples]
         prompts = [
             Prompt(s.question, s.image, "memory" if s.items else "none", memory=m)
             for s, m in zip(samples, memory, strict=True)
@@ -111,9 +110,6 @@ class Objective:
         teacher = self._teacher(samples, answers).log_softmax(-1)
         kl = F.kl_div(logits.log_softmax(-1), teacher, reduction="none", log_target=True).sum(-1)
         return (kl * shares).sum()
-
-    def _answer_ids(self, answer: str) -> list[int]:
-        return self.encoder.backbone.sequencer.sequence([PlainText(answer), END]).ids
 
     def _with_answers(self, prompts: Sequence[Prompt], answers: list[list[int]]) -> list[TokenSequence]:
         sequences = [self.reasoner.sequence(p) for p in prompts]

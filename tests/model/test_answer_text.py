@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from comem_ray.model.answer_text import AnswerText
-from comem_ray.model.random_backbone import byte_tokenizer
+from comem_ray.model.random_tokenizers import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 START = TOKENIZER.convert_tokens_to_ids("<|im_start|>")
@@ -68,6 +68,18 @@ def test_the_text_ends_before_the_stop_string_that_is_complete_first(whole, stop
     assert text.text == want
     assert text.stopped == (want != whole)
     assert all(want.startswith(each) for each in texts)  # nothing of a stop string was ever shown
+
+
+@pytest.mark.parametrize(
+    ("pieces", "text"),
+    [([" ", "Sofia", " is"], "Sofia is"), ([" Sofia", " is"], "Sofia is"), (["Sofia"], "Sofia"), ([" ", " x"], " x")],
+)
+def test_the_space_of_a_reply_is_not_part_of_the_answer(pieces, text):
+    answer = AnswerText(Pieces(pieces), reply=" ")
+    for n in range(len(pieces)):
+        answer.add(n)
+    answer.end()
+    assert answer.text == text
 
 
 class Pieces:

@@ -53,7 +53,7 @@ def test_memory_of_another_length_is_refused_with_both_numbers(backbone):
 
 def test_another_family_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
-    with pytest.raises(ConfigError, match="is of type 'llama', wanted qwen2_5_vl or qwen2_vl"):
+    with pytest.raises(ConfigError, match="is of type 'llama', wanted one of qwen2_5_vl, qwen2_vl"):
         load_backbone(BackboneConfig(model=str(tmp_path)))
 
 

@@ -84,7 +84,7 @@ def test_a_pointer_is_named_before_a_fingerprint_is_compared(folder, name):
 @pytest.mark.parametrize(
     ("fields", "error", "message"),
     [
-        ({"model_type": "llava"}, ConfigError, "is of type 'llava', wanted qwen2_5_vl or qwen2_vl"),
+        ({"model_type": "mplug_owl3"}, ConfigError, "is of type 'mplug_owl3', wanted one of qwen2_5_vl, qwen2_vl"),
         ({"model_type": None}, ConfigError, "is of type None"),
         ({"model_type": "qwen2"}, ConfigError, "is of type 'qwen2'"),
         ({"text_config": []}, ArtifactError, r"config\.json does not describe a model"),

@@ -7,7 +7,7 @@ import torch
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from comem_ray.model.decoding import Draw, PromptRepetitionPenalty, Sampling, choose, stop_ids
-from comem_ray.model.random_backbone import byte_tokenizer
+from comem_ray.model.random_tokenizers import byte_tokenizer
 
 TOKENIZER = byte_tokenizer()
 END, START, PAD = TOKENIZER.convert_tokens_to_ids(["<|im_end|>", "<|im_start|>", "<|endoftext|>"])

@@ -27,6 +27,13 @@ MERGER = "model.visual.merger.mlp.0"
         ("model.norm.weight", "model.language_model.norm.weight"),
         ("lm_head.weight", "lm_head.weight"),
         ("model_inf.layers.0.mlp.up_proj", "model_inf.layers.0.mlp.up_proj"),
+        ("language_model.lm_head.weight", "lm_head.weight"),
+        ("vision_tower.vision_model.encoder.layers.0.mlp.fc1", "model.vision_tower.encoder.layers.0.mlp.fc1"),
+        ("vision_tower.encoder.layer.0.mlp.fc1", "model.vision_tower.encoder.layer.0.mlp.fc1"),
+        ("base_model.model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_1"),
+        ("model.multi_modal_projector.linear_1", "model.multi_modal_projector.linear_1"),
+        ("image_newline", "model.image_newline"),
+        ("model.text_model.layers.0.mlp.up_proj", "model.text_model.layers.0.mlp.up_proj"),
         ("something.else", "something.else"),
     ],
 )

@@ -6,7 +6,8 @@ from safetensors.torch import load_file
 from support.tiny import FAMILIES
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
-from comem_ray.model.random_backbone import CONTROL_TOKENS, byte_tokenizer, write_random_backbone
+from comem_ray.model.random_backbone import write_random_backbone
+from comem_ray.model.random_tokenizers import CONTROL_TOKENS, byte_tokenizer
 
 
 def test_the_tokenizer_has_one_token_per_byte_and_the_control_tokens():

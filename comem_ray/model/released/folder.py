@@ -12,24 +12,23 @@ from torch import Tensor
 
 from comem_ray.artifacts import ArtifactError, storage_errors, write_json
 from comem_ray.finite import is_finite
-from comem_ray.model.lora import TARGETS
 from comem_ray.model.released.release import Tensors
 
 Matrices = Mapping[str, tuple[Tensor, Tensor]]
 
 
 def write_lora(
-    folder: Path, matrices: Matrices, sizes: Mapping[str, Any], every_linear: bool, base: str | None
+    folder: Path, matrices: Matrices, sizes: Mapping[str, Any], targets: str | None, base: str | None
 ) -> None:
     """Writes a PEFT folder, which `PeftModel.from_pretrained` loads on the stock model.
 
     `sizes` are the fields `r` and `lora_alpha` of PEFT's configuration, and others that differ from their defaults.
-    `every_linear` says that the matrices are those of all Linears; `base` is the base's name on the hub.
+    `targets` is the pattern of the matrices' modules where it is of all of them; `base` is the base's name on the hub.
     """
     config = LoraConfig(
         **sizes,
         bias="none",
-        target_modules=TARGETS if every_linear else sorted(matrices),
+        target_modules=targets or sorted(matrices),
         inference_mode=True,
         base_model_name_or_path=base,
     )

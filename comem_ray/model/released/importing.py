@@ -21,7 +21,7 @@ from comem_ray.model.released.adapter_folder import SETTINGS, AdapterReport, imp
 from comem_ray.model.released.differences import require_equal
 from comem_ray.model.released.folder import write_facts, write_lora, write_qformer
 from comem_ray.model.released.recovery import RecoveredLora, recover_lora, zero_matrices
-from comem_ray.model.released.release import Release, open_release, qformer_sizes
+from comem_ray.model.released.release import Release, lora_pattern, open_release, qformer_sizes
 from comem_ray.model.released.report import ImportReport
 from comem_ray.model.released.settings import authors_settings, write_settings
 
@@ -106,5 +106,5 @@ def _loras(release: Release, rank: int | None, progress: Progress) -> tuple[Reco
 
 def _write_lora(folder: Path, release: Release, lora: RecoveredLora, base: str | None) -> None:
     matrices = lora.matrices or dict(zero_matrices(release, lora.rank))
-    every = len(matrices) == len(release.linears)
-    write_lora(folder, matrices, {"r": lora.rank, "lora_alpha": lora.alpha}, every, base)
+    targets = lora_pattern(release.base_folder) if len(matrices) == len(release.linears) else None
+    write_lora(folder, matrices, {"r": lora.rank, "lora_alpha": lora.alpha}, targets, base)

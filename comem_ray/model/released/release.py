@@ -17,7 +17,7 @@ from transformers import AutoModelForImageTextToText
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import ConfigError
 from comem_ray.model.checkpoint import UNUSABLE, checkpoint_config, unusable
-from comem_ray.model.lora import TARGETS
+from comem_ray.model.families import family_of
 from comem_ray.model.module_names import current_name
 from comem_ray.model.qformer import QFormer
 from comem_ray.model.released.names import QFORMER, Part, ReleasedName, authors_name, released_name
@@ -60,7 +60,7 @@ def open_release(folder: Path, base_folder: Path) -> Release:
 
 
 def base_shapes(folder: Path) -> tuple[Shapes, frozenset[str], bool]:
-    """What config.json describes: shapes of all tensors, names of the weights of TARGETS, and whether lm_head is tied.
+    """What config.json describes: shapes of all tensors, names of the weights that may carry LoRA, and whether lm_head is tied.
 
     Raises ConfigError for another family of models, ArtifactError where config.json cannot be used.
     """
@@ -71,9 +71,15 @@ def base_shapes(folder: Path) -> tuple[Shapes, frozenset[str], bool]:
     except (*UNUSABLE, RuntimeError) as error:
         raise unusable(folder, error) from error
     shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    linears = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear) and re.fullmatch(TARGETS, n)}
+    targets = re.compile(family_of(settings).lora_targets)
+    linears = {f"{n}.weight" for n, m in model.named_modules() if isinstance(m, nn.Linear) and targets.fullmatch(n)}
     tied = bool(settings.tie_word_embeddings or getattr(settings.text_config, "tie_word_embeddings", False))
     return shapes, frozenset(linears), tied
+
+
+def lora_pattern(base_folder: Path) -> str:
+    """The pattern of the modules that carry LoRA, as PEFT reads it."""
+    return family_of(checkpoint_config(base_folder)).lora_targets
 
 
 def base_tensors(folder: Path, shapes: Shapes, tied: bool) -> Tensors:

@@ -23,7 +23,7 @@ def test_the_lora_loads_by_plain_peft(backbones, tmp_path):
         tmp_path / "lora",
         {MODULE: (a, b)},
         {"r": 4, "lora_alpha": 8.0},
-        every_linear=False,
+        targets=None,
         base="Qwen/Qwen2.5-VL-7B-Instruct",
     )
     settings = json.loads((tmp_path / "lora" / "adapter_config.json").read_text())
