@@ -60,7 +60,7 @@ def open_release(folder: Path, base_folder: Path) -> Release:
 
 
 def base_shapes(folder: Path) -> tuple[Shapes, frozenset[str], bool]:
-    """What config.json describes: shapes of all tensors, names of the weights that may carry LoRA, whether lm_head is tied.
+    """Shapes of all tensors of config.json, names of the weights that may carry LoRA, and whether lm_head is tied.
 
     Raises ConfigError for another family of models, ArtifactError where config.json cannot be used.
     """
