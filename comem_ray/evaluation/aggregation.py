@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from comem_ray.evaluation.figures import ArmFigures, EvaluationFigures, PairFigures, Recall, Share
+from comem_ray.evaluation.figures import ArmFigures, EvaluationFigures, HelpFigures, PairFigures, Recall, Share
 from comem_ray.evaluation.intervals import mcnemar, wilson
 from comem_ray.tasks.example import Example
 
@@ -30,6 +30,9 @@ def compute_figures(
         recall=next(iter(by_knowledge.values()), {}),
         recall_by_knowledge={size: recall for size, recall in by_knowledge.items() if size},
         memory_against_rag=_pairs(arms),
+        against_none={name: _effect(rows, arms["none"]) for name, rows in arms.items() if name != "none"}
+        if "none" in arms
+        else {},
     )
 
 
@@ -93,6 +96,15 @@ def _pair(memory_rows: Sequence[Row], rag_rows: Sequence[Row]) -> PairFigures:
     difference = statistics.fmean(memory[i] - rag[i] for i in both)
     p = mcnemar([memory[i] >= 0.5 for i in both], [rag[i] >= 0.5 for i in both])
     return PairFigures(_percent(difference), round(p, 4), len(both))
+
+
+def _effect(rows: Sequence[Row], alone_rows: Sequence[Row]) -> HelpFigures:
+    informed, alone = ({row["data_id"]: row["score"] >= 0.5 for row in some} for some in (rows, alone_rows))
+    both = sorted(informed.keys() & alone.keys())
+    help = sum(informed[i] and not alone[i] for i in both)
+    harm = sum(alone[i] and not informed[i] for i in both)
+    p = mcnemar([informed[i] for i in both], [alone[i] for i in both])
+    return HelpFigures(help, harm, round(p, 4), len(both))
 
 
 def _share(scores: Sequence[float]) -> Share:

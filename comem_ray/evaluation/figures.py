@@ -74,6 +74,16 @@ class PairFigures:
 
 
 @dataclass(frozen=True)
+class HelpFigures:
+    """An arm with knowledge against the model alone, on the same questions. A score of one half or more is right."""
+
+    help: int  # questions right only with knowledge
+    harm: int  # questions right only without
+    mcnemar_p: float
+    n: int
+
+
+@dataclass(frozen=True)
 class Faults:
     """Questions without an image, or rows of files that make no question: their count, and the first with reasons."""
 
@@ -100,7 +110,8 @@ class EvaluationFigures:
     """All figures of an evaluation, as report.json holds them.
 
     `recall` is that among the largest number of items searched; `recall_by_knowledge` has every number. The pairs of
-    `memory_against_rag` are named by their arm without its mode ("k=3"). `sources` has the official summaries of the
+    `memory_against_rag` are named by their arm without its mode ("k=3"). `against_none` has every arm with knowledge,
+    where mode none was evaluated too. `sources` has the official summaries of the
     tasks by the source's name, as plain JSON: {"benchmark", "official": {arm: summary}, "warnings", "questions",
     "left_out", "missing_images", "rejected"}.
     """
@@ -110,6 +121,7 @@ class EvaluationFigures:
     recall: Recall
     recall_by_knowledge: Mapping[int, Recall]
     memory_against_rag: Mapping[str, PairFigures]
+    against_none: Mapping[str, HelpFigures] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     missing_images: Faults = field(default_factory=Faults)
     rejected: Faults = field(default_factory=Faults)
@@ -123,6 +135,7 @@ class EvaluationFigures:
             "recall": _recall_to_json(self.recall),
             "recall_by_knowledge": {str(n): _recall_to_json(r) for n, r in self.recall_by_knowledge.items()},
             "memory_against_rag": {name: asdict(pair) for name, pair in self.memory_against_rag.items()},
+            "against_none": {name: asdict(effect) for name, effect in self.against_none.items()},
             "sources": dict(self.sources),
             "missing_images": asdict(self.missing_images),
             "rejected": asdict(self.rejected),
@@ -139,6 +152,7 @@ class EvaluationFigures:
             recall=_recall_from_json(data["recall"]),
             recall_by_knowledge={int(n): _recall_from_json(r) for n, r in data["recall_by_knowledge"].items()},
             memory_against_rag={name: PairFigures(**pair) for name, pair in data["memory_against_rag"].items()},
+            against_none={name: HelpFigures(**effect) for name, effect in data.get("against_none", {}).items()},
             sources=data["sources"],
             missing_images=Faults(**data["missing_images"]),
             rejected=Faults(**data["rejected"]),

@@ -33,6 +33,8 @@ def _tables(figures: EvaluationFigures) -> Iterator[str]:
         for name, pair in figures.memory_against_rag.items()
     ]:
         yield _table(["memory minus rag", "points", "p (McNemar)", "n"], rows)
+    if rows := [[name, e.help, e.harm, f"{e.mcnemar_p:.3g}", e.n] for name, e in figures.against_none.items()]:
+        yield _table(["against none", "help", "harm", "p (McNemar)", "n"], rows)
     for group in dict.fromkeys(name for arm in figures.arms.values() for name in arm.groups):
         yield _group(group, figures.arms)
 

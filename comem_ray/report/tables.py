@@ -83,7 +83,8 @@ def format_interval(share: Share) -> str:
 
 def tables(figures: EvaluationFigures, arms: Arms) -> list[Table]:
     """All tables but those of the groups, which `group_tables` has."""
-    first = [_arms(arms), *_pairs(figures.memory_against_rag, arms), *_recall(figures.recall, "Recall of retrieval")]
+    first = [_arms(arms), *_pairs(figures.memory_against_rag, arms), *_effects(figures)]
+    first += _recall(figures.recall, "Recall of retrieval")
     if len(figures.recall_by_knowledge) > 1:
         for size, recall in sorted(figures.recall_by_knowledge.items()):
             first += _recall(recall, f"Recall of retrieval among {size:,} items")
@@ -125,6 +126,18 @@ def _pairs(pairs: Mapping[str, PairFigures], arms: Arms) -> list[Table]:
         "chance if both modes were equally good."
     )
     return [Table("Memory minus rag", ["arm", "points", "p", "questions"], rows, note)] if rows else []
+
+
+def _effects(figures: EvaluationFigures) -> list[Table]:
+    rows = [
+        [name, f"{e.help:,}", f"{e.harm:,}", _probability(e.mcnemar_p), f"{e.n:,}"]
+        for name, e in figures.against_none.items()
+    ]
+    note = (
+        "Help: questions that are right only with the knowledge. Harm: questions that are right only without it. p is "
+        "that of McNemar's exact two-sided test of the two numbers."
+    )
+    return [Table("Help and harm", ["arm", "help", "harm", "p", "questions"], rows, note)] if rows else []
 
 
 def _probability(p: float) -> str:

@@ -1,7 +1,7 @@
 """The figures of an evaluation against values worked out by hand."""
 
 from comem_ray.evaluation.aggregation import compute_figures
-from comem_ray.evaluation.figures import PairFigures, Share
+from comem_ray.evaluation.figures import HelpFigures, PairFigures, Share
 from comem_ray.evaluation.intervals import wilson
 from comem_ray.tasks.example import Example
 
@@ -35,6 +35,13 @@ def test_figures_by_hand():
     assert figures.recall_by_knowledge == {20: figures.recall}
     assert figures.memory_against_rag == {"k=1": PairFigures(33.33, 1.0, 3)}
     assert figures.arms["memory, k=1"].first_token_ms is None
+
+
+def test_help_and_harm_are_counted_against_the_model_alone():
+    rows = rows_of("none", (0, 1, 0)) + rows_of("rag, k=1", (1, 0, 1)) + rows_of("memory, k=1", (1, 1, 1))[:2]
+    figures = compute_figures(QUESTIONS, rows, [], [1])
+    assert figures.against_none == {"rag, k=1": HelpFigures(2, 1, 1.0, 3), "memory, k=1": HelpFigures(1, 0, 1.0, 2)}
+    assert compute_figures(QUESTIONS, rows[3:], [], [1]).against_none == {}
 
 
 def test_a_question_that_was_not_asked_counts_as_wrong_and_has_no_tokens():

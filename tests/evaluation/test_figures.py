@@ -9,6 +9,7 @@ from comem_ray.evaluation.figures import (
     ArmFigures,
     EvaluationFigures,
     Faults,
+    HelpFigures,
     MemoryStoreSize,
     PairFigures,
     Share,
@@ -27,6 +28,7 @@ def figures():
 def test_they_come_back_from_json(figures):
     full = replace(
         figures,
+        against_none={"rag, k=1": HelpFigures(2, 1, 1.0, 3)},
         sources={"okvqa": {"official": {"none": {"overall": 1.5, "interval": [0.0, 3.0]}}, "left_out": 1}},
         missing_images=Faults(2, [{"data_id": "a", "reason": "image_missing"}]),
         rejected=Faults(1, [{"where": "x.jsonl, line 3", "reason": "no question"}]),
@@ -38,11 +40,17 @@ def test_they_come_back_from_json(figures):
         assert EvaluationFigures.from_json(json.loads(json.dumps(data))) == original
 
 
+def test_a_report_json_of_before_help_and_harm_is_readable(figures):
+    data = figures.to_json()
+    del data["against_none"]
+    assert EvaluationFigures.from_json(data) == figures
+
+
 def test_report_json_keeps_its_names(figures):
     data = figures.to_json()
     assert data.keys() == {
         *("questions", "arms", "recall", "recall_by_knowledge", "memory_against_rag"),
-        *("sources", "missing_images", "rejected", "memory_store"),
+        *("against_none", "sources", "missing_images", "rejected", "memory_store"),
     }
     assert data["arms"]["rag, k=1"].keys() == {
         *("mode", "k", "gold_position", "knowledge", "score", "low", "high", "n", "unanswered"),
