@@ -65,7 +65,7 @@ def recover(merged: Tensor, base: Tensor, rank: int = 16, forced: bool = False) 
     """The update of rank `rank`, or more where more is found, in merged - base (O, I); None where both are the same.
 
     With `forced`, exactly `rank` is taken, whatever is left. Otherwise raises FullRank for a difference that is
-    not of low rank. Two weights of different formats are the same if they are in the coarser one.
+    not of low rank. Two weights of different formats are the same if they are in one of them.
     """
     if equal(merged, base):
         return None
@@ -87,9 +87,8 @@ def recover(merged: Tensor, base: Tensor, rank: int = 16, forced: bool = False) 
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same in the coarser of their formats."""
-    coarser = min(a.dtype, b.dtype, key=lambda dtype: MANTISSA_BITS[dtype])
-    return torch.equal(a.to(coarser), b.to(coarser))
+    """Whether two tensors are the same in the format of one of them: of float16 and bfloat16, each loses something."""
+    return any(torch.equal(a.to(dtype), b.to(dtype)) for dtype in {a.dtype, b.dtype})
 
 
 @dataclass(frozen=True)
