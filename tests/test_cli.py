@@ -163,3 +163,44 @@ def test_verify_reads_a_run_and_names_what_is_damaged(tmp_path):
     assert f"{path} has " in done.output
     assert "Run the stage 'ingest' again" in done.output
     assert run("verify", tmp_path / "nowhere").exit_code == 3
+
+
+@pytest.fixture(scope="module")
+def release(backbones, tmp_path_factory):
+    from support.release import write_release
+
+    folder = tmp_path_factory.mktemp("release")
+    write_release(folder, backbones["qwen2_vl"], model_inf="different")
+    return folder
+
+
+def test_import_checkpoint_and_export(release, backbones, tmp_path):
+    base, sizes = backbones["qwen2_vl"], ["--passes", 3, "--heads", 4]
+    done = run("import-checkpoint", release, "--base", base, "--out", tmp_path / "adapter", *sizes)
+    assert done.exit_code == 0, done.output
+    assert "model_inf is different from the base: it is a second LoRA, in reasoner/" in done.stdout
+    assert f"comem config {tmp_path / 'adapter' / 'comem.yaml'}" in done.stdout
+    done = run("export", "--config", tmp_path / "adapter" / "comem.yaml", "--out", tmp_path / "hub", "--merged")
+    assert done.exit_code == 0, done.output
+    assert {line.split()[1] for line in done.stdout.splitlines()} >= {"README.md", "merged/model.safetensors"}
+    done = run("import-checkpoint", tmp_path / "hub", "--base", base, "--out", tmp_path / "back")
+    assert done.exit_code == 0, done.output
+    assert "this is an adapter already" in done.stdout
+
+
+def test_import_checkpoint_and_export_say_what_is_wrong(release, backbones, tmp_path):
+    base, out = backbones["qwen2_vl"], tmp_path / "out"
+    for words, code, message in [
+        ([tmp_path, "--base", base], 3, "holds no .safetensors file"),
+        ([tmp_path / "no", "--base", base], 2, "import-checkpoint: the release: "),
+        ([release, "--base", backbones["qwen2_5_vl"]], 3, "as --base the checkpoint that it was trained from"),
+    ]:
+        done = run("import-checkpoint", *words, "--out", out)
+        assert (done.exit_code, len(done.stderr.splitlines())) == (code, 1), done.output
+        assert message in done.stderr
+    (tmp_path / "mine.txt").write_text("kept")
+    done = run("import-checkpoint", release, "--base", base, "--out", tmp_path)
+    assert "is there already and holds files" in done.stderr
+    done = run("export", "--config", "configs/demo.yaml", "--set", "adapter.path=null", "--out", out)
+    assert (done.exit_code, "random weights are not exported" in done.stderr) == (2, True)
+    assert not out.exists()

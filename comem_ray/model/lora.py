@@ -85,6 +85,7 @@ def add_reasoner_lora(lora: PeftModel, folder: Path) -> None:
     if REASONER in lora.peft_config:
         return
     config, tensors = _read(lora.base_model.model, folder, trainable=False)  # type: ignore[arg-type]
+    config.lora_dropout = 0.0  # it is never trained here, and new modules begin in training mode
     with torch.random.fork_rng():
         lora.add_adapter(REASONER, config, autocast_adapter_dtype=False)
     _copy_into(lora, tensors, REASONER)

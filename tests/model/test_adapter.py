@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.config import ConfigError
-from comem_ray.model.adapter import encoder_fingerprint, save_adapter
+from comem_ray.model.adapter import encoder_fingerprint, reasoner_identity, reasoner_lora, save_adapter
 from comem_ray.model.backbone import load_backbone
 from comem_ray.model.checkpoint import checkpoint_fingerprint
 from comem_ray.model.memory_encoder import MemoryEncoder
@@ -330,3 +330,30 @@ def test_fingerprint_follows_all_that_a_memory_depends_on(make_config, saved, tm
     assert len({encoder_fingerprint(c) for c in configs}) == len(configs)
     same = make_config(backbone={"precision": "bfloat16", "question_pixels": {}}, reasoner={"item_order": "best_last"})
     assert encoder_fingerprint(same) == encoder_fingerprint(configs[0])
+
+
+def test_the_second_lora_is_part_of_the_reasoner_and_not_of_the_memory(saved, copy, make_config):
+    config, plain = make_config(adapter={"path": str(copy)}), make_config()
+    assert reasoner_lora(config) is None
+    without = reasoner_identity(config)
+    assert without == reasoner_identity(plain)
+    assert "language_model" not in without  # as before version 0.5: finished work stays valid
+    shutil.copytree(copy / "lora", copy / "reasoner")
+    assert encoder_fingerprint(config) == encoder_fingerprint(make_config(adapter={"path": str(saved[0])}))
+    assert reasoner_lora(config) == copy / "reasoner"
+    assert set(reasoner_identity(config)["language_model"]) == {"adapter_config.json", "adapter_model.safetensors"}
+    off = make_config(adapter={"path": str(copy)}, reasoner={"language_model": "base"})
+    assert reasoner_lora(off) is None
+    assert reasoner_identity(off) == without
+    for path in (None, str(saved[0])):
+        with pytest.raises(ConfigError, match=r"language_model is 'adapter', but .* has no reasoner/"):
+            reasoner_lora(make_config(adapter={"path": path}, reasoner={"language_model": "adapter"}))
+
+
+def test_the_layout_of_the_hub_is_an_adapter_folder(saved, copy, make_config):
+    for path in (copy / "lora").iterdir():
+        path.rename(copy / path.name)
+    (copy / "lora").rmdir()
+    config = make_config(adapter={"path": str(copy)})
+    assert torch.equal(MemoryEncoder(config).encode([ITEM]), saved[1])
+    assert encoder_fingerprint(config) == encoder_fingerprint(make_config(adapter={"path": str(saved[0])}))

@@ -7,7 +7,7 @@ from torch import nn
 
 from comem_ray.artifacts import ArtifactError
 from comem_ray.model.backbone import load_backbone
-from comem_ray.model.lora import adapter_enabled, add_lora, load_lora
+from comem_ray.model.lora import adapter_enabled, add_lora, add_reasoner_lora, load_lora
 
 IDS = torch.arange(20)[None]
 
@@ -61,3 +61,28 @@ def test_an_adapter_in_a_pickle_is_not_loaded(config, tmp_path):
     (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
     with pytest.raises(ArtifactError, match=r"adapter_model\.safetensors"):
         load_lora(load_backbone(config.backbone).model, tmp_path)
+
+
+def test_a_second_lora_is_on_wherever_the_first_is_not(config, tmp_path):
+    """Off and on are those of two models, each with its own LoRA merged."""
+    folders, logits = [tmp_path / "encoder", tmp_path / "reasoner"], []
+    for seed, folder in enumerate(folders):
+        model = load_backbone(config.backbone).model
+        lora = add_lora(model, config.adapter)
+        torch.manual_seed(seed)
+        for name, parameter in model.named_parameters():
+            if ".lora_" in name:
+                nn.init.normal_(parameter, std=0.1)
+        lora.save_pretrained(str(folder))
+        lora.eval()
+        with adapter_enabled(lora):
+            logits.append(model(input_ids=IDS).logits)
+    model = load_backbone(config.backbone).model
+    lora = load_lora(model, folders[0]).eval()
+    for _ in range(2):  # the second time changes nothing
+        add_reasoner_lora(lora, folders[1])
+        assert torch.equal(model(input_ids=IDS).logits, logits[1])
+        with adapter_enabled(lora):
+            assert torch.equal(model(input_ids=IDS).logits, logits[0])
+        assert torch.equal(model(input_ids=IDS).logits, logits[1])
+    assert not any(parameter.requires_grad for parameter in model.parameters())

@@ -12,11 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from comem_ray.config import Config, load_config
-from comem_ray.model.lora import TARGETS
+from comem_ray.model.families import FAMILIES
 from comem_ray.model.qformer import QFormer
 from comem_ray.model.released.importing import import_checkpoint
 from comem_ray.model.released.report import ImportReport
 
+TARGETS = FAMILIES["qwen2_5_vl"].lora_targets
 PASSES, HEADS = 3, 4
 SMALL = ["memory.batch_tokens=64", "backbone.precision=float32", "reasoner.max_new_tokens=12", "reasoner.temperature=0"]
 LATER = re.compile(r"^model\.(language_model\.|visual\.)")

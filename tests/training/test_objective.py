@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+from support.release import imported, write_release
 from support.tiny import FAMILIES, image
 from torch import nn
 from torch.nn import functional as F
@@ -200,3 +201,18 @@ def test_distillation_pulls_towards_the_rag_pass(objective):
             parameter.sub_(sign * step * direction)
     slope = (values[0] - values[1]) / (2 * float(step))
     assert slope == pytest.approx(float((direction**2).sum()), rel=0.05)
+
+
+def test_an_imported_reasoner_is_not_trained_with(backbones, tmp_path):
+    base = backbones["qwen2_vl"]
+    write_release(tmp_path / "release", base, torch.float32, model_inf="different")
+    _, config = imported(tmp_path / "release", base, tmp_path / "adapter")
+    for fields, message in (
+        ({"language_model": "auto"}, "set reasoner.language_model to base"),
+        ({"language_model": "base", "question_vision": "adapter"}, "training needs reasoner.question_vision: base"),
+    ):
+        reasoner = config.reasoner.model_copy(update={"question_vision": "base", **fields})
+        settings = config.model_copy(update={"reasoner": reasoner})
+        encoder = MemoryEncoder(settings)
+        with pytest.raises(ValueError, match=message):
+            Objective(encoder, Reasoner(settings, backbone=encoder.backbone, adapter=encoder.adapter))

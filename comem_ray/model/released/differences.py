@@ -17,7 +17,7 @@ from comem_ray.weights import NAMES_SHOWN
 def require_equal(release: Release, part: Tensors) -> int:
     """Compares all but the Linears of LoRA with the base, small ones first; returns their number.
 
-    Raises ArtifactError, naming the first tensors that differ. Two formats are compared in the coarser one.
+    Raises ArtifactError, naming the first tensors that differ. Of two formats, it is enough to be the same in one.
     """
     names = sorted(part.keys() - release.linears, key=lambda name: (math.prod(part[name].shape), name))
     different: list[str] = []

@@ -24,9 +24,9 @@ NOISE = (1 - 1 / 4) / (2 * math.log(2)) / 12
 MANTISSA_BITS = {torch.float64: 52, torch.float32: 23, torch.float16: 10, torch.bfloat16: 7}
 MARGIN = 1.1  # over the bound of the noise
 RELATIVE = 2.0**-20  # of the largest singular value: below it, float32 arithmetic sees nothing
-EXACT_SIDE, EXACT_SIZE = 512, 1 << 20  # up to this shorter side, or so many numbers, the SVD is exact, in float64
-OVERSAMPLING, POWER_ITERATIONS = 16, 4
-_CHUNK = 1 << 22  # numbers that are squared at a time, in float64
+EXACT_SIDE, EXACT_SIZE = 128, 1 << 18  # up to this shorter side, or so many numbers, the SVD is exact, in float64
+OVERSAMPLING, POWER_ITERATIONS = 16, 3
+_CHUNK = 1 << 22  # numbers that are squared at a time
 
 
 class FullRank(ValueError):
@@ -65,7 +65,7 @@ def recover(merged: Tensor, base: Tensor, rank: int = 16, forced: bool = False) 
     """The update of rank `rank`, or more where more is found, in merged - base (O, I); None where both are the same.
 
     With `forced`, exactly `rank` is taken, whatever is left. Otherwise raises FullRank for a difference that is
-    not of low rank. Two weights of different formats are the same if they are in the coarser one.
+    not of low rank. Two weights of different formats are the same if they are in one of them.
     """
     if equal(merged, base):
         return None
@@ -87,9 +87,8 @@ def recover(merged: Tensor, base: Tensor, rank: int = 16, forced: bool = False) 
 
 
 def equal(a: Tensor, b: Tensor) -> bool:
-    """Whether two tensors are the same in the coarser of their formats."""
-    coarser = min(a.dtype, b.dtype, key=lambda dtype: MANTISSA_BITS[dtype])
-    return torch.equal(a.to(coarser), b.to(coarser))
+    """Whether two tensors are the same in the format of one of them: of float16 and bfloat16, each loses something."""
+    return any(torch.equal(a.to(dtype), b.to(dtype)) for dtype in {a.dtype, b.dtype})
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _energies(weight: Tensor) -> tuple[float, float, float]:
     """Sum of squares of all numbers, of the largest row and of the largest column."""
     columns, largest = torch.zeros(weight.shape[1], dtype=torch.float64), 0.0
     for piece in _row_pieces(weight):
-        squares = piece.double().square()
+        squares = piece.float().square()
         columns += squares.sum(0)
         largest = max(largest, float(squares.sum(1).max()))
     return float(columns.sum()), largest, float(columns.max())
@@ -153,13 +152,14 @@ def _svd(matrix: Tensor, components: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _norm(matrix: Tensor) -> float:
-    return math.sqrt(sum(float(piece.double().square().sum()) for piece in _row_pieces(matrix)))
+    return math.hypot(*(float(torch.linalg.vector_norm(piece)) for piece in _row_pieces(matrix)))
 
 
 def _residual(difference: Tensor, left: Tensor, right: Tensor) -> float:
     """Norm of difference - left @ right."""
-    energy, start = 0.0, 0
+    norms, start = [], 0
     for piece in _row_pieces(difference):
-        rest = piece - left[start : start + len(piece)] @ right
-        energy, start = energy + float(rest.double().square().sum()), start + len(piece)
-    return math.sqrt(energy)
+        rest = torch.addmm(piece, left[start : start + len(piece)], right, alpha=-1)
+        norms.append(float(torch.linalg.vector_norm(rest)))
+        start += len(piece)
+    return math.hypot(*norms)

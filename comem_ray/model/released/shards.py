@@ -99,7 +99,9 @@ def _files(folder: Path, index: Mapping[str, str]) -> list[Path]:
         raise ArtifactError(
             f"{folder} holds no .safetensors file: want the weights in that format, pickles are not read"
         )
-    if not index and len(present) > 1 and not (folder / SINGLE).is_file():
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not index and len(present) > 1:
         raise ArtifactError(f"{folder} has {len(present)} shards, but no {INDEX}: copy or download it too")
     return sorted({folder / shard for shard in index.values()}) if index else present
 

@@ -55,6 +55,8 @@ def test_what_is_equal_gives_nothing():
     assert recover(base.bfloat16(), base) is None
     assert equal(base, base.bfloat16())
     assert not equal(base, base + 1)
+    small = torch.tensor([1e-9, 1.0]).bfloat16()  # float16 has no 1e-9
+    assert equal(small, small.half())
 
 
 def test_a_weight_of_another_model_is_no_low_rank_update():

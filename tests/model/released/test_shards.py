@@ -49,6 +49,8 @@ def test_a_tensor_of_two_shards_is_refused(tmp_path):
     save_file({"z": torch.ones(2)}, tmp_path / "model-2.safetensors")
     with pytest.raises(ArtifactError, match=r"says that model-2.safetensors holds y2, which is not there"):
         stored_tensors(tmp_path)
+    save_file({"whole": torch.ones(2)}, tmp_path / "model.safetensors")  # goes before shards, as in transformers
+    assert set(stored_tensors(tmp_path)) == {"whole"}
 
 
 def cut(folder: Path) -> None:
