@@ -111,9 +111,9 @@ class EvaluationFigures:
 
     `recall` is that among the largest number of items searched; `recall_by_knowledge` has every number. The pairs of
     `memory_against_rag` are named by their arm without its mode ("k=3"). `against_none` has every arm with knowledge,
-    where mode none was evaluated too. `sources` has the official summaries of the
-    tasks by the source's name, as plain JSON: {"benchmark", "official": {arm: summary}, "warnings", "questions",
-    "left_out", "missing_images", "rejected"}.
+    where mode none was evaluated too. `sources` has the official summaries of the tasks by the source's name, as plain
+    JSON: {"task", "official": {arm: summary}, "paper_rules", "warnings", "questions", "left_out", "missing_images",
+    "rejected"}.
     """
 
     questions: int

@@ -36,15 +36,20 @@ def score_sources(
 ) -> dict[str, Any]:
     """The official figures of every source, by its name; writes `score` into the rows of their questions.
 
-    {"task", "official": {arm: summary}, "warnings", and what `row_counts` says}. Raises ConfigError for titles of OVEN
+    {"task", "official": {arm: summary}, "paper_rules": the same by the rules of the paper's authors where they have
+    some, "warnings", and what `row_counts` says}. Raises ConfigError for titles of OVEN
     that cannot be read.
     """
     figures = {}
     for config, source in zip(settings, sources, strict=True):
-        summaries, warnings = dict[str, Any](), list[str]()
-        if load_task(source.task).official:
-            summaries, warnings = score_arms(source, rows, Scoring(titles=_titles(config)))
-        own = {"task": source.task, "official": summaries, "warnings": warnings}
+        summaries, by_paper, warnings = dict[str, Any](), dict[str, Any](), list[str]()
+        task = load_task(source.task)
+        if task.official:
+            titles = _titles(config)
+            if task.has_paper_rules:
+                by_paper, _ = score_arms(source, [dict(row) for row in rows], Scoring("paper", titles))  # of copies
+            summaries, warnings = score_arms(source, rows, Scoring(titles=titles))
+        own = {"task": source.task, "official": summaries, "paper_rules": by_paper, "warnings": warnings}
         figures[source.label] = {**own, **row_counts([source], rows)}
     return figures
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from comem_ray.evaluation.figures import ArmFigures, EvaluationFigures, Recall, Share
 from comem_ray.report.official import summary_figures
+from comem_ray.report.paper import HEAD, beside_the_paper, conditions
 
 SHARE = "% (95% interval)"
 
@@ -14,7 +15,14 @@ SHARE = "% (95% interval)"
 def markdown(figures: EvaluationFigures) -> str:
     """All tables that have rows, then one section per source of questions."""
     tables = [*_tables(figures), *(_source(name, source) for name, source in figures.sources.items())]
-    return "\n\n".join(tables) + "\n"
+    return "\n\n".join([*tables, *_paper(figures)]) + "\n"
+
+
+def _paper(figures: EvaluationFigures) -> Iterator[str]:
+    if rows := beside_the_paper(figures):
+        yield "### Beside the paper (arXiv 2505.17670, Qwen2-VL-7B)"
+        yield " ".join(conditions(figures))
+        yield _table(HEAD, rows)
 
 
 def _tables(figures: EvaluationFigures) -> Iterator[str]:

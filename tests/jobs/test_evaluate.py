@@ -174,7 +174,14 @@ def test_published_benchmarks_are_scored_by_their_own_rules(world, uninterrupted
         assert report["sources"][label]["official"]["memory, k=1"]["overall"] > 0
     assert report["sources"]["infoseek"]["official"]["memory, k=1"]["per_split"]["val_unseen_question"]["score"] == 50
     assert report["sources"]["coco"]["official"]["none"]["metrics"].keys() >= {"CIDEr", "BLEU-4", "ROUGE-L"}
-    assert "### oven" in (folder / "report.md").read_text()
+    markdown = (folder / "report.md").read_text()
+    assert "### oven" in markdown
+    for start in (
+        "| InfoSeek, unseen question | memory | 32.6 |",
+        "| CVQA | none | 66.1 |",
+        "| OVEN, query | rag | 24.7 |",
+    ):
+        assert f"\n{start}" in markdown
 
 
 def test_what_could_not_be_asked_is_counted(world, uninterrupted):
