@@ -31,7 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks what `make test-unit` leaves out: tests that start Ray, and those of the example's models."""
     for item in items:
         parts = item.path.relative_to(Path(__file__).parent).parts
-        if parts[0] in RAY_TESTS or RAY_FIXTURES.intersection(item.fixturenames):  # type: ignore[attr-defined]
+        starts_ray = parts[0] == "serve" and RAY_FIXTURES.intersection(item.fixturenames)  # type: ignore[attr-defined]
+        if parts[0] in RAY_TESTS or starts_ray:
             item.add_marker("ray")
         if parts[-1] in TIMING_TESTS:
             item.add_marker("timing")

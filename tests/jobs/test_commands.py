@@ -36,8 +36,13 @@ def test_the_example_configuration_has_the_section_that_the_job_needs(job: str, 
     assert getattr(example(job), section) is not None
 
 
-@pytest.mark.parametrize("path", sorted((REPOSITORY / "configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_shipped_configuration_says_what_to_evaluate(path: Path) -> None:
+# Made for synthesis and training alone, on the items and index of qwen2_5_vl_7b.yaml.
+WITHOUT_EVALUATION = {"training_data"}
+RUNS = [path for path in sorted((REPOSITORY / "configs").glob("*.yaml")) if path.stem not in WITHOUT_EVALUATION]
+
+
+@pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_of_a_whole_run_says_what_to_evaluate(path: Path) -> None:
     evaluation = load_config(str(path)).evaluation
     assert evaluation is not None
     assert evaluation.questions or evaluation.sources
