@@ -196,7 +196,7 @@ def import_checkpoint(
 ) -> None:
     """Makes an adapter of a checkpoint that CoMEM's authors released, and a configuration that runs it as they do.
 
-    The release and its base are read tensor by tensor: 2 GB of memory are enough at 7B. LoRA is recovered from the
+    The release and its base are read tensor by tensor: 3 GB of memory are enough at 7B. LoRA is recovered from the
     difference to the base, the Q-Former is renamed. DIR is whole at the end, or not there. Also takes what `comem
     export` wrote. docs/checkpoints.md says more.
     """
