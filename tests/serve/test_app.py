@@ -10,6 +10,7 @@ import pytest
 import yaml
 from support.serving import ROOT, FinishedRun, Served, check_error, image_of, wait_until
 
+from comem_ray.config import ApiConfig
 from serve.app import build_app
 from serve.start import StartError
 
@@ -29,6 +30,13 @@ def test_a_wrong_configuration_builds_nothing(run: FinishedRun) -> None:
         build_app({"config": str(run.path), "overrides": ["retrieval.top_k=0"]})
     with pytest.raises(ValueError, match="configuration"):
         build_app({"configuration": str(run.path)})
+
+
+def test_a_question_may_be_as_large_as_the_body_that_brings_it() -> None:
+    """gRPC refuses messages over 4 MB by default: a question with an image of 6 MB was a 500."""
+    lines = (ROOT / "serve/ray.env").read_text().splitlines()
+    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+    assert int(settings["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]) > 2 * ApiConfig().max_body_bytes
 
 
 def test_each_replica_logs_a_line_with_the_request_id(served: Served) -> None:
