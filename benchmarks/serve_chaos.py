@@ -8,6 +8,7 @@ that the same question got in peace. Then, one after the other:
 
 - a replica of each deployment is killed (SIGKILL), and one of the reasoner is stopped (SIGSTOP);
 - `memory/` is moved away for some seconds;
+- eight questions come at once, each with an image of 50 megapixels: memory before, at the peak and 5 s after;
 - the users go on for `--soak-minutes` while a writer adds and deletes items and others leave their streams; memory and
   open files of every process are recorded at the start (after a warm-up) and at the end.
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import io
 import os
 import signal
 import threading
@@ -30,6 +32,7 @@ from typing import Any
 
 import httpx
 import psutil
+from PIL import Image
 
 from benchmarks.serve_overhead import serving
 from comem_ray.config import Config, load_config
@@ -205,6 +208,32 @@ def soak(users: Users, minutes: float) -> None:
         print(f"   {name:32} {mb_before:6} -> {mb:6} MB   {fds_before:4} -> {fds:4} open files")
 
 
+def large_images(url: str, count: int = 8) -> None:
+    """Questions with images of 50 megapixels, all at once, while nobody else asks."""
+    file = io.BytesIO()
+    Image.effect_noise((1000, 780), 60).convert("RGB").resize((8000, 6240)).save(file, "JPEG", quality=60)
+    image = base64.b64encode(file.getvalue()).decode()
+    body = {"question": QUESTION, "image": image, "mode": "memory", "max_new_tokens": 4}
+    before, peak, statuses = usage(), dict[str, int](), list[int]()
+    threads = [
+        threading.Thread(
+            target=lambda: statuses.append(httpx.post(f"{url}/v1/answer", json=body, timeout=300).status_code)
+        )
+        for _ in range(count)
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        for name, (mb, _) in usage().items():
+            peak[name] = max(peak.get(name, 0), mb)
+        time.sleep(0.1)
+    time.sleep(5)
+    after = usage()
+    print(f"{count} images of {file.tell() / 1e6:.1f} MB at once: {dict(Counter(statuses))}")
+    for name, (mb, _) in before.items():
+        print(f"   {name:32} {mb:6} MB, peak {peak.get(name, 0):6}, after {after.get(name, (0, 0))[0]:6}")
+
+
 def known_items(config: Config, count: int) -> list[tuple[str, str]]:
     store = ItemStore(config.folder("items"))
     items = [item for item in store.get(store.ids[: 8 * count]) if item.language == "en"][:count]
@@ -215,7 +244,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True)
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="SECTION.FIELD=VALUE")
-    parser.add_argument("--only", default=None, help="parts: deployments, stopped, moved, soak")
+    parser.add_argument("--only", default=None, help="parts: deployments, stopped, moved, images, soak")
     parser.add_argument("--soak-minutes", type=float, default=30)
     args = parser.parse_args()
     config = load_config(args.config, args.overrides)
@@ -225,6 +254,8 @@ def main() -> None:
     with serving(args.config, args.overrides, ray_env=True) as url:
         users = Users(url, known_items(config, 5))
         users.learn()
+        if only is None or "images" in only:
+            large_images(url)
         with asking(users):
             time.sleep(5)
             for name, (disturbance, seconds) in cases.items():

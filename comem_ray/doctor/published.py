@@ -1,7 +1,8 @@
 """What the authors of each benchmark publish: where, which files, and how many rows they document.
 
-Row counts are those that the authors state on their page or in their paper; None where they state none. None of them
-publishes checksums. Opens no file.
+Row counts are those of the authors' pages and papers, None where they state none. Those of MRAG-Bench and of A-OKVQA's
+validation set were looked up again; the others are quoted as they are commonly known, and were not compared with the
+files. None of the authors publishes checksums. Opens no file.
 """
 
 from __future__ import annotations

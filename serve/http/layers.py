@@ -40,9 +40,7 @@ def add_layers(app: FastAPI, limits: ApiConfig, keys: Keys) -> None:
 
 
 async def _on_error(request: Request, error: Exception) -> Response:
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        headers = {"Allow": allowed_methods(request.scope)}
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers=headers)
-        error = HTTPException(405, headers=headers)
+    # Of a method that a path lacks only OPTIONS comes here: BodyArrival refuses the others.
+    if isinstance(error, HTTPException) and error.status_code == 405 and request.method == "OPTIONS":
+        return Response(status_code=204, headers={"Allow": allowed_methods(request.scope)})
     return api_error(error).response()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 import yaml
-from support.serving import ROOT, FinishedRun, Served, check_error, image_of, wait_until
+from PIL import Image
+from support.serving import ROOT, FinishedRun, Served, as_base64, check_error, image_of, wait_until
 
-from comem_ray.config import ApiConfig
 from serve.app import build_app
 from serve.start import StartError
 
@@ -32,11 +33,14 @@ def test_a_wrong_configuration_builds_nothing(run: FinishedRun) -> None:
         build_app({"configuration": str(run.path)})
 
 
-def test_a_question_may_be_as_large_as_the_body_that_brings_it() -> None:
-    """gRPC refuses messages over 4 MB by default: a question with an image of 6 MB was a 500."""
-    lines = (ROOT / "serve/ray.env").read_text().splitlines()
-    settings = dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
-    assert int(settings["RAY_SERVE_REPLICA_GRPC_MAX_MESSAGE_LENGTH"]) > 2 * ApiConfig().max_body_bytes
+@pytest.mark.parametrize("mode", ["none", "memory"])
+def test_an_image_of_over_4_mb_reaches_every_deployment(served: Served, mode: str) -> None:
+    """gRPC refuses messages over 4 MB by default: such a question was a 500."""
+    file = io.BytesIO()
+    Image.effect_noise((2_400, 2_100), 60).save(file, "PNG")
+    assert file.tell() > 4.2e6
+    response = served.ask("What is this?", mode=mode, image=as_base64(file.getvalue()))
+    assert response.status_code == 200, response.text
 
 
 def test_each_replica_logs_a_line_with_the_request_id(served: Served) -> None:

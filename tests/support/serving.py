@@ -39,7 +39,7 @@ ITEMS = 40
 UNITS = ["part-0000-000000", "part-0000-000001"]
 NOT_STORED = 5  # number of the item whose memory is missing in the store
 LIMITS = {
-    "max_body_bytes": 2_000_000,
+    "max_body_bytes": 8_000_000,
     "max_question_chars": 500,
     "max_top_k": 20,
     "max_new_tokens": 400,

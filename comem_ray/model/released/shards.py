@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from comem_ray.artifacts import ArtifactError, storage_errors
+from comem_ray.model.checkpoint import INDEX, SINGLE
 from comem_ray.weights import brief, read_settings, require_contents
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _TAGS = {dtype: tag for tag, dtype in DTYPES.items()}
 _MAX_HEADER = 100_000_000  # the format's own limit, bytes
-SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)

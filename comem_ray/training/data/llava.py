@@ -26,6 +26,7 @@ from typing import Any
 import pyarrow as pa
 
 from comem_ray.artifacts import fingerprint, write_atomic, write_json, write_parquet
+from comem_ray.artifacts.new_folder import new_folder
 from comem_ray.config.base import ImageConfig
 from comem_ray.knowledge.images import ImageError, normalize_image
 from comem_ray.prompts import MAX_TEXT_CHARS
@@ -63,11 +64,15 @@ def convert(files: LlavaFiles, out: Path) -> dict[str, int]:
     """Writes items.jsonl and the shards into the folder `out`, and returns the counts (also in counts.json).
 
     `records = kept + rejected`. Raises ValueError where the JSON cannot be opened, or `out` holds something already.
+    The folder is whole at the end, or not there.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ValueError(f"{out} is not empty: name a new folder")
     if not files.path.is_file():
         raise ValueError(f"there is no file {files.path}")
+    with new_folder(out.absolute()) as building:
+        return _write(files, building)
+
+
+def _write(files: LlavaFiles, out: Path) -> dict[str, int]:
     counts, items = Counter[str](), dict[str, None]()
 
     def write(temporary: Path) -> None:

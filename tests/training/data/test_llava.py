@@ -76,7 +76,7 @@ def test_the_same_bytes_again(files):
         converted(files, records, out)
         folders.append({p.name: p.read_bytes() for p in (files.path.parent / out).iterdir()})
     assert folders[0] == folders[1]
-    with pytest.raises(ValueError, match="one is not empty"):
+    with pytest.raises(ValueError, match="one is there already and holds files"):
         convert(files, files.path.parent / "one")
 
 
